@@ -1,0 +1,23 @@
+"""Which part of the picture made the model say that word?
+
+DEX-AR heatmaps for vision-language models, as a Captum attribution method, and a wrapper
+that explains every token of an answer.
+"""
+
+from importlib.metadata import version
+
+from captum_dexar.inputs import ImagePromptInput
+from captum_dexar.layer_dexar import LayerDexAR
+from captum_dexar.result import VLMAttributionResult
+from captum_dexar.vlm_attribution import VLMAttribution
+from captum_dexar.vlm_forward import VLMForward
+
+__version__ = version("captum-dexar")
+
+__all__ = [
+    "ImagePromptInput",
+    "LayerDexAR",
+    "VLMAttribution",
+    "VLMAttributionResult",
+    "VLMForward",
+]

@@ -1,0 +1,25 @@
+"""Gradients of each layer's logit-lens reading with respect to its attention."""
+
+from captum_dexar.attention_gradients.autograd_twin import AutogradTwin
+from captum_dexar.attention_gradients.closed_form import ClosedForm
+from captum_dexar.attention_gradients.decoder import (
+    Decoder,
+    find_decoder,
+    find_layers,
+    layer_indices,
+)
+from captum_dexar.attention_gradients.gradients import (
+    AttentionGradients,
+    LayerGradients,
+)
+
+__all__ = [
+    "AttentionGradients",
+    "AutogradTwin",
+    "ClosedForm",
+    "Decoder",
+    "LayerGradients",
+    "find_decoder",
+    "find_layers",
+    "layer_indices",
+]

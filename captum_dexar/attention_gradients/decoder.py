@@ -1,0 +1,261 @@
+"""Finding a model's decoder layers, final norm and output head, and checking them.
+
+The logit lens of equation (3) reads a layer's output through the model's own final norm
+and output head. Where these are is derived from the model, never from its name or its
+configuration, and what was derived must reproduce the model's own logits.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+from torch.utils.hooks import RemovableHandle
+
+LogitTransform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """What the logit lens needs to know of a language model.
+
+    Attributes:
+        layers (list of nn.Module): the decoder layers, in order
+        final_norm (nn.Module or None): the norm between the last layer and the head
+        head (nn.Module): the output head, hidden size to vocabulary
+        logit_transform (Callable): what the model does to the head's output (identity,
+            a soft cap, a scale)
+        description (str): the transform in words, for messages
+    """
+
+    layers: list[nn.Module]
+    final_norm: nn.Module | None
+    head: nn.Module
+    logit_transform: LogitTransform
+    description: str
+
+    def reading(self, hidden: Tensor, target_ids: Tensor) -> Tensor:
+        """The logit lens, equation (3): the target's logit as a layer would give it.
+
+        Args:
+            hidden (Tensor): output of a decoder layer, ``(batch, steps, hidden size)``
+            target_ids (Tensor): ``(batch, steps)``
+
+        Returns:
+            *Tensor* of **logits**, ``(batch, steps)``, float32 at least.
+        """
+        normed = hidden if self.final_norm is None else self.final_norm(hidden)
+        head = self.head
+        if type(head) is nn.Linear and head.weight.device == normed.device:
+            # Only the targets' rows of the head, rather than the whole vocabulary.
+            target_rows = head.weight[target_ids]
+            logits = (normed.float() * target_rows.float()).sum(-1)
+            if head.bias is not None:
+                logits = logits + head.bias[target_ids].float()
+        else:
+            every_logit = head(normed)
+            index = target_ids.to(every_logit.device)[..., None]
+            logits = every_logit.gather(-1, index)[..., 0].float()
+        return self.logit_transform(logits)
+
+    def check(self, last_hidden: Tensor, target_ids: Tensor, logits: Tensor) -> None:
+        """Raises if the lens on the last layer is not the model's own logit.
+
+        Args:
+            last_hidden (Tensor): last layer's output, ``(batch, steps, hidden size)``
+            target_ids (Tensor): ``(batch, steps)``
+            logits (Tensor): the model's logits, ``(batch, steps, vocabulary)``
+        """
+        ours = self.reading(last_hidden, target_ids)
+        index = target_ids.to(logits.device)[..., None]
+        theirs = logits.gather(-1, index)[..., 0].to(ours.device).float()
+        error = (ours - theirs).abs().max().item()
+        if not error <= _tolerance(logits):
+            raise RuntimeError(
+                "The logit lens does not reproduce this model: on its last layer it is "
+                f"off by up to {error:.3g} from the model's own logits, with "
+                f"{self.description}. Attributions would be wrong, so none are given."
+            )
+
+
+_DECODERS: "weakref.WeakKeyDictionary[nn.Module, Decoder]" = weakref.WeakKeyDictionary()
+
+
+def find_decoder(model: nn.Module) -> Decoder:
+    """Derives the decoder of a Hugging Face language or vision-language model.
+
+    Runs the model once on a single text token to see which module normalises the last
+    layer's output, and which transform of the head's output gives the model's logits.
+
+    Args:
+        model (nn.Module): a model with ``get_decoder()`` and
+            ``get_output_embeddings()``
+
+    Returns:
+        Decoder
+
+    Raises:
+        TypeError: the model is not of that kind.
+        RuntimeError: what was derived does not reproduce the model's logits.
+    """
+    layers, head = find_layers(model), _output_head(model)
+    known = _DECODERS.get(model)
+    if known and known.head is head and known.layers == layers:
+        return known
+    decoder = _probe(model, layers, head)
+    _DECODERS[model] = decoder
+    return decoder
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a model, in order.
+
+    Raises:
+        TypeError: the model has no decoder or output head, or its layers are not found.
+    """
+    _output_head(model)
+    root: Any = model
+    num_layers = root.config.get_text_config(decoder=True).num_hidden_layers
+    waiting: deque[nn.Module] = deque([root.get_decoder()])
+    while waiting:
+        module = waiting.popleft()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return list(module)
+        waiting.extend(module.children())
+    raise TypeError(
+        f"No list of {num_layers} decoder layers was found in the decoder of "
+        f"{type(model).__name__}."
+    )
+
+
+def _output_head(model: nn.Module) -> nn.Module:
+    root: Any = model
+    has_parts = all(
+        hasattr(model, name)
+        for name in ("config", "get_decoder", "get_output_embeddings")
+    )
+    head = root.get_output_embeddings() if has_parts else None
+    if not isinstance(head, nn.Module):
+        raise TypeError(
+            "Expected a Hugging Face vision-language model with a decoder and an output "
+            f"head, got {type(model).__name__}. Load it with "
+            "AutoModelForImageTextToText.from_pretrained."
+        )
+    return head
+
+
+def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decoder:
+    last_output: list[Tensor] = []
+    norm_of_last_output: list[nn.Module] = []
+    handles: list[RemovableHandle] = []
+
+    def keep_last_output(module: nn.Module, args: Any, output: Any) -> None:
+        last_output.append(hidden_of(output))
+
+    def keep_if_fed_by_last(module: nn.Module, args: Any, kwargs: Any) -> None:
+        fed = args[0] if args else kwargs.get("hidden_states")
+        if last_output and fed is last_output[-1] and module is not head:
+            norm_of_last_output.append(module)
+
+    try:
+        handles.append(layers[-1].register_forward_hook(keep_last_output))
+        for module in model.modules():
+            handles.append(
+                module.register_forward_pre_hook(keep_if_fed_by_last, with_kwargs=True)
+            )
+        token = torch.zeros((1, 1), dtype=torch.long, device=_input_device(model))
+        with torch.no_grad():
+            logits = model(
+                input_ids=token, attention_mask=torch.ones_like(token)
+            ).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    final_norm = norm_of_last_output[0] if norm_of_last_output else None
+    logits = logits[:, -1:]
+    with torch.no_grad():
+        hidden = last_output[-1][:, -1:]
+        raw = head(hidden if final_norm is None else final_norm(hidden)).float()
+        for description, transform in _logit_transforms(model):
+            if (transform(raw) - logits.float()).abs().max() <= _tolerance(logits):
+                return Decoder(layers, final_norm, head, transform, description)
+    raise RuntimeError(
+        f"The output head of {type(model).__name__} on its last decoder layer does not "
+        "reproduce the model's logits, neither as it is nor with the soft cap or scale "
+        "of its configuration. The logit lens has no meaning for this model as it is."
+    )
+
+
+def _logit_transforms(model: nn.Module) -> Iterator[tuple[str, LogitTransform]]:
+    """Candidates, the plain head first: a declared cap or scale may not be applied."""
+    yield "the head's output as it is", _identity
+    config: Any = model.config
+    text = config.get_text_config(decoder=True)
+    cap = getattr(text, "final_logit_softcapping", None)
+    scale = getattr(text, "logit_scale", None)
+    divisor = getattr(text, "logits_scaling", None)
+    if scale is None and divisor:
+        scale = 1.0 / divisor
+    if cap:
+        yield f"a soft cap of {cap}", lambda raw: cap * torch.tanh(raw / cap)
+    if scale:
+        yield f"a scale of {scale}", lambda raw: raw * scale
+    if cap and scale:
+        yield (
+            f"a scale of {scale} and a soft cap of {cap}",
+            lambda raw: cap * torch.tanh(raw * scale / cap),
+        )
+
+
+def _identity(raw: Tensor) -> Tensor:
+    return raw
+
+
+def _tolerance(logits: Tensor) -> float:
+    """Rounding of the logits' dtype, through one norm and one matrix product."""
+    scale = max(1.0, logits.abs().max().item())
+    return float(torch.finfo(logits.dtype).eps ** 0.5) * scale
+
+
+def _input_device(model: nn.Module) -> torch.device:
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device = embeddings.weight.device
+    return torch.device(device)
+
+
+def hidden_of(layer_output: Any) -> Tensor:
+    """A decoder layer's hidden states: most return a tensor, a few a tuple."""
+    hidden = layer_output[0] if isinstance(layer_output, tuple) else layer_output
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def layer_indices(
+    decoder_layers: list[nn.Module], layer: nn.Module | list[nn.Module] | None
+) -> list[int]:
+    """Positions of the chosen layers in the decoder, in the order they were given.
+
+    Raises:
+        ValueError: a layer is not one of the decoder's, or none or one twice is given.
+    """
+    if layer is None:
+        return list(range(len(decoder_layers)))
+    chosen = list(layer) if isinstance(layer, (list, tuple, nn.ModuleList)) else [layer]
+    position = {id(module): index for index, module in enumerate(decoder_layers)}
+    for module in chosen:
+        if id(module) not in position:
+            raise ValueError(
+                "layer must be a decoder layer of the language model (one of "
+                f"{len(decoder_layers)} {type(decoder_layers[0]).__name__}), or a list "
+                f"of them, got {type(module).__name__} which is none of them."
+            )
+    indices = [position[id(module)] for module in chosen]
+    if not indices or len(set(indices)) < len(indices):
+        raise ValueError(
+            f"layer must name at least one decoder layer and none twice, got {indices}."
+        )
+    return indices

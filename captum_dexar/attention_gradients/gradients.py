@@ -1,0 +1,77 @@
+"""What both ways of computing attention gradients hand over, layer by layer."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from captum_dexar.attention_gradients.decoder import Decoder
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGradients:
+    """Gradients of one layer's own logit-lens reading, before the ``relu`` of (4).
+
+    For explained query ``q`` of step ``t`` and head ``i`` they hold
+    :math:`d o^{l,t} / d A^l_i[q, j]` for every key ``j``, zero where the query may not
+    attend to the key.
+
+    Attributes:
+        layer (int): index of the decoder layer
+        image (Tensor): image keys, ``(batch, steps, heads, image keys)``, in key order
+        text_blocks (iterable of Tensor): all other keys, in blocks
+            ``(batch, steps, heads, keys of the block)``; can be gone through once
+        num_image_keys (Tensor): image keys that the query may attend to,
+            ``(batch, steps, heads or 1)``
+        num_text_keys (Tensor): likewise for text keys
+    """
+
+    layer: int
+    image: Tensor
+    text_blocks: Iterable[Tensor]
+    num_image_keys: Tensor
+    num_text_keys: Tensor
+
+
+Consumer = Callable[[LayerGradients], None]
+
+
+class ExplainedPass(Protocol):
+    """A forward pass in which some query positions are explained.
+
+    Attributes:
+        rows (Tensor): indices of the explained queries among the queries of the pass,
+            ``(steps,)``
+        target_ids (Tensor): token predicted by each of them, ``(batch, steps)``
+        image_keys (Tensor): positions of the image tokens in the whole sequence,
+            ``(batch, image keys)``
+        num_keys (int): length of the whole sequence, cached part included
+    """
+
+    @property
+    def rows(self) -> Tensor: ...
+
+    @property
+    def target_ids(self) -> Tensor: ...
+
+    @property
+    def image_keys(self) -> Tensor: ...
+
+    @property
+    def num_keys(self) -> int: ...
+
+    def run(self) -> Tensor:
+        """Runs the model; returns logits of the rows, ``(batch, steps, vocab)``."""
+        ...
+
+
+class AttentionGradients(Protocol):
+    """An engine: runs what is to be explained and feeds each layer to ``consume``.
+
+    Returns the model's own logits of the explained rows,
+    ``(batch, steps, vocabulary)``.
+    """
+
+    def __call__(
+        self, decoder: Decoder, layers: list[int], consume: Consumer
+    ) -> Tensor: ...

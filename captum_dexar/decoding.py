@@ -1,0 +1,279 @@
+"""The decoding steps of an answer, as passes that any method can run.
+
+A step ``t`` predicts the token ``v_t`` from the last position of its prefix: the prompt
+and the tokens before ``v_t``. In a causal model (and in one whose mask is bidirectional
+over the prompt only) no position depends on later ones, so that all steps are rows of a
+single pass, and the rows' prefix may come from a cache.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
+from captum_dexar.families import adapter_for_config, FamilyAdapter
+from torch import nn, Tensor
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPass:
+    """One forward pass in which some positions predict known tokens.
+
+    Attributes:
+        model (nn.Module): the vision-language model
+        inputs (Mapping): its keyword arguments
+        rows (Tensor): positions of the pass that predict the targets, ``(steps,)``
+        target_ids (Tensor): ``(batch, steps)``
+        image_keys (Tensor): positions of the image tokens in the whole sequence,
+            ``(batch, image tokens)``
+        num_keys (int): length of the whole sequence, cached part included
+    """
+
+    model: nn.Module
+    inputs: Mapping[str, Any]
+    rows: Tensor
+    target_ids: Tensor
+    image_keys: Tensor
+    num_keys: int
+
+    def run(self) -> Tensor:
+        """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
+        logits = self.model(**self.inputs, logits_to_keep=self.rows).logits
+        assert isinstance(logits, Tensor)
+        return logits
+
+
+class DecodingSteps:
+    """The steps of a known answer to a prompt.
+
+    Args:
+        model (nn.Module): the vision-language model
+        inputs (Mapping): its inputs for the prompt; batches are padded on the left
+        target_ids (Tensor): the answers' tokens, ``(batch, steps)``
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Mapping[str, Any], target_ids: Tensor
+    ) -> None:
+        self.model = model
+        self.config: Any = model.config
+        self.adapter: FamilyAdapter = adapter_for_config(self.config)
+        self.inputs = with_positions(self.adapter, inputs)
+        self.input_ids: Tensor = self.inputs["input_ids"]
+        self.target_ids = target_ids.to(self.input_ids.device)
+        self.image_keys = self.adapter.image_keys(self.input_ids, self.config)
+        self.prompt_length = self.input_ids.shape[1]
+        self.num_steps = self.target_ids.shape[1]
+
+    def full_pass(self) -> ModelPass:
+        """Prompt and answer in one pass without a cache."""
+        rows = torch.arange(self.num_steps, device=self.input_ids.device)
+        return self._pass(
+            {**self._prefix(self.num_steps - 1), "use_cache": False},
+            rows + self.prompt_length - 1,
+        )
+
+    def cached_pass(self, cache: DynamicCache | None = None) -> ModelPass:
+        """Only the rows that predict the answer, on a cache of what is before them.
+
+        Args:
+            cache (DynamicCache, optional): holds all positions of the prompt but the
+                last; it is filled further by running the pass. Default: the prompt is
+                run once to make it.
+        """
+        if cache is None:
+            cache = self._prefilled_cache()
+        whole = self._prefix(self.num_steps - 1)
+        first = self.prompt_length - 1
+        inputs = {key: whole[key] for key in self.adapter.sequence_inputs}
+        inputs |= {
+            "input_ids": whole["input_ids"][:, first:],
+            "position_ids": whole["position_ids"][:, first:],
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        rows = torch.arange(self.num_steps, device=self.input_ids.device)
+        return self._pass(inputs, rows)
+
+    def cheapest_pass(self, cache: DynamicCache | None = None) -> ModelPass:
+        """The cached pass where the prompt can be replayed exactly, else the full one."""
+        if self.adapter.is_replayable(self.input_ids, self.config):
+            return self.cached_pass(cache)
+        return self.full_pass()
+
+    def prefixes(self) -> Iterator[dict[str, Any]]:
+        """The model's inputs of every step by itself, growing by a token a step."""
+        for step in range(self.num_steps):
+            yield self._prefix(step)
+
+    def _pass(self, inputs: Mapping[str, Any], rows: Tensor) -> ModelPass:
+        return ModelPass(
+            model=self.model,
+            inputs=inputs,
+            rows=rows,
+            target_ids=self.target_ids,
+            image_keys=self.image_keys,
+            num_keys=self.prompt_length + self.num_steps - 1,
+        )
+
+    def _prefix(self, num_answer_tokens: int) -> dict[str, Any]:
+        """The prompt's inputs, grown by the first tokens of the answer."""
+        answer = self.target_ids[:, :num_answer_tokens]
+        grown = dict(self.inputs)
+        grown["input_ids"] = torch.cat([self.input_ids, answer], dim=1)
+        for key, fill in self.adapter.sequence_inputs.items():
+            ending = torch.full_like(answer, fill, dtype=grown[key].dtype)
+            grown[key] = torch.cat([grown[key], ending], dim=1)
+        positions = grown["position_ids"]
+        following = torch.arange(1, answer.shape[1] + 1, device=positions.device)
+        grown["position_ids"] = torch.cat(
+            [positions, positions[:, -1:] + following], dim=1
+        )
+        return grown
+
+    def _prefilled_cache(self) -> DynamicCache:
+        cache = DynamicCache(config=self.config.get_text_config(decoder=True))
+        if self.prompt_length == 1:
+            return cache
+        per_token = {"input_ids", "position_ids", *self.adapter.sequence_inputs}
+        inputs = {
+            key: value[:, :-1] if key in per_token else value
+            for key, value in self.inputs.items()
+        }
+        with torch.no_grad():
+            self.model(
+                **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+        return cache
+
+
+def with_positions(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the inputs with an attention mask and explicit positions."""
+    complete = {key: value for key, value in inputs.items() if value is not None}
+    input_ids = complete["input_ids"]
+    complete.setdefault("attention_mask", torch.ones_like(input_ids))
+    if "position_ids" not in complete:
+        complete["position_ids"] = adapter.position_ids(complete["attention_mask"])
+    return complete
+
+
+def generate(
+    model: nn.Module, inputs: Mapping[str, Any], gen_args: Mapping[str, Any] | None
+) -> tuple[Tensor, DynamicCache | None]:
+    """Lets the model answer, and keeps the cache if it can be used again.
+
+    Args:
+        model (nn.Module): the vision-language model
+        inputs (Mapping): its inputs for one prompt
+        gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
+            default, at most 25 tokens, greedily
+
+    Returns:
+        The generated ids, ``(1, steps)``, end-of-sequence token included, and a cache
+        of all positions of the prompt but the last, or None.
+
+    Raises:
+        ValueError: nothing was generated, or several answers were asked for.
+    """
+    arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
+    arguments["return_dict_in_generate"] = True
+    prompt_length = inputs["input_ids"].shape[1]
+    cache = _recording_cache(model, arguments)
+    if cache is not None:
+        arguments["past_key_values"] = cache
+    generating: Any = model
+    with torch.no_grad():
+        output = generating.generate(**inputs, **arguments)
+    if output.sequences.shape[0] != 1:
+        raise ValueError(
+            "gen_args must ask for one answer, got num_return_sequences="
+            f"{output.sequences.shape[0]}."
+        )
+    answer = output.sequences[:, prompt_length:]
+    if answer.shape[1] == 0:
+        raise ValueError(
+            "The model generated no token, so there is nothing to explain. Check "
+            "gen_args (max_new_tokens, stopping criteria), or give a target."
+        )
+    if cache is None or cache.get_seq_length() != prompt_length + answer.shape[1] - 1:
+        return answer, None
+    cache.crop(-answer.shape[1])
+    return answer, cache
+
+
+def _recording_cache(
+    model: nn.Module, arguments: Mapping[str, Any]
+) -> DynamicCache | None:
+    """A cache that can go back to the prompt, if generating is plain enough for one."""
+    if arguments.get("past_key_values") is not None:
+        return None
+    config: Any = model.config
+    settings: Any = model.generation_config
+
+    def setting(name: str) -> Any:
+        custom = arguments.get("generation_config")
+        for source in (arguments, vars(custom) if custom else {}, vars(settings)):
+            if source.get(name) is not None:
+                return source[name]
+        return None
+
+    is_plain = (
+        (setting("num_beams") or 1) == 1
+        and (setting("num_return_sequences") or 1) == 1
+        and setting("cache_implementation") is None
+        and setting("use_cache") is not False
+        and arguments.get("assistant_model") is None
+        and setting("prompt_lookup_num_tokens") is None
+    )
+    if not is_plain:
+        return None
+    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    cache.activate_past_recording()
+    return cache
+
+
+def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
+    """Checks the ids of an answer.
+
+    Args:
+        target (sequence of int or Tensor): vocabulary ids, 1-D
+        vocab_size (int): size of the vocabulary
+
+    Returns:
+        *Tensor* ``(steps,)``, int64, on the CPU.
+
+    Raises:
+        TypeError: the ids are not integers.
+        ValueError: there is none, they are not 1-D, or one is not in the vocabulary.
+    """
+    try:
+        ids = torch.as_tensor(target).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "target must be a string, a 1-D tensor of ids or a list of ids, got "
+            f"{type(target).__name__}: {error}"
+        ) from None
+    if ids.dim() != 1:
+        raise ValueError(
+            "target must be 1-D, one id a decoding step, got shape "
+            f"{tuple(ids.shape)}. Explain one answer at a time."
+        )
+    if ids.numel() == 0:
+        raise ValueError("target is empty: there is no token to explain.")
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise TypeError(f"target ids must be integers, got {ids.dtype}.")
+    ids = ids.long()
+    check_vocabulary(ids, vocab_size)
+    return ids
+
+
+def check_vocabulary(ids: Tensor, vocab_size: int) -> None:
+    """Raises ValueError if an id is negative or not below ``vocab_size``."""
+    outside = ids[(ids < 0) | (ids >= vocab_size)]
+    if outside.numel():
+        raise ValueError(
+            f"target ids must lie in the vocabulary, 0 to {vocab_size - 1}, got "
+            f"{sorted(set(outside.tolist()))}."
+        )

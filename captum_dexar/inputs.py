@@ -1,0 +1,235 @@
+"""What goes in: an image and a prompt, as model inputs with known image tokens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import ImageMaskInput
+from captum_dexar.families import adapter_for_config, adapter_for_processor
+from captum_dexar.image_tokens import ImageTokenInput
+from captum_dexar.layout import ImageLayout
+from PIL import Image, ImageOps
+from torch import nn, Tensor
+
+
+class ImagePromptInput(ImageTokenInput):
+    r"""An image and a question, ready for :class:`VLMAttribution`.
+
+    A Captum ``ImageMaskInput`` whose interpretable features are the image tokens: each
+    stands for a box of the original image. It works in Captum's own
+    ``LLMAttribution`` too, whose result then has the same columns as ours.
+
+    Args:
+
+        image (PIL.Image.Image): the image. It is rotated as its EXIF tag says and
+            converted to RGB from palette, grey (8 or 16 bits), CMYK or RGBA; the
+            original object is not changed.
+        prompt (str): a plain question, around which the model's chat template is
+            written; or a whole prompt that already holds the image placeholder once,
+            which is taken as it is.
+        processor (ProcessorMixin): the model's processor
+        model (nn.Module, optional): the model. With it, inputs are made on its device,
+            and its configuration is believed before the processor's.
+            Default: None
+
+    Attributes:
+
+        layout (ImageLayout): the image tokens' grid and boxes
+        prompt (str): the whole prompt, image placeholder included
+
+    Raises:
+
+        TypeError: the image is no PIL image, the prompt no string, or the processor of
+            no supported family.
+        ValueError: the image has no pixel or floating point ones, the prompt holds the
+            placeholder more than once, or the image tokens do not fill the grid.
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> inp.prompt
+        'USER: <image>\nDescribe the image. ASSISTANT:'
+        >>> inp.n_itp_features
+        144
+    """
+
+    def __init__(
+        self,
+        image: Image.Image,
+        prompt: str,
+        processor: Any,
+        model: nn.Module | None = None,
+    ) -> None:
+        adapter = adapter_for_processor(processor)
+        config: Any = None
+        if model is not None:
+            config = model.config
+            adapter = adapter_for_config(config)
+        image = rgb_image(image)
+        text = _whole_prompt(prompt, processor, adapter.prompt)
+
+        def make_inputs(image: Image.Image) -> Any:
+            made = processor(images=image, text=text, return_tensors="pt")
+            return made if model is None else made.to(_device(model))
+
+        model_inputs = make_inputs(image)
+        image_token_id = (
+            processor.image_token_id if config is None else config.image_token_id
+        )
+        num_tokens = int((model_inputs["input_ids"] == image_token_id).sum())
+        layout = adapter.layout(
+            model_inputs,
+            num_tokens,
+            image_size=(image.height, image.width),
+            processor=processor,
+            config=config,
+        )
+        super().__init__(image, layout, make_inputs, model_inputs=model_inputs)
+        self.prompt = text
+
+
+def _whole_prompt(prompt: Any, processor: Any, write_prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt must be a string, got {type(prompt).__name__}.")
+    placeholder = processor.image_token
+    count = prompt.count(placeholder)
+    if count > 1:
+        raise ValueError(
+            f"The prompt holds the image placeholder {placeholder!r} {count} times, but "
+            "there is one image. Write it once; the processor repeats it as needed."
+        )
+    return prompt if count else str(write_prompt(prompt, processor))
+
+
+def rgb_image(image: Any) -> Image.Image:
+    """The image upright and in RGB, whatever kind of file it came from.
+
+    Raises:
+        TypeError: it is no PIL image.
+        ValueError: it has no pixel, or floating point ones of unknown range.
+    """
+    if not isinstance(image, Image.Image):
+        raise TypeError(
+            f"image must be a PIL image, got {type(image).__name__}. Open a file with "
+            "PIL.Image.open(path)."
+        )
+    if image.width == 0 or image.height == 0:
+        raise ValueError(
+            f"The image has no pixel: it is {image.width} wide and {image.height} high."
+        )
+    if image.mode == "F":
+        raise ValueError(
+            "The image has floating point pixels, whose range is not known. Scale them "
+            "to 0..255 and convert it with image.convert('L')."
+        )
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        # PIL clips 16-bit grey levels at 255 rather than scaling them.
+        levels = np.asarray(upright).astype(np.int64)
+        if levels.max() > 255:
+            levels = levels.clip(0, 65535) // 257
+        upright = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
+    """Model inputs of anything that :class:`VLMAttribution` takes.
+
+    Args:
+        inp (ImagePromptInput, ImageMaskInput or Mapping): the input
+        model (nn.Module): the model, for its device and dtype
+
+    Returns:
+        Keyword arguments of the model for one prompt, on its device.
+
+    Raises:
+        TypeError: ``inp`` is of another kind.
+        ValueError: there is no image or no prompt in it, it holds several prompts, or
+            pixels that are not finite.
+    """
+    made = inp.to_model_input() if isinstance(inp, ImageMaskInput) else inp
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            "inp must be an ImagePromptInput, a captum ImageMaskInput whose "
+            "processor_fn returns the processor's output, or that output itself (a "
+            f"mapping), got {type(made).__name__}."
+        )
+    inputs = {
+        key: prepared(value, model) for key, value in made.items() if value is not None
+    }
+    check_image_and_prompt(inputs)
+    batch = inputs["input_ids"].shape[0]
+    if batch != 1:
+        raise ValueError(f"inp must hold one prompt, got {batch}.")
+    return inputs
+
+
+def layout_of(
+    inp: Any,
+    inputs: Mapping[str, Any],
+    num_tokens: int,
+    model: nn.Module,
+    processor: Any,
+) -> ImageLayout:
+    """The places of an input's image tokens, as far as they can be known."""
+    if isinstance(inp, ImagePromptInput):
+        return inp.layout
+    image_size = None
+    if isinstance(inp, ImageMaskInput) and processor is not None:
+        image_size = (inp.image.height, inp.image.width)
+    config: Any = model.config
+    return adapter_for_config(config).layout(
+        inputs, num_tokens, image_size=image_size, processor=processor, config=config
+    )
+
+
+def prepared(value: Any, model: nn.Module) -> Any:
+    """A tensor on the model's device, and in its dtype if it is a floating one.
+
+    A tensor made under ``torch.inference_mode`` is copied, as autograd refuses it.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    dtype = model_dtype(model) if value.is_floating_point() else value.dtype
+    moved = value.to(device=_device(model), dtype=dtype)
+    return moved.clone() if moved.is_inference() else moved
+
+
+def check_image_and_prompt(inputs: Mapping[str, Any]) -> None:
+    """Raises ValueError unless there are ids and finite pixels."""
+    if "input_ids" not in inputs:
+        raise ValueError(
+            f"The input has no 'input_ids', only {sorted(inputs)}. Give the processor's "
+            "output for an image and a text."
+        )
+    pixels = inputs.get("pixel_values")
+    if pixels is None:
+        raise ValueError(
+            f"The input has no image: 'pixel_values' is missing from {sorted(inputs)}. "
+            "Give the processor an image as well as a text."
+        )
+    if inputs["input_ids"].dim() != 2:
+        raise ValueError(
+            "input_ids must be (batch, tokens), got shape "
+            f"{tuple(inputs['input_ids'].shape)}."
+        )
+    if not bool(torch.isfinite(pixels).all()):
+        raise ValueError(
+            "pixel_values holds NaN or infinite numbers, so that every attribution would "
+            "be NaN. Check the image and how it was normalised."
+        )
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's floating point weights."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
+def _device(model: nn.Module) -> torch.device:
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device: torch.device = embeddings.weight.device
+    return device

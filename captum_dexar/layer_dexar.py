@@ -1,0 +1,429 @@
+"""DEX-AR as a Captum attribution method."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr import GradientAttribution, LayerAttribution
+from captum.log import log_usage
+from captum_dexar import scoring
+from captum_dexar.attention_gradients import (
+    AttentionGradients,
+    AutogradTwin,
+    ClosedForm,
+    find_decoder,
+    find_layers,
+    layer_indices,
+    LayerGradients,
+)
+from captum_dexar.decoding import check_vocabulary, DecodingSteps
+from captum_dexar.families import adapter_for_config
+from captum_dexar.inputs import check_image_and_prompt, prepared
+from captum_dexar.vlm_forward import joined_inputs, OtherInputs, VLMForward
+from torch import nn, Tensor
+
+ENGINES = ("closed_form", "autograd")
+
+
+@dataclass(frozen=True, eq=False)
+class StepAttributions:
+    """Un-normalised attributions of some decoding steps.
+
+    Attributes:
+        token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
+        token_weights (Tensor): equation (6), ``(batch, steps)``
+        head_weights (Tensor): equation (5), ``(batch, steps, layers, heads)``
+        layer_attr (Tensor): each layer's part of ``token_attr``, ``(batch, steps,
+            layers, image tokens)``
+        token_log_probs (Tensor): the model's log-probability of each target,
+            ``(batch, steps)``
+    """
+
+    token_attr: Tensor
+    token_weights: Tensor
+    head_weights: Tensor
+    layer_attr: Tensor
+    token_log_probs: Tensor
+
+
+class LayerDexAR(LayerAttribution, GradientAttribution):
+    r"""Where in the image a vision-language model finds its next token.
+
+    For each decoder layer :math:`l` the logit lens reads what the layer knows of the
+    token :math:`v_t` at the position that predicts it (equation (3) of the paper), and
+    :math:`G^{l,t,i} = relu(\partial o^{l,t} / \partial A^l_i)` says which keys, if
+    attention head :math:`i` attended to them more, would raise that reading (4). Heads
+    whose gradient is larger at the image than at the text are summed, weighted by the
+    difference (5).
+
+    Unlike Captum's other layer methods this one does not explain
+    ``d forward_func / d layer``: every layer has its own reading, so that
+    ``compute_layer_gradients_and_eval`` plays no part, and there is no convergence
+    delta. Gradients are exact and need no attention matrices; any attention
+    implementation works.
+
+    More details regarding DEX-AR can be found in the paper:
+    https://arxiv.org/abs/2603.06302
+    Following it, the model's final norm is applied exactly once, every key that is no
+    image token counts as text, and all layers take part. ``attention_power`` is an
+    extension of this package, not in the paper, and off by default.
+
+    Args:
+
+        forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
+            a :class:`VLMForward` around it
+        layer (nn.Module or list of nn.Module, optional): decoder layer or layers of
+            the language model. The last layers alone tell words with a place from
+            filler words better than all do. Default: None, all layers
+        device_ids (list of int, optional): as in Captum; more than one device is
+            refused. Default: None
+        engine (str, optional): ``"closed_form"``; or ``"autograd"``, plain
+            differentiation under eager attention with one pass a token, for models
+            that do not use the attention interface of transformers, and as a referee.
+            Default: ``"closed_form"``
+
+    Raises:
+
+        TypeError: the model is of no supported family.
+        ValueError: ``layer`` is none of the model's decoder layers, or the engine or
+            the devices are not as above.
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, LayerDexAR
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> inputs = dict(inp.to_model_input())
+        >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
+        >>> input_ids = inputs.pop("input_ids")  # (1, 155)
+        >>> attr = LayerDexAR(model).attribute(
+        ...     pixel_values, additional_forward_args=(input_ids, inputs)
+        ... )
+        >>> attr.shape
+        torch.Size([1, 1, 12, 12])
+    """
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | list[nn.Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        engine: str = "closed_form",
+    ) -> None:
+        model = forward_func
+        if isinstance(forward_func, VLMForward):
+            model = forward_func.model
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                "forward_func must be a Hugging Face vision-language model or a "
+                f"VLMForward around one, got {type(forward_func).__name__}."
+            )
+        if device_ids is not None and len(device_ids) > 1:
+            raise ValueError(
+                f"device_ids names {len(device_ids)} devices, but DataParallel copies "
+                "of a model can't be explained. Pass the model itself."
+            )
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
+        self.model = model
+        self.adapter = adapter_for_config(getattr(model, "config", None))
+        self.engine = engine
+        decoder_layers = find_layers(model)
+        self.layer_indices = layer_indices(decoder_layers, layer)
+        chosen = [decoder_layers[index] for index in self.layer_indices]
+        LayerAttribution.__init__(self, forward_func, chosen, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: int | list[int] | Tensor | None = None,
+        additional_forward_args: Any = None,
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        normalize: bool = True,
+        sum_layers: bool = True,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Tensor | list[Tensor]:
+        r"""Explains one decoding step: the token after each example's prompt.
+
+        Args:
+
+            inputs (Tensor or tuple of Tensor): ``pixel_values``, ``(N, channels,
+                height, width)``, as the processor makes them
+            target (int, list of int or Tensor, optional): the token to explain, a
+                vocabulary id for all examples or one each. Default: None, the model's
+                own most likely next token
+            additional_forward_args (tuple): ``(input_ids, other_model_inputs)``:
+                *Tensor* ``(N, tokens)`` of prompts padded on the left, and a mapping of
+                the model's further inputs (``attention_mask`` ...), which may be left
+                out
+            head_filter (bool, optional): False gives every head the weight one, instead
+                of equation (5)'s ``relu(S_img - S_text)``. Default: True
+            top_k (int, optional): head scores are means of this many largest
+                gradients. Default: 1, the paper's best setting
+            attention_power (float, optional): ``A ** attention_power * G`` takes the
+                place of ``G``. 0 is the paper: which patches *would* raise the logit.
+                1 is the gradient's first-order share of what *was* read. Not in the
+                paper. Default: 0.0
+            normalize (bool, optional): stretches each map to [0, 1]; a constant map
+                becomes zero. False returns the attributions as they are, comparable
+                between examples and tokens. Default: True
+            sum_layers (bool, optional): False returns a list of maps, one a layer.
+                Default: True
+            grad_kwargs (dict, optional): further arguments of
+                ``torch.autograd.grad``. Default: None
+
+        Returns:
+
+            *Tensor* or *list of Tensor* of **attributions**:
+
+            - **attributions** (*Tensor*): ``(N, 1, h, w)``, float32, never negative, on
+              the ``h x w`` grid of image tokens; for ``sum_layers=False`` a list of
+              them in the order of ``layer``. All zero where nothing in the image
+              supports the token: a result, not a failure.
+
+        Raises:
+
+            ValueError: no image or no image token, or a target that is not in the
+                vocabulary or not one for each example; image tokens that do not fill
+                the grid; a negative ``attention_power``.
+            TypeError: a target that is not an integer, or inputs of another kind.
+            RuntimeError: the model is in training mode, the call is inside
+                ``torch.inference_mode``, or the logit lens does not reproduce the
+                model's logits.
+
+        Examples::
+
+            >>> # pixel_values (2, 3, 336, 336), input_ids (2, 600)
+            >>> dexar = LayerDexAR(model)
+            >>> attr = dexar.attribute(
+            ...     pixel_values,
+            ...     target=[319, 450],
+            ...     additional_forward_args=(input_ids, {"attention_mask": mask}),
+            ... )  # (2, 1, 24, 24)
+            >>> LayerAttribution.interpolate(attr, (336, 336), "bilinear")
+        """
+        model_inputs = self._model_inputs(inputs, additional_forward_args)
+        target_ids = self._target_ids(model_inputs, target)
+        steps = DecodingSteps(self.model, model_inputs, target_ids[:, None])
+        layout = self.adapter.layout(
+            model_inputs,
+            steps.image_keys.shape[1],
+            image_size=None,
+            config=self.model.config,
+        )
+        result = self.attribute_steps(
+            steps,
+            head_filter=head_filter,
+            top_k=top_k,
+            attention_power=attention_power,
+            grad_kwargs=grad_kwargs,
+        )
+        per_layer = result.layer_attr[:, 0, :, layout.placed]
+        maps = [per_layer.sum(1)] if sum_layers else list(per_layer.unbind(1))
+        if normalize:
+            maps = [scoring.min_max_normalize(token_map) for token_map in maps]
+        pictures = [token_map.float().view(-1, 1, *layout.grid) for token_map in maps]
+        return pictures[0] if sum_layers else pictures
+
+    def attribute_steps(
+        self,
+        steps: DecodingSteps,
+        cache: Any = None,
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        on_layer: Callable[[], object] | None = None,
+    ) -> StepAttributions:
+        """Explains all decoding steps of an answer in one pass.
+
+        Args:
+
+            steps (DecodingSteps): the prompts and their answers
+            cache (DynamicCache, optional): keys and values of the prompt but its last
+                token, from generating the answer. Default: computed
+            head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
+            on_layer (Callable, optional): called after each layer, for progress.
+                Default: None
+
+        Returns:
+
+            StepAttributions
+        """
+        check_model_state(self.model)
+        if not attention_power >= 0:
+            raise ValueError(
+                f"attention_power must not be negative, got {attention_power}."
+            )
+        image_scores: list[Tensor] = []
+        text_scores: list[Tensor] = []
+        weights: list[Tensor] = []
+        layer_maps: list[Tensor] = []
+        explained: list[int] = []
+
+        def score(gradients: LayerGradients) -> None:
+            image = scoring.head_scores(
+                gradients.image, gradients.num_image_keys, top_k=top_k
+            )
+            text = scoring.head_scores(
+                gradients.text_blocks, gradients.num_text_keys, top_k=top_k
+            )
+            weight = scoring.head_weights(image, text, head_filter=head_filter)
+            image_scores.append(image)
+            text_scores.append(text)
+            weights.append(weight)
+            layer_maps.append(scoring.token_map(gradients.image, weight))
+            explained.append(gradients.layer)
+            if on_layer is not None:
+                on_layer()
+
+        decoder = find_decoder(self.model)
+        engine = self._engine(steps, cache, attention_power, grad_kwargs)
+        logits = engine(decoder, self.layer_indices, score)
+        # The model runs its layers in its own order; results keep the user's.
+        order = [explained.index(index) for index in self.layer_indices]
+
+        def stacked(per_layer: list[Tensor]) -> Tensor:
+            device = per_layer[0].device
+            return torch.stack([per_layer[i].to(device) for i in order], dim=2)
+
+        layer_attr = stacked(layer_maps)
+        log_probs = logits.float().log_softmax(-1)
+        target_index = steps.target_ids.to(logits.device)[..., None]
+        return StepAttributions(
+            token_attr=layer_attr.sum(2).float(),
+            token_weights=scoring.token_weights(
+                stacked(image_scores), stacked(text_scores)
+            ).float(),
+            head_weights=stacked(weights).float(),
+            layer_attr=layer_attr.float(),
+            token_log_probs=log_probs.gather(-1, target_index)[..., 0],
+        )
+
+    def _engine(
+        self,
+        steps: DecodingSteps,
+        cache: Any,
+        attention_power: float,
+        grad_kwargs: Mapping[str, Any] | None,
+    ) -> AttentionGradients:
+        if self.engine == "closed_form":
+            return ClosedForm(steps.cheapest_pass(cache), attention_power, grad_kwargs)
+        return AutogradTwin(
+            self.model,
+            steps.prefixes(),
+            steps.target_ids,
+            steps.image_keys,
+            attention_power,
+            grad_kwargs,
+        )
+
+    def _model_inputs(
+        self, inputs: Any, additional_forward_args: Any
+    ) -> dict[str, Any]:
+        check_model_state(self.model)
+        pixel_values = inputs
+        if isinstance(inputs, tuple) and len(inputs) == 1:
+            pixel_values = inputs[0]
+        if not isinstance(pixel_values, Tensor):
+            raise TypeError(
+                "inputs must be the pixel_values tensor (ids belong to "
+                f"additional_forward_args), got {type(inputs).__name__}."
+            )
+        arguments = additional_forward_args
+        if not isinstance(arguments, tuple):
+            arguments = (arguments,)
+        if not 1 <= len(arguments) <= 2 or arguments[0] is None:
+            raise ValueError(
+                "additional_forward_args must be (input_ids, other_model_inputs), got "
+                f"{len(arguments) if arguments[0] is not None else 'nothing'}."
+            )
+        others: OtherInputs = arguments[1] if len(arguments) == 2 else None
+        joined = joined_inputs(pixel_values, arguments[0], others)
+        model_inputs = {
+            name: (
+                prepared(value, self.model).detach()
+                if isinstance(value, Tensor)
+                else value
+            )
+            for name, value in joined.items()
+        }
+        check_image_and_prompt(model_inputs)
+        return model_inputs
+
+    def _target_ids(self, model_inputs: dict[str, Any], target: Any) -> Tensor:
+        """One id for each example, ``(N,)``."""
+        batch = model_inputs["input_ids"].shape[0]
+        if target is None:
+            inputs = dict(model_inputs)
+            pixels, ids = inputs.pop("pixel_values"), inputs.pop("input_ids")
+            with torch.no_grad():
+                return VLMForward(self.model)(pixels, ids, inputs).argmax(-1)
+        ids = torch.as_tensor(target)
+        if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+            raise TypeError(
+                f"target must be vocabulary ids, integers, got {ids.dtype}."
+            )
+        if ids.dim() > 1 or ids.numel() not in (1, batch):
+            raise ValueError(
+                f"target must be one id, or one for each of {batch} examples, got "
+                f"shape {tuple(ids.shape)}. Answers of several tokens are for "
+                "VLMAttribution."
+            )
+        config: Any = self.model.config
+        check_vocabulary(ids.reshape(-1), config.get_text_config().vocab_size)
+        device = model_inputs["input_ids"].device
+        return ids.reshape(-1).long().to(device).expand(batch)
+
+    def has_convergence_delta(self) -> bool:
+        """False: the maps do not sum to a difference of outputs."""
+        return False
+
+    def compute_convergence_delta(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Not defined for DEX-AR."""
+        raise NotImplementedError(
+            "DEX-AR has no convergence delta: its maps do not sum to a difference of "
+            "the model's outputs."
+        )
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported."""
+        raise NotImplementedError("attribute_future is not supported for LayerDexAR.")
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """False: attributions are gradients, not multiplied by the inputs."""
+        return False
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans, which Captum would split at every capital."""
+        return "Layer DEX-AR"
+
+
+def check_model_state(model: nn.Module) -> None:
+    """Raises RuntimeError where gradients can't be had or would be random."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Attributions need gradients, which torch.inference_mode switches off for "
+            "good. Leave that block; torch.no_grad is fine."
+        )
+    if any(module.training for module in model.modules()):
+        raise RuntimeError(
+            "The model is in training mode, where dropout makes every explanation a "
+            "different one. Call model.eval() first."
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise RuntimeError(
+            "The model's weights were made inside torch.inference_mode, so that no "
+            "gradient can pass. Load the model outside of it."
+        )

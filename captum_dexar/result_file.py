@@ -1,0 +1,142 @@
+"""One file a result: safetensors, with JSON in its metadata, and no pickle."""
+
+import io
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captum_dexar.layout import ImageLayout, View
+from PIL import Image
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "captum_dexar.result"
+VERSION = 1
+TENSORS = (
+    "target_ids",
+    "token_attr",
+    "seq_attr",
+    "placeless_attr",
+    "token_weights",
+    "token_log_probs",
+    "head_weights",
+    "layer_maps",
+    "special_tokens",
+    "word_starts",
+)
+PLAIN = ("output_tokens", "layer_indices", "method")
+
+
+def write(path: Path, result: Any) -> None:
+    """Writes a result beside ``path``, then puts it in its place in one step."""
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name in TENSORS
+        if (value := getattr(result, name)) is not None
+    }
+    if result.image is not None:
+        png = io.BytesIO()
+        result.image.save(png, format="PNG")
+        tensors["image"] = torch.from_numpy(
+            np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
+        )
+    content = {name: getattr(result, name) for name in PLAIN}
+    content["layout"] = asdict(result.layout)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "content": json.dumps(content),
+    }
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    os.close(handle)
+    try:
+        save_file(tensors, unfinished, metadata=metadata)
+        os.chmod(unfinished, 0o666 & ~_umask())
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The arguments from which the result can be built again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no result, or one of a newer version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no result file at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path} is a safetensors file, but not a result saved by "
+                    "VLMAttributionResult.save."
+                )
+            if int(metadata["version"]) > VERSION:
+                raise ValueError(
+                    f"{path} has format version {metadata['version']}; this version of "
+                    f"captum-dexar reads up to {VERSION}. Upgrade captum-dexar."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            content = json.loads(metadata["content"])
+            return _arguments(tensors, content)
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a readable result file: {error}") from error
+
+
+def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str, Any]:
+    stored = content["layout"]
+    views = tuple(
+        View(
+            name=view["name"],
+            grid=tuple(view["grid"]),
+            rectangle=None if view["rectangle"] is None else tuple(view["rectangle"]),
+            start=view["start"],
+            image=view["image"],
+        )
+        for view in stored["views"]
+    )
+    size = stored["image_size"]
+    arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
+    arguments |= {name: content[name] for name in PLAIN}
+    arguments["layout"] = ImageLayout(
+        stored["num_tokens"], views, None if size is None else tuple(size)
+    )
+    if "image" in tensors:
+        png = io.BytesIO(tensors["image"].numpy().tobytes())
+        arguments["image"] = Image.open(png).convert("RGB")
+    return arguments
+
+
+def same_content(one: Any, other: Any) -> bool:
+    """Whether two results agree in everything that is written to a file."""
+    plain = (*PLAIN, "layout")
+    if any(getattr(one, name) != getattr(other, name) for name in plain):
+        return False
+    for name in TENSORS:
+        first, second = getattr(one, name), getattr(other, name)
+        if (first is None) != (second is None):
+            return False
+        if first is not None and not (
+            first.shape == second.shape
+            and torch.equal(first.cpu().nan_to_num(), second.cpu().nan_to_num())
+        ):
+            return False
+    if one.image is None or other.image is None:
+        return one.image is other.image
+    return bool(np.array_equal(np.asarray(one.image), np.asarray(other.image)))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,186 @@
+"""Equations (4) to (6) of DEX-AR as pure functions on tensors.
+
+Nothing here knows a model, a hook or a tokenizer: gradients of a logit with respect
+to attention probabilities go in, scores, weights and maps come out.
+
+Axis names: ``steps`` are decoding steps, ``heads`` attention heads, ``keys`` the keys
+of one kind (image or text) and ``tokens`` the image tokens of the patch grid. Leading
+axes written ``...`` are free and never mixed, so that a batch equals its examples.
+
+All results are float64 where the device has it and float32 elsewhere: products of two
+gradients leave the range of half precision, and squares of huge ones that of float32.
+
+Reference: W. Bousselham et al., *DEX-AR: A Dynamic Explainability Method for
+Autoregressive Vision-Language Models*, https://arxiv.org/abs/2603.06302
+"""
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """The widest floating dtype of ``device``; Apple's MPS has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.to(accumulation_dtype(tensor.device))
+
+
+def head_scores(
+    gradient_blocks: Iterable[Tensor] | Tensor,
+    num_keys: Tensor | None = None,
+    top_k: int = 1,
+) -> Tensor:
+    r"""The score of each head for one kind of key, :math:`S` in equation (4).
+
+    The mean of the ``top_k`` largest values of ``relu(gradient)``; their maximum for
+    ``top_k=1``, the paper's best setting.
+
+    Args:
+        gradient_blocks (Tensor or iterable of Tensor): gradients of the logit with
+            respect to the attention probabilities, ``(..., heads, keys)``; the keys
+            may come in several blocks. Keys that a query may not attend to are zero.
+        num_keys (Tensor, optional): how many keys the query may attend to,
+            broadcastable to ``(..., heads)``. With fewer than ``top_k`` of them, the
+            mean is taken over what there is. Default: all keys given.
+        top_k (int, optional): how many keys count. Default: 1
+
+    Returns:
+        *Tensor* of **scores**, ``(..., heads)``, never negative; zero where there is
+        no key.
+
+    Raises:
+        ValueError: ``top_k`` is smaller than 1, or there is no block.
+
+    Example::
+
+        >>> head_scores(torch.tensor([[0.5, -2.0, 1.5]]))
+        tensor([1.5000], dtype=torch.float64)
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be a positive number of keys, got {top_k}.")
+    blocks = (
+        [gradient_blocks] if isinstance(gradient_blocks, Tensor) else gradient_blocks
+    )
+    largest: Tensor | None = None
+    seen_keys = 0
+    for block in blocks:
+        seen_keys += block.shape[-1]
+        k = min(top_k, block.shape[-1])
+        best = _widen(block.topk(k, dim=-1).values.relu())
+        if largest is None:
+            largest = best
+            continue
+        merged = torch.cat([largest, best], dim=-1)
+        largest = merged.topk(min(top_k, merged.shape[-1]), dim=-1).values
+    if largest is None:
+        raise ValueError("head_scores needs at least one block of gradients, got none.")
+    total = largest.sum(-1)
+    if num_keys is None:
+        return total / max(1, min(top_k, seen_keys))
+    return total / num_keys.to(total.device).clamp(min=1, max=top_k)
+
+
+def head_weights(
+    image_scores: Tensor, text_scores: Tensor, head_filter: bool = True
+) -> Tensor:
+    r"""The dynamic head filter of equation (5), :math:`w = relu(S_{img} - S_{text})`.
+
+    Args:
+        image_scores (Tensor): ``(..., heads)``
+        text_scores (Tensor): ``(..., heads)``
+        head_filter (bool, optional): False weights every head with one.
+            Default: True
+
+    Returns:
+        *Tensor* of **weights**, ``(..., heads)``, never negative.
+    """
+    if not head_filter:
+        return torch.ones_like(_widen(image_scores))
+    return (_widen(image_scores) - _widen(text_scores)).relu()
+
+
+def token_map(image_gradients: Tensor, weights: Tensor) -> Tensor:
+    r"""One layer's part of equation (5), :math:`\sum_i w_i \, relu(G_i)`.
+
+    The map of a token is the sum of this over its layers.
+
+    Args:
+        image_gradients (Tensor): ``(..., heads, tokens)``
+        weights (Tensor): head weights, ``(..., heads)``
+
+    Returns:
+        *Tensor* of **maps**, ``(..., tokens)``, un-normalised.
+    """
+    return torch.einsum(
+        "...hj,...h->...j", _widen(image_gradients).relu(), _widen(weights)
+    )
+
+
+def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
+    r"""The weight of each token, :math:`\delta^t` in equation (6).
+
+    .. math:: \delta^t = relu(\max_{l,i} S_{img} - \max_{l,i} S_{text})
+
+    Args:
+        image_scores (Tensor): ``(..., layers, heads)``; NaN where a layer has fewer
+            heads than another, which is passed over.
+        text_scores (Tensor): ``(..., layers, heads)``
+
+    Returns:
+        *Tensor* of **weights**, ``(...)``, never negative. Zero says that no image
+        token would raise this token's logit more than some text token.
+    """
+    best_image = _widen(image_scores).nan_to_num(nan=0.0).amax(dim=(-2, -1))
+    best_text = _widen(text_scores).nan_to_num(nan=0.0).amax(dim=(-2, -1))
+    return (best_image - best_text).relu()
+
+
+def min_max_normalize(maps: Tensor) -> Tensor:
+    """Stretches every map to [0, 1]; a constant map has no place and becomes zero.
+
+    Args:
+        maps (Tensor): ``(..., tokens)``, finite
+
+    Returns:
+        *Tensor* of **maps**, ``(..., tokens)``, each from exactly 0 to exactly 1, or
+        zero everywhere.
+    """
+    wide = _widen(maps)
+    low = wide.amin(dim=-1, keepdim=True)
+    spread = wide.amax(dim=-1, keepdim=True) - low
+    constant = spread <= 0
+    return ((wide - low) / spread.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
+
+
+def sequence_attribution(
+    token_attr: Tensor, weights: Tensor, normalize: bool = True
+) -> Tensor:
+    r"""The map of a whole answer before its last normalisation, equation (6).
+
+    Args:
+        token_attr (Tensor): un-normalised token maps, ``(..., steps, tokens)``
+        weights (Tensor): token weights, ``(..., steps)``
+        normalize (bool, optional): True sums each token's own min-max normalised map,
+            which is the paper's equation; False sums the un-normalised maps, as the
+            method's first public release does. Default: True
+
+    Returns:
+        *Tensor* of **attributions**, ``(..., tokens)``. All zero, with a warning, when
+        no token has both a positive weight and a map that is not constant.
+    """
+    maps = min_max_normalize(token_attr) if normalize else _widen(token_attr)
+    total = torch.einsum("...tj,...t->...j", maps, _widen(weights))
+    if total.numel() and not bool(total.any()):
+        warnings.warn(
+            "The map of the whole answer is zero: no token has both a positive weight "
+            f"and a map that is not constant ({int((weights > 0).sum())} of "
+            f"{weights.numel()} token weights are positive). Nothing in the image "
+            "supported this answer more than its text did.",
+            stacklevel=2,
+        )
+    return total

@@ -1,0 +1,10 @@
+"""Pictures of maps on images."""
+
+from captum_dexar.visualization.figures import (
+    layer_figure,
+    sequence_figure,
+    token_figure,
+)
+from captum_dexar.visualization.overlay import overlay
+
+__all__ = ["layer_figure", "overlay", "sequence_figure", "token_figure"]

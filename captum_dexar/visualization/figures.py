@@ -1,0 +1,166 @@
+"""Figures of token maps, with matplotlib; plain arrays go in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from captum_dexar.visualization.overlay import COLORMAP, FloatArray, overlay, striped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANEL_INCHES = 1.55
+_MAX_COLUMNS = 8
+_DIM_TEXT = "0.55"
+
+
+def token_figure(
+    image: npt.NDArray[np.uint8],
+    heats: Sequence[FloatArray],
+    strengths: Sequence[float],
+    labels: Sequence[str],
+    captions: Sequence[str],
+    unseen: npt.NDArray[np.bool_],
+    scale_label: str,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """The image, then a panel a token, all on one scale.
+
+    Args:
+        image (ndarray): ``(height, width, 3)`` bytes
+        heats (sequence of ndarray): each token's map in [0, 1], ``(height, width)``
+        strengths (sequence of float): in [0, 1]; a map is drawn times its strength
+        labels (sequence of str): the tokens' text, above the panels
+        captions (sequence of str): what is below the panels, their weights
+        unseen (ndarray): pixels that no token sees
+        scale_label (str): what the colour bar measures
+
+    Returns:
+        The figure and its axes, the image's first.
+    """
+    num_panels = len(heats) + 1
+    columns = min(_MAX_COLUMNS, num_panels)
+    rows = ceil(num_panels / columns)
+    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1])
+    flat = axes.ravel()
+    flat[0].imshow(seen_image(image, unseen))
+    flat[0].set_title("image", fontsize=9)
+    for axis, heat, strength, label, caption in zip(
+        flat[1:], heats, strengths, labels, captions
+    ):
+        axis.imshow(overlay(image, heat * strength, unseen))
+        is_dim = strength < 0.25
+        axis.set_title(
+            label,
+            fontsize=10,
+            fontweight="normal" if is_dim else "bold",
+            color=_DIM_TEXT if is_dim else "black",
+        )
+        axis.set_xlabel(caption, fontsize=7.5, color=_DIM_TEXT if is_dim else "0.2")
+    for axis in flat[num_panels:]:
+        axis.set_visible(False)
+    _colour_bar(figure, flat[:num_panels].tolist(), scale_label)
+    return figure, axes
+
+
+def sequence_figure(
+    image: npt.NDArray[np.uint8],
+    heat: FloatArray,
+    unseen: npt.NDArray[np.bool_],
+    title: str,
+) -> tuple[Figure, Axes]:
+    """One map of the whole answer beside the image's own colours.
+
+    Returns:
+        The figure and the axes of the map.
+    """
+    figure, axes = _panels(1, 2, image.shape[0] / image.shape[1], scale=2.0)
+    plain, mapped = axes.ravel()
+    plain.imshow(seen_image(image, unseen))
+    plain.set_title("image", fontsize=10)
+    mapped.imshow(overlay(image, heat, unseen))
+    mapped.set_title("whole answer", fontsize=10)
+    figure.suptitle(title, fontsize=10, wrap=True)
+    _colour_bar(figure, [plain, mapped], "share of the largest value")
+    return figure, mapped
+
+
+def layer_figure(
+    image: npt.NDArray[np.uint8],
+    heats: npt.NDArray[np.float64],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    unseen: npt.NDArray[np.bool_],
+    scale_label: str,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Rows are tokens, columns are layers.
+
+    Args:
+        image (ndarray): ``(height, width, 3)`` bytes
+        heats (ndarray): ``(rows, columns, height, width)`` in [0, 1]
+        row_labels (sequence of str): the tokens' text
+        column_labels (sequence of str): the layers' names
+        unseen (ndarray): pixels that no token sees
+        scale_label (str): what the colour bar measures
+
+    Returns:
+        The figure and its axes, ``(rows, columns)``.
+    """
+    rows, columns = heats.shape[:2]
+    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1], scale=0.8)
+    for row in range(rows):
+        for column in range(columns):
+            axes[row, column].imshow(overlay(image, heats[row, column], unseen))
+            if row == 0:
+                axes[row, column].set_title(column_labels[column], fontsize=8)
+        axes[row, 0].set_ylabel(
+            row_labels[row], fontsize=9, rotation=0, ha="right", va="center"
+        )
+    _colour_bar(figure, axes.ravel().tolist(), scale_label)
+    return figure, axes
+
+
+def seen_image(
+    image: npt.NDArray[np.uint8], unseen: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """The image itself, with stripes where no token sees it."""
+    picture = image.astype(np.float64) / 255
+    return np.where(unseen[..., None], striped(picture), picture)
+
+
+def _panels(
+    rows: int, columns: int, aspect: float, scale: float = 1.0
+) -> tuple[Figure, npt.NDArray[Any]]:
+    import matplotlib.pyplot as plt
+
+    # Very long images would give slivers: the panels stay between 1:3 and 3:1.
+    aspect = min(3.0, max(1 / 3, aspect))
+    width, height = _PANEL_INCHES * scale, _PANEL_INCHES * scale * aspect
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * width + 1.0, rows * (height + 0.5) + 0.35),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.ravel():
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    figure.set_facecolor("white")
+    return figure, axes
+
+
+def _colour_bar(figure: Figure, axes: list[Axes], label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(
+        ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.03, pad=0.01, aspect=25
+    )
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)

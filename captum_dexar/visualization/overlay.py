@@ -1,0 +1,52 @@
+"""Laying a heatmap over an image."""
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+COLORMAP = "inferno"
+# Colour is kept in part only, so that the picture does not compete with the map.
+_SATURATION = 0.45
+_BRIGHTNESS = 0.85
+_STRIPE_WIDTH = 40
+
+
+def overlay(
+    image: npt.NDArray[np.uint8], heat: FloatArray, unseen: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """Blends a map with a paled image, the more opaque the hotter.
+
+    Args:
+        image (ndarray): ``(height, width, 3)`` bytes
+        heat (ndarray): ``(height, width)`` in [0, 1]
+        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
+            drawn as grey stripes
+
+    Returns:
+        *ndarray* ``(height, width, 3)`` in [0, 1]
+    """
+    pale = paled(image)
+    heat = np.clip(heat, 0.0, 1.0)
+    colours = matplotlib.colormaps[COLORMAP](heat)[..., :3]
+    opacity = (0.9 * heat**0.75)[..., None]
+    blended = pale * (1 - opacity) + colours * opacity
+    return np.where(unseen[..., None], striped(blended), blended)
+
+
+def paled(image: npt.NDArray[np.uint8]) -> FloatArray:
+    """The image with less colour and light, in [0, 1]."""
+    scaled = image.astype(np.float64) / 255
+    grey = scaled.mean(axis=-1, keepdims=True)
+    mixed: FloatArray = _SATURATION * scaled + (1 - _SATURATION) * grey
+    return _BRIGHTNESS * mixed
+
+
+def striped(picture: FloatArray) -> FloatArray:
+    """The picture under diagonal stripes, for the parts that no token sees."""
+    height, width = picture.shape[:2]
+    period = max(2, max(height, width) // _STRIPE_WIDTH)
+    diagonal = np.add.outer(np.arange(height), np.arange(width)) // period
+    stripe = np.where(diagonal % 2 == 0, 0.55, 0.75)[..., None]
+    return 0.25 * picture + 0.75 * np.broadcast_to(stripe, picture.shape)

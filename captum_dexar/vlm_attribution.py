@@ -1,0 +1,229 @@
+"""Explaining every token of an answer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from captum.attr import Attribution, ImageMaskInput, InterpretableInput
+from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
+from captum_dexar import scoring
+from captum_dexar.answer_tokens import AnswerTokens
+from captum_dexar.decoding import DecodingSteps, generate, target_tensor
+from captum_dexar.image_tokens import ImageTokenInput
+from captum_dexar.inputs import layout_of, model_inputs_of, rgb_image
+from captum_dexar.layer_dexar import check_model_state, LayerDexAR
+from captum_dexar.layout import ImageLayout
+from captum_dexar.result import VLMAttributionResult
+from torch import nn, Tensor
+from tqdm.auto import tqdm
+from transformers.generation.streamers import BaseStreamer
+
+Target = str | Sequence[int] | Tensor | None
+
+
+class VLMAttribution(Attribution):
+    r"""Runs an attribution method over every decoding step of an answer.
+
+    To vision-language models what ``captum.attr.LLMAttribution`` is to language models.
+    The answer is generated, or given and teacher-forced; its ids are explained as they
+    are, never decoded and tokenised again. An end-of-sequence token that was generated
+    is one of the answer's tokens.
+
+    Args:
+
+        attr_method (LayerDexAR): the method. All decoding steps are explained in one
+            pass, on the cache that generating leaves.
+        processor (ProcessorMixin, optional): the model's processor (or tokenizer).
+            Needed for a target given as a string, for the tokens' text, and to know
+            where the image tokens of a plain ``ImageMaskInput`` lie. Default: None
+
+    Raises:
+
+        TypeError: the method is none that can be run.
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> dexar = VLMAttribution(LayerDexAR(model), processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> result = dexar.attribute(inp)  # generates, explains every generated token
+        >>> same = dexar.attribute(inp, target=result.target_ids)  # teacher-forced
+        >>> given = dexar.attribute(inp, target="the image shows a red circle .")
+        >>> given.token_attr.shape
+        torch.Size([7, 144])
+    """
+
+    def __init__(self, attr_method: LayerDexAR, processor: Any = None) -> None:
+        if not isinstance(attr_method, LayerDexAR):
+            raise TypeError(
+                "attr_method must be a LayerDexAR, got "
+                f"{type(attr_method).__name__}. Captum's own methods can be run by hand "
+                "on a VLMForward."
+            )
+        super().__init__(attr_method.forward_func)
+        self.attr_method = attr_method
+        self.processor = processor
+        self.model: nn.Module = attr_method.model
+
+    def attribute(
+        self,
+        inp: InterpretableInput | Mapping[str, Any],
+        target: Target = None,
+        gen_args: Mapping[str, Any] | None = None,
+        *,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> VLMAttributionResult:
+        r"""Explains an answer, token by token.
+
+        Args:
+
+            inp (ImagePromptInput, ImageMaskInput or Mapping): image and prompt; or the
+                processor's own output for one prompt, of which the original image, and
+                so the image tokens' boxes, are not known
+            target (str, list of int or Tensor, optional): the answer: a string, which
+                is tokenised once without special tokens, or its ids, 1-D.
+                Default: None, the model generates it
+            gen_args (Mapping, optional): arguments of ``model.generate``, only without
+                a target. Default: None, at most 25 tokens, greedily, as in Captum
+            progress (bool, optional): shows a progress bar. Default: False
+            **kwargs: arguments of the method: ``head_filter``, ``top_k``,
+                ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`.
+                ``normalize=False`` sums un-normalised token maps in the sequence map,
+                as the method's first release does, instead of equation (6).
+
+        Returns:
+
+            VLMAttributionResult
+
+        Raises:
+
+            TypeError: input or target of another kind, or an argument that the method
+                does not have.
+            ValueError: no image, no image token, not one prompt, pixels that are not
+                finite; an empty, 2-D or out-of-vocabulary target; a target together
+                with ``gen_args``; a string without a processor.
+            RuntimeError: as :meth:`LayerDexAR.attribute`.
+        """
+        check_model_state(self.model)
+        if target is not None and gen_args is not None:
+            raise ValueError(
+                "gen_args are for generating an answer, but target gives one. Leave one "
+                "of them out."
+            )
+        normalize = bool(kwargs.pop("normalize", True))
+        given_ids = None if target is None else self._given_ids(target)
+        inputs = model_inputs_of(inp, self.model)
+        image_keys = self.attr_method.adapter.image_keys(
+            inputs["input_ids"], self.model.config
+        )
+        layout = layout_of(inp, inputs, image_keys.shape[1], self.model, self.processor)
+        cache = None
+        if given_ids is None:
+            with _generation_progress(gen_args, progress) as arguments:
+                target_ids, cache = generate(self.model, inputs, arguments)
+        else:
+            target_ids = given_ids[None]
+        steps = DecodingSteps(self.model, inputs, target_ids)
+        num_layers = len(self.attr_method.layer_indices)
+        with tqdm(
+            total=num_layers, desc="explaining", unit="layer", disable=not progress
+        ) as bar:
+            explained = self.attr_method.attribute_steps(
+                steps, cache, on_layer=bar.update, **kwargs
+            )
+        token_attr = explained.token_attr[0].cpu()
+        weights = explained.token_weights[0].cpu()
+        placed = layout.placed
+        answer = AnswerTokens(steps.target_ids[0].cpu(), self.processor)
+        return VLMAttributionResult(
+            output_tokens=answer.texts,
+            target_ids=answer.ids,
+            special_tokens=answer.special,
+            word_starts=answer.word_starts,
+            token_attr=token_attr[:, placed],
+            seq_attr=scoring.sequence_attribution(
+                token_attr[:, placed], weights, normalize=normalize
+            ).float(),
+            placeless_attr=token_attr[:, layout.placeless],
+            token_weights=weights,
+            token_log_probs=explained.token_log_probs[0].cpu(),
+            head_weights=explained.head_weights[0].cpu(),
+            layer_maps=explained.layer_attr[0]
+            .cpu()[..., placed]
+            .unflatten(-1, layout.grid),
+            layer_indices=list(self.attr_method.layer_indices),
+            layout=layout,
+            **_pictured(inp, layout),
+            method=self.attr_method.get_name(),
+        )
+
+    def _given_ids(self, target: Any) -> Tensor:
+        if isinstance(target, str):
+            if self.processor is None:
+                raise ValueError(
+                    "A target given as a string needs a processor to tokenise it: "
+                    "VLMAttribution(attr_method, processor). Or give its ids."
+                )
+            tokenizer = getattr(self.processor, "tokenizer", self.processor)
+            target = tokenizer.encode(target, add_special_tokens=False)
+        config: Any = self.model.config
+        return target_tensor(target, config.get_text_config().vocab_size)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "VLM Attribution"
+
+
+def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:
+    """The image of an input, and the input whose features are our columns."""
+    if isinstance(inp, ImageTokenInput):
+        return {"inp": inp, "image": inp.image}
+    if isinstance(inp, ImageMaskInput):
+        image = rgb_image(inp.image)
+        if layout.boxes() is None:
+            return {"image": image}
+        columns = ImageTokenInput(
+            image,
+            layout,
+            inp.processor_fn,
+            baseline=inp.baseline,
+            model_inputs=inp.original_model_inputs,
+        )
+        return {"inp": columns, "image": image}
+    return {}
+
+
+class _TokenCounter(BaseStreamer):
+    """Moves a progress bar with every generated token."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self.has_seen_prompt = False
+
+    def put(self, value: Tensor) -> None:
+        if self.has_seen_prompt:
+            self.bar.update(1)
+        self.has_seen_prompt = True
+
+    def end(self) -> None:
+        self.bar.close()
+
+
+@contextmanager
+def _generation_progress(
+    gen_args: Mapping[str, Any] | None, progress: bool
+) -> Iterator[Mapping[str, Any] | None]:
+    """Arguments for generating that show a progress bar, where one is possible."""
+    arguments = dict(gen_args if gen_args is not None else DEFAULT_GEN_ARGS)
+    if not progress or arguments.get("num_beams", 1) != 1 or "streamer" in arguments:
+        yield gen_args
+        return
+    with tqdm(
+        total=arguments.get("max_new_tokens"), desc="generating", unit="token"
+    ) as bar:
+        yield {**arguments, "streamer": _TokenCounter(bar)}

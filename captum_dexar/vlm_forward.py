@@ -1,0 +1,122 @@
+"""A vision-language model with the calling convention of Captum's methods."""
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from torch import nn, Tensor
+
+OtherInputs = Mapping[str, Any] | None
+
+
+class VLMForward(nn.Module):
+    r"""Next-token logits of a vision-language model, as a function of its pixels.
+
+    Captum calls ``forward_func`` with positional arguments and wants a tensor back;
+    Hugging Face models take keyword arguments in an order of their own and return an
+    output object. This stands between them, so that Integrated Gradients, Saliency,
+    Occlusion and :class:`LayerDexAR` are called with the same arguments.
+
+    Args:
+
+        model (nn.Module): a Hugging Face vision-language model
+
+    Examples::
+
+        >>> import torch
+        >>> from captum.attr import IntegratedGradients
+        >>> from captum_dexar import ImagePromptInput, VLMForward
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> inputs = dict(inp.to_model_input())
+        >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
+        >>> forward = VLMForward(model)
+        >>> next_token = forward(pixel_values, inputs["input_ids"]).argmax(-1)
+        >>> attr = IntegratedGradients(forward).attribute(
+        ...     pixel_values,
+        ...     target=next_token,
+        ...     additional_forward_args=(inputs.pop("input_ids"), inputs),
+        ...     n_steps=4,
+        ... )
+        >>> attr.shape
+        torch.Size([1, 3, 96, 96])
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._keeps_last = "logits_to_keep" in signature(model.forward).parameters
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        other_model_inputs: OtherInputs = None,
+    ) -> Tensor:
+        """Logits of the token after the prompt.
+
+        Args:
+
+            pixel_values (Tensor): ``(N, ...)``, as the processor makes them
+            input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
+                shorter prompts padded on the left
+            other_model_inputs (Mapping, optional): the model's further inputs
+                (``attention_mask`` ...), for as many examples as ``input_ids`` has or
+                for one. Default: None
+
+        Returns:
+
+            *Tensor* of **logits**, ``(N, vocabulary)``
+        """
+        inputs = joined_inputs(pixel_values, input_ids, other_model_inputs)
+        if self._keeps_last:
+            inputs["logits_to_keep"] = 1
+        logits: Tensor = self.model(**inputs).logits
+        return logits[:, -1]
+
+
+def joined_inputs(
+    pixel_values: Tensor, input_ids: Tensor, other_model_inputs: OtherInputs
+) -> dict[str, Any]:
+    """One mapping of all inputs, each repeated to the number of examples.
+
+    Captum repeats pixels and ids when it evaluates several points at once, but not the
+    tensors inside a mapping.
+
+    Raises:
+        TypeError: the ids are no tensor, or the others no mapping.
+        ValueError: numbers of examples do not agree.
+    """
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            "additional_forward_args must be (input_ids, other_model_inputs), got "
+            f"{type(input_ids).__name__} as input_ids."
+        )
+    if other_model_inputs is not None and not isinstance(other_model_inputs, Mapping):
+        raise TypeError(
+            "other_model_inputs must be a mapping of names to model inputs, got "
+            f"{type(other_model_inputs).__name__}."
+        )
+    batch = pixel_values.shape[0]
+    others = dict(other_model_inputs or {})
+    for name in ("pixel_values", "input_ids"):
+        if name in others:
+            raise ValueError(
+                f"other_model_inputs must not hold {name!r}, which is an argument of "
+                "its own."
+            )
+    joined = {"pixel_values": pixel_values, "input_ids": input_ids, **others}
+    return {name: _for_batch(value, batch, name) for name, value in joined.items()}
+
+
+def _for_batch(value: Any, batch: int, name: str) -> Any:
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == batch:
+        return value
+    if bool((value == value[:1]).all()):
+        return value[:1].expand(batch, *value.shape[1:])
+    raise ValueError(
+        f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. Where a "
+        "Captum method repeats the input, explain one example at a time or give every "
+        "example the same prompt length."
+    )
