@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.layout import ImageLayout
 from PIL import Image
@@ -54,7 +53,7 @@ class ImageTokenInput(ImageMaskInput):
         """Paints one value a feature on the pixels, ``(1, N)`` to ``(1, H, W)``."""
         token_of_pixel = self.mask.long().to(itp_attr.device)
         painted: Tensor = itp_attr[..., token_of_pixel.clamp(min=0)]
-        return painted * (token_of_pixel >= 0)
+        return painted.where(token_of_pixel >= 0, 0)
 
 
 def token_names(layout: ImageLayout) -> list[str]:

@@ -1,7 +1,6 @@
 """DEX-AR as a Captum attribution method."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,31 +19,12 @@ from captum_dexar.attention_gradients import (
 from captum_dexar.decoding import check_vocabulary, DecodingSteps
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import check_image_and_prompt, prepared
+from captum_dexar.model_state import check_model_state
+from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.vlm_forward import joined_inputs, OtherInputs, VLMForward
 from torch import nn, Tensor
 
 ENGINES = ("closed_form", "autograd")
-
-
-@dataclass(frozen=True, eq=False)
-class StepAttributions:
-    """Un-normalised attributions of some decoding steps.
-
-    Attributes:
-        token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
-        token_weights (Tensor): equation (6), ``(batch, steps)``
-        head_weights (Tensor): equation (5), ``(batch, steps, layers, heads)``
-        layer_attr (Tensor): each layer's part of ``token_attr``, ``(batch, steps,
-            layers, image tokens)``
-        token_log_probs (Tensor): the model's log-probability of each target,
-            ``(batch, steps)``
-    """
-
-    token_attr: Tensor
-    token_weights: Tensor
-    head_weights: Tensor
-    layer_attr: Tensor
-    token_log_probs: Tensor
 
 
 class LayerDexAR(LayerAttribution, GradientAttribution):
@@ -367,7 +347,8 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             inputs = dict(model_inputs)
             pixels, ids = inputs.pop("pixel_values"), inputs.pop("input_ids")
             with torch.no_grad():
-                return VLMForward(self.model)(pixels, ids, inputs).argmax(-1)
+                logits: Tensor = VLMForward(self.model)(pixels, ids, inputs)
+            return logits.argmax(-1)
         ids = torch.as_tensor(target)
         if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
             raise TypeError(
@@ -408,22 +389,3 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
     def get_name(cls) -> str:
         """The name for humans, which Captum would split at every capital."""
         return "Layer DEX-AR"
-
-
-def check_model_state(model: nn.Module) -> None:
-    """Raises RuntimeError where gradients can't be had or would be random."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "Attributions need gradients, which torch.inference_mode switches off for "
-            "good. Leave that block; torch.no_grad is fine."
-        )
-    if any(module.training for module in model.modules()):
-        raise RuntimeError(
-            "The model is in training mode, where dropout makes every explanation a "
-            "different one. Call model.eval() first."
-        )
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise RuntimeError(
-            "The model's weights were made inside torch.inference_mode, so that no "
-            "gradient can pass. Load the model outside of it."
-        )

@@ -82,7 +82,7 @@ class View:
         """
         y0, x0, y1, x1 = self._known_rectangle()
         height, width = image_size
-        # Pixel centres in the coordinates of grid_sample: -1 and 1 are the view's edges.
+        # Pixel centres as grid_sample counts: -1 and 1 are the view's edges.
         ys = 2 * (torch.arange(height) + 0.5 - y0) / (y1 - y0) - 1
         xs = 2 * (torch.arange(width) + 0.5 - x0) / (x1 - x0) - 1
         points = torch.stack(
@@ -96,7 +96,9 @@ class View:
             padding_mode="border",
             align_corners=False,
         )[0, 0]
-        return painted * ((ys.abs() <= 1)[:, None] & (xs.abs() <= 1))
+        is_seen_y = self.cell_of_pixel(height, axis=0) >= 0
+        is_seen_x = self.cell_of_pixel(width, axis=1) >= 0
+        return painted * (is_seen_y[:, None] & is_seen_x)
 
 
 @dataclass(frozen=True)

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
 
-import numpy as np
 import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
 from captum_dexar import result_file, scoring
-from captum_dexar.image_tokens import display_input, ImageTokenInput, token_names
+from captum_dexar.image_tokens import ImageTokenInput, token_names
 from captum_dexar.layout import ImageLayout, View
-from captum_dexar.visualization import layer_figure, sequence_figure, token_figure
+from captum_dexar.result_plots import ResultPlots
+from captum_dexar.words import Word, words_of
 from PIL import Image
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Selection = int | tuple[int, int] | Sequence[int] | None
 
 
-@dataclass(frozen=True)
-class Word:
-    """Some tokens that make a word.
-
-    Attributes:
-        text (str): the word
-        tokens (tuple of int): positions of its tokens in the answer
-        weight (float or None): the largest token weight among them
-        log_prob (float or None): sum of their log-probabilities
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    weight: float | None
-    log_prob: float | None
-
-
-class VLMAttributionResult(LLMAttributionResult):
+class VLMAttributionResult(ResultPlots, LLMAttributionResult):
     r"""Attributions of an answer's tokens to the image's tokens.
 
     A Captum ``LLMAttributionResult``, whose plots work on it, with maps besides. Made
@@ -177,28 +153,14 @@ class VLMAttributionResult(LLMAttributionResult):
         Args:
             special (bool, optional): keeps special tokens, each a word. Default: False
         """
-        groups: list[list[int]] = []
-        for token in range(len(self.output_tokens)):
-            if self.special_tokens[token]:
-                if special:
-                    groups.append([token])
-            elif (
-                not groups
-                or self.word_starts[token]
-                or self.special_tokens[groups[-1][-1]]
-            ):
-                groups.append([token])
-            else:
-                groups[-1].append(token)
-        return [
-            Word(
-                text="".join(self.output_tokens[token] for token in group),
-                tokens=tuple(group),
-                weight=_item(self.token_weights, group, Tensor.max),
-                log_prob=_item(self.token_log_probs, group, Tensor.sum),
-            )
-            for group in groups
-        ]
+        return words_of(
+            self.output_tokens,
+            self.word_starts,
+            self.special_tokens,
+            self.token_weights,
+            self.token_log_probs,
+            keep_special=special,
+        )
 
     def token_map_of(self, selection: Selection | Word = None) -> Tensor:
         """A map in [0, 1] of part of the answer, ``(h, w)``.
@@ -260,148 +222,10 @@ class VLMAttributionResult(LLMAttributionResult):
             )
         return self.views[0].render(values, self.layout.image_size)
 
-    def plot_tokens(
-        self, words: bool = True, show: bool = False
-    ) -> tuple[Figure, Any] | None:
-        """The image, then a panel a word: its map, its text and its weight.
-
-        All panels share one scale: a word's map, stretched to [0, 1], is drawn times
-        the word's weight relative to the largest, so that words with little visual
-        support are dim.
-
-        Args:
-            words (bool, optional): False draws a panel a token, special ones included.
-                Default: True
-            show (bool, optional): shows the figure instead of returning it.
-                Default: False
-
-        Returns:
-            Figure and axes, the image's first; None if shown.
-        """
-        if words:
-            parts = self.words()
-        else:
-            parts = [
-                Word(
-                    text=text,
-                    tokens=(token,),
-                    weight=_item(self.token_weights, [token], Tensor.max),
-                    log_prob=_item(self.token_log_probs, [token], Tensor.sum),
-                )
-                for token, text in enumerate(self.output_tokens)
-            ]
-        weights = self._relative_weights(parts)
-        figure, axes = token_figure(
-            np.asarray(self._known_image()),
-            [self.pixel_map(part).numpy().astype(float) for part in parts],
-            weights,
-            [part.text for part in parts],
-            [_caption(part) for part in parts],
-            self.unseen_pixels.numpy(),
-            "map x weight, relative to the largest weight",
-        )
-        return None if _shown(show) else (figure, axes)
-
-    def _relative_weights(self, parts: Sequence[Word]) -> list[float]:
-        largest = max((part.weight or 0.0 for part in parts), default=0.0)
-        if self.token_weights is None:
-            return [1.0] * len(parts)
-        return [(part.weight or 0.0) / largest if largest else 0.0 for part in parts]
-
-    def plot_sequence(self, show: bool = False) -> tuple[Figure, Axes] | None:
-        """The image, and the map of the whole answer on it.
-
-        Args:
-            show (bool, optional): shows the figure instead of returning it.
-                Default: False
-
-        Returns:
-            Figure and the map's axes; None if shown.
-        """
-        figure, axis = sequence_figure(
-            np.asarray(self._known_image()),
-            self.pixel_map().numpy().astype(float),
-            self.unseen_pixels.numpy(),
-            self.answer,
-        )
-        return None if _shown(show) else (figure, axis)
-
-    def plot_layers(
-        self, tokens: Sequence[int] | None = None, show: bool = False
-    ) -> tuple[Figure, Any] | None:
-        """What each decoder layer contributes to each token: rows tokens, columns layers.
-
-        A row shares one scale, from zero to the largest value of its layers.
-
-        Args:
-            tokens (sequence of int, optional): which tokens. Default: all that are not
-                special
-            show (bool, optional): shows the figure instead of returning it.
-                Default: False
-
-        Returns:
-            Figure and axes, ``(tokens, layers)``; None if shown.
-
-        Raises:
-            ValueError: the method has no layer maps.
-        """
-        if self.layer_maps is None or self.layer_indices is None:
-            raise ValueError(f"{self.method} has no maps of single layers.")
-        if tokens is None:
-            tokens = (~self.special_tokens).nonzero()[:, 0].tolist()
-        maps = self.layer_maps[self._tokens_of(list(tokens))]
-        largest = maps.amax(dim=(1, 2, 3), keepdim=True)
-        relative = maps / largest.masked_fill(largest <= 0, 1.0)
-        image = self._known_image()
-        size = (image.height, image.width)
-        heats = [
-            [self.views[0].render(layer.flatten(), size).numpy() for layer in row]
-            for row in relative
-        ]
-        figure, axes = layer_figure(
-            np.asarray(image),
-            np.array(heats, dtype=float),
-            [self.output_tokens[token] for token in tokens],
-            [f"layer {index}" for index in self.layer_indices],
-            self.unseen_pixels.numpy(),
-            "share of the largest value in the row",
-        )
-        return None if _shown(show) else (figure, axes)
-
-    def plot_image_heatmap(
-        self,
-        show: bool = False,
-        target_token_pos: int | tuple[int, int] | None = None,
-        border_width: int = 0,
-        show_legends: bool = False,
-    ) -> tuple[Figure, Axes] | None:
-        """Captum's own heatmap, one cell an image token.
-
-        Borders and legends, which need scipy, are off by default; large images are
-        drawn smaller.
-
-        Args:
-            show, target_token_pos, border_width, show_legends: as in Captum's
-                ``LLMAttributionResult``
-        """
-        shown = copy.copy(self)
-        shown.inp = display_input(self._known_image(), self.layout)
-        return LLMAttributionResult.plot_image_heatmap(
-            shown, show, target_token_pos, border_width, show_legends
-        )
-
     @property
     def answer(self) -> str:
         """The answer's words, joined."""
         return " ".join(word.text for word in self.words())
-
-    def _known_image(self) -> Image.Image:
-        if self.image is None:
-            raise ValueError(
-                "There is no image to draw on, because the input was made without the "
-                "original one. Use ImagePromptInput(image, prompt, processor)."
-            )
-        return self.image
 
     def save(self, path: str | Path) -> None:
         """Writes the result to one file: safetensors with JSON metadata, no pickle.
@@ -445,23 +269,3 @@ class VLMAttributionResult(LLMAttributionResult):
         return result_file.same_content(self, other)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _item(values: Tensor | None, tokens: list[int], reduce: Any) -> float | None:
-    return None if values is None else float(reduce(values[tokens]))
-
-
-def _caption(word: Word) -> str:
-    if word.weight is None:
-        return ""
-    if word.weight == 0:
-        return "no visual support"
-    return f"weight {word.weight:.3g}"
-
-
-def _shown(show: bool) -> bool:
-    if show:
-        import matplotlib.pyplot as plt
-
-        plt.show()
-    return show

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from captum.attr import Attribution, ImageMaskInput, InterpretableInput
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
 from captum_dexar import scoring
@@ -12,8 +11,9 @@ from captum_dexar.answer_tokens import AnswerTokens
 from captum_dexar.decoding import DecodingSteps, generate, target_tensor
 from captum_dexar.image_tokens import ImageTokenInput
 from captum_dexar.inputs import layout_of, model_inputs_of, rgb_image
-from captum_dexar.layer_dexar import check_model_state, LayerDexAR
+from captum_dexar.layer_dexar import LayerDexAR
 from captum_dexar.layout import ImageLayout
+from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
 from torch import nn, Tensor
 from tqdm.auto import tqdm

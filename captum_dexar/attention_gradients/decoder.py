@@ -87,7 +87,7 @@ _DECODERS: "weakref.WeakKeyDictionary[nn.Module, Decoder]" = weakref.WeakKeyDict
 def find_decoder(model: nn.Module) -> Decoder:
     """Derives the decoder of a Hugging Face language or vision-language model.
 
-    Runs the model once on a single text token to see which module normalises the last
+    Runs the model once on a few text tokens to see which module normalises the last
     layer's output, and which transform of the head's output gives the model's logits.
 
     Args:
@@ -166,23 +166,25 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             handles.append(
                 module.register_forward_pre_hook(keep_if_fed_by_last, with_kwargs=True)
             )
-        token = torch.zeros((1, 1), dtype=torch.long, device=_input_device(model))
+        ids = _probe_ids(model)
         with torch.no_grad():
-            logits = model(
-                input_ids=token, attention_mask=torch.ones_like(token)
-            ).logits
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     finally:
         for handle in handles:
             handle.remove()
 
     final_norm = norm_of_last_output[0] if norm_of_last_output else None
-    logits = logits[:, -1:]
+    logits = logits.float()
     with torch.no_grad():
-        hidden = last_output[-1][:, -1:]
+        hidden = last_output[-1]
         raw = head(hidden if final_norm is None else final_norm(hidden)).float()
-        for description, transform in _logit_transforms(model):
-            if (transform(raw) - logits.float()).abs().max() <= _tolerance(logits):
-                return Decoder(layers, final_norm, head, transform, description)
+        errors = [
+            (float((transform(raw) - logits).abs().max()), description, transform)
+            for description, transform in _logit_transforms(model)
+        ]
+    error, description, transform = min(errors, key=lambda candidate: candidate[0])
+    if error <= _tolerance(logits.to(hidden.dtype)):
+        return Decoder(layers, final_norm, head, transform, description)
     raise RuntimeError(
         f"The output head of {type(model).__name__} on its last decoder layer does not "
         "reproduce the model's logits, neither as it is nor with the soft cap or scale "
@@ -221,10 +223,18 @@ def _tolerance(logits: Tensor) -> float:
     return float(torch.finfo(logits.dtype).eps ** 0.5) * scale
 
 
-def _input_device(model: nn.Module) -> torch.device:
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    device = embeddings.weight.device
-    return torch.device(device)
+def _probe_ids(model: nn.Module) -> Tensor:
+    """A few text tokens; neither padding, whose embedding may be zero, nor an image."""
+    root: Any = model
+    embeddings = root.get_input_embeddings().weight
+    special = {
+        value
+        for config in (root.config, root.config.get_text_config(decoder=True))
+        for name, value in vars(config).items()
+        if name.endswith(("token_id", "token_index")) and isinstance(value, int)
+    }
+    ids = [id for id in range(min(64, embeddings.shape[0])) if id not in special][-8:]
+    return torch.tensor([ids], device=embeddings.device)
 
 
 def hidden_of(layer_output: Any) -> Tensor:

@@ -1,0 +1,17 @@
+"""Measures of attribution maps."""
+
+from captum_dexar.metrics.localization import (
+    best_iou,
+    energy_pointing_game,
+    pointing_game,
+    signal_to_noise,
+    soft_iou,
+)
+
+__all__ = [
+    "best_iou",
+    "energy_pointing_game",
+    "pointing_game",
+    "signal_to_noise",
+    "soft_iou",
+]

@@ -1,0 +1,206 @@
+"""The plots of a result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+import torch
+from captum.attr import InterpretableInput, LLMAttributionResult
+from captum_dexar.image_tokens import display_input
+from captum_dexar.layout import ImageLayout
+from captum_dexar.visualization import layer_figure, sequence_figure, token_figure
+from captum_dexar.words import Word, words_of
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class ResultPlots:
+    """Draws what a :class:`VLMAttributionResult` holds."""
+
+    image: Image.Image | None
+    inp: InterpretableInput | None
+    layer_indices: list[int] | None
+    layer_maps: Tensor | None
+    layout: ImageLayout
+    method: str
+    output_tokens: list[str]
+    special_tokens: Tensor
+    token_log_probs: Tensor | None
+    token_weights: Tensor | None
+    word_starts: Tensor
+
+    if TYPE_CHECKING:
+
+        @property
+        def answer(self) -> str: ...
+
+        @property
+        def unseen_pixels(self) -> Tensor: ...
+
+        def words(self, special: bool = False) -> list[Word]: ...
+
+        def pixel_map(self, selection: Any = None) -> Tensor: ...
+
+    def plot_tokens(
+        self, words: bool = True, show: bool = False
+    ) -> tuple[Figure, Any] | None:
+        """The image, then a panel a word: its map, its text and its weight.
+
+        All panels share one scale: a word's map, stretched to [0, 1], is drawn times
+        the word's weight relative to the largest, so that words with little visual
+        support are dim.
+
+        Args:
+            words (bool, optional): False draws a panel a token, special ones included.
+                Default: True
+            show (bool, optional): shows the figure instead of returning it.
+                Default: False
+
+        Returns:
+            Figure and axes, the image's first; None if shown.
+        """
+        if words:
+            parts = self.words()
+        else:
+            parts = words_of(
+                self.output_tokens,
+                torch.ones_like(self.word_starts),
+                self.special_tokens,
+                self.token_weights,
+                self.token_log_probs,
+                keep_special=True,
+            )
+        weights = self._relative_weights(parts)
+        figure, axes = token_figure(
+            np.asarray(self._known_image()),
+            [self.pixel_map(part).numpy().astype(float) for part in parts],
+            weights,
+            [part.text for part in parts],
+            [_caption(part) for part in parts],
+            self.unseen_pixels.numpy(),
+            "map x weight, relative to the largest weight",
+        )
+        return None if _shown(show) else (figure, axes)
+
+    def _relative_weights(self, parts: Sequence[Word]) -> list[float]:
+        largest = max((part.weight or 0.0 for part in parts), default=0.0)
+        if self.token_weights is None:
+            return [1.0] * len(parts)
+        return [(part.weight or 0.0) / largest if largest else 0.0 for part in parts]
+
+    def plot_sequence(self, show: bool = False) -> tuple[Figure, Axes] | None:
+        """The image, and the map of the whole answer on it.
+
+        Args:
+            show (bool, optional): shows the figure instead of returning it.
+                Default: False
+
+        Returns:
+            Figure and the map's axes; None if shown.
+        """
+        figure, axis = sequence_figure(
+            np.asarray(self._known_image()),
+            self.pixel_map().numpy().astype(float),
+            self.unseen_pixels.numpy(),
+            self.answer,
+        )
+        return None if _shown(show) else (figure, axis)
+
+    def plot_layers(
+        self, tokens: Sequence[int] | None = None, show: bool = False
+    ) -> tuple[Figure, Any] | None:
+        """What each decoder layer contributes to each token: rows tokens, columns layers.
+
+        A row shares one scale, from zero to the largest value of its layers.
+
+        Args:
+            tokens (sequence of int, optional): which tokens. Default: all that are not
+                special
+            show (bool, optional): shows the figure instead of returning it.
+                Default: False
+
+        Returns:
+            Figure and axes, ``(tokens, layers)``; None if shown.
+
+        Raises:
+            ValueError: the method has no layer maps.
+        """
+        if self.layer_maps is None or self.layer_indices is None:
+            raise ValueError(f"{self.method} has no maps of single layers.")
+        if tokens is None:
+            tokens = (~self.special_tokens).nonzero()[:, 0].tolist()
+        maps = self.layer_maps[list(tokens)]
+        largest = maps.amax(dim=(1, 2, 3), keepdim=True)
+        relative = maps / largest.masked_fill(largest <= 0, 1.0)
+        image = self._known_image()
+        size = (image.height, image.width)
+        heats = [
+            [
+                self.layout.views[0].render(layer.flatten(), size).numpy()
+                for layer in row
+            ]
+            for row in relative
+        ]
+        figure, axes = layer_figure(
+            np.asarray(image),
+            np.array(heats, dtype=float),
+            [self.output_tokens[token] for token in tokens],
+            [f"layer {index}" for index in self.layer_indices],
+            self.unseen_pixels.numpy(),
+            "share of the largest value in the row",
+        )
+        return None if _shown(show) else (figure, axes)
+
+    def plot_image_heatmap(
+        self,
+        show: bool = False,
+        target_token_pos: int | tuple[int, int] | None = None,
+        border_width: int = 0,
+        show_legends: bool = False,
+    ) -> tuple[Figure, Axes] | None:
+        """Captum's own heatmap, one cell an image token.
+
+        Borders and legends, which need scipy, are off by default; large images are
+        drawn smaller.
+
+        Args:
+            show, target_token_pos, border_width, show_legends: as in Captum's
+                ``LLMAttributionResult``
+        """
+        shown = copy.copy(self)
+        shown.inp = display_input(self._known_image(), self.layout)
+        drawn: tuple[Figure, Axes] | None = LLMAttributionResult.plot_image_heatmap(
+            shown, show, target_token_pos, border_width, show_legends
+        )
+        return drawn
+
+    def _known_image(self) -> Image.Image:
+        if self.image is None:
+            raise ValueError(
+                "There is no image to draw on, because the input was made without the "
+                "original one. Use ImagePromptInput(image, prompt, processor)."
+            )
+        return self.image
+
+
+def _caption(word: Word) -> str:
+    if word.weight is None:
+        return ""
+    if word.weight == 0:
+        return "no visual support"
+    return f"weight {word.weight:.3g}"
+
+
+def _shown(show: bool) -> bool:
+    if show:
+        import matplotlib.pyplot as plt
+
+        plt.show()
+    return show

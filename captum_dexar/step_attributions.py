@@ -1,0 +1,26 @@
+"""What explaining some decoding steps gives, before it becomes a picture."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StepAttributions:
+    """Un-normalised attributions of some decoding steps.
+
+    Attributes:
+        token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
+        token_weights (Tensor): equation (6), ``(batch, steps)``
+        head_weights (Tensor): equation (5), ``(batch, steps, layers, heads)``
+        layer_attr (Tensor): each layer's part of ``token_attr``, ``(batch, steps,
+            layers, image tokens)``
+        token_log_probs (Tensor): the model's log-probability of each target,
+            ``(batch, steps)``
+    """
+
+    token_attr: Tensor
+    token_weights: Tensor
+    head_weights: Tensor
+    layer_attr: Tensor
+    token_log_probs: Tensor

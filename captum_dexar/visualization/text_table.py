@@ -1,0 +1,34 @@
+"""An explained answer as lines of text."""
+
+from collections.abc import Sequence
+
+_BAR_CELLS = 20
+
+
+def token_table(
+    texts: Sequence[str],
+    weights: Sequence[float | None],
+    log_probs: Sequence[float | None],
+) -> str:
+    """One line a word: its text, its weight with a bar, and its probability.
+
+    Args:
+        texts (sequence of str): the words
+        weights (sequence of float or None): their token weights, never negative
+        log_probs (sequence of float or None): their log-probabilities, natural
+
+    Returns:
+        Lines of equal columns, a heading first.
+    """
+    width = max([len("word"), *(len(text) for text in texts)])
+    largest = max((weight or 0.0 for weight in weights), default=0.0)
+    lines = [f"{'word':<{width}}  {'weight':>9}  {'':<{_BAR_CELLS}}  {'log-prob':>8}"]
+    for text, weight, log_prob in zip(texts, weights, log_probs):
+        filled = round(_BAR_CELLS * (weight or 0.0) / largest) if largest else 0
+        shown_weight = "-" if weight is None else f"{weight:.4g}"
+        shown_log_prob = "-" if log_prob is None else f"{log_prob:.3f}"
+        lines.append(
+            f"{text:<{width}}  {shown_weight:>9}  {'█' * filled:<{_BAR_CELLS}}  "
+            f"{shown_log_prob:>8}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The closed form against plain autograd over eager attention, token by token."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers.explained import assert_same, explained, relative_error
+from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm, VARIANTS
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_autograd(variant: str, attn_implementation: str, seed: int) -> None:
+    model = tiny_vlm(variant, seed, attn_implementation=attn_implementation)
+    inputs = prompt_inputs(seed, before=seed * 2, after=1 + seed)
+    targets = random_targets(5, seed)
+    reference = explained(model, inputs, targets, engine="autograd")
+    assert_same(explained(model, inputs, targets), reference)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("num_tokens", [1, 2, 40])
+def test_equals_autograd_for_short_and_long_answers(
+    variant: str, num_tokens: int
+) -> None:
+    model = tiny_vlm(variant, seed=7)
+    inputs, targets = prompt_inputs(7), random_targets(num_tokens, 7)
+    reference = explained(model, inputs, targets, engine="autograd")
+    assert_same(explained(model, inputs, targets), reference)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 5), (9, 0), (9, 1), (0, 1)])
+@pytest.mark.parametrize("variant", ["llava", "bakllava_sliding"])
+def test_equals_autograd_wherever_the_image_is(
+    variant: str, before: int, after: int
+) -> None:
+    """Also where the image ends the prompt, which can't be replayed on a cache."""
+    model = tiny_vlm(variant, seed=2)
+    inputs, targets = prompt_inputs(2, before, after), random_targets(4, 2)
+    reference = explained(model, inputs, targets, engine="autograd")
+    assert_same(explained(model, inputs, targets), reference)
+
+
+@pytest.mark.parametrize("layers", [[0], [2], [1, 2], [2, 0]])
+def test_equals_autograd_for_some_layers(layers: list[int]) -> None:
+    model = tiny_vlm(seed=3)
+    inputs, targets = prompt_inputs(3), random_targets(4, 3)
+    reference = explained(model, inputs, targets, engine="autograd", layers=layers)
+    assert_same(explained(model, inputs, targets, layers=layers), reference)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head_filter": False},
+        {"top_k": 3},
+        {"top_k": 1000},
+        {"attention_power": 0.5},
+        {"attention_power": 1.0, "top_k": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("variant", ["llava", "bakllava_sliding"])
+def test_equals_autograd_with_options(variant: str, options: dict[str, Any]) -> None:
+    model = tiny_vlm(variant, seed=4)
+    inputs, targets = prompt_inputs(4), random_targets(4, 4)
+    reference = explained(model, inputs, targets, engine="autograd", **options)
+    assert_same(explained(model, inputs, targets, **options), reference)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kernels_agree(variant: str) -> None:
+    inputs, targets = prompt_inputs(5), random_targets(6, 5)
+    sdpa = explained(tiny_vlm(variant, 5), inputs, targets)
+    eager = tiny_vlm(variant, 5, attn_implementation="eager")
+    assert_same(explained(eager, inputs, targets), sdpa)
+
+
+def test_a_frozen_model_is_explained_like_a_trainable_one() -> None:
+    model, inputs, targets = tiny_vlm(), prompt_inputs(), random_targets(3)
+    trainable = explained(model, inputs, targets)
+    model.requires_grad_(False)
+    assert_same(explained(model, inputs, targets), trainable)
+    assert_same(explained(model, inputs, targets, engine="autograd"), trainable)
+
+
+def test_bfloat16_is_no_worse_than_autograd_in_bfloat16() -> None:
+    """On average: single cases scatter with the rounding of the forward pass."""
+    closed, autograd = [], []
+    for seed in range(32):
+        variant = VARIANTS[seed % 4]
+        inputs, targets = prompt_inputs(seed), random_targets(4, seed)
+        exact = explained(tiny_vlm(variant, seed), inputs, targets).token_attr
+        if not exact.any():
+            continue
+        model = tiny_vlm(variant, seed).to(torch.bfloat16)
+        inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
+        rough = explained(model, inputs, targets).token_attr
+        twin = explained(model, inputs, targets, engine="autograd").token_attr
+        closed.append(relative_error(rough, exact))
+        autograd.append(relative_error(twin, exact))
+    assert len(closed) > 20
+    assert sum(closed) <= 1.1 * sum(autograd)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_keys_outside_the_sliding_window_are_nothing(power: float) -> None:
+    """A window of 8 that ends after the image leaves no image token to attend to."""
+    model = tiny_vlm("bakllava_sliding")
+    inputs = prompt_inputs(before=2, after=12)
+    result = explained(model, inputs, random_targets(3), attention_power=power)
+    assert not result.token_attr.any()
+    assert not result.token_weights.any()
+
+
+@pytest.mark.parametrize("cap", [1.0, 30.0])
+def test_a_declared_soft_cap_that_is_not_applied_is_not_believed(cap: float) -> None:
+    model, inputs, targets = tiny_vlm(seed=1), prompt_inputs(1), random_targets(3, 1)
+    plain = explained(model, inputs, targets)
+    declared = tiny_vlm(seed=1)
+    declared.config.text_config.final_logit_softcapping = cap
+    assert_same(explained(declared, inputs, targets), plain, tolerance=0.0)

@@ -1,0 +1,151 @@
+"""The block test: which image tokens notice that a block of the image has changed?
+
+What an image processor really does is compared with where an adapter says that the
+image tokens lie. Blocks of a dark original image are painted white; the tokens that
+change are compared with the tokens whose boxes hold the block.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum_dexar import ImagePromptInput
+from captum_dexar.layout import ImageLayout
+from PIL import Image
+from torch import nn, Tensor
+
+Block = tuple[int, int, int, int]
+
+# PIL's bicubic kernel ends two pixels from its centre; when it shrinks an image, two
+# pixels of the small one.
+BICUBIC_SUPPORT = 2.0
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What came of all blocks of one image.
+
+    Attributes:
+        changed (Tensor): tokens that changed, ``(blocks, image tokens)``, bool
+        covering (Tensor): tokens whose boxes overlap the block
+        reachable (Tensor): tokens that resampling lets the block reach
+    """
+
+    changed: Tensor
+    covering: Tensor
+    reachable: Tensor
+
+
+def dark_image(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Quiet noise, near black: painting white changes every average by a lot."""
+    noise = np.random.default_rng(seed).integers(20, 26, (height, width, 3))
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+def random_blocks(height: int, width: int, count: int, seed: int = 0) -> list[Block]:
+    """Blocks ``y0, x0, y1, x1`` of 4 x 4 pixels; larger or smaller on images that are
+    shrunk to a tenth or hardly larger than a block."""
+    generator = np.random.default_rng(seed)
+    side = max(1, min(4, min(height, width) // 3), min(height, width) // 20)
+    tops = generator.integers(0, height - side + 1, count)
+    lefts = generator.integers(0, width - side + 1, count)
+    return [(y, x, y + side, x + side) for y, x in zip(tops.tolist(), lefts.tolist())]
+
+
+def painted(image: Image.Image, block: Block) -> Image.Image:
+    y0, x0, y1, x1 = block
+    pixels = np.array(image)
+    pixels[y0:y1, x0:x1] = 255
+    return Image.fromarray(pixels)
+
+
+def block_report(
+    inp: ImagePromptInput,
+    blocks: list[Block],
+    features: Callable[[Tensor], Tensor],
+) -> BlockReport:
+    """Paints one block after the other and compares.
+
+    Args:
+        inp: the input of the original image
+        blocks: what to paint
+        features: of ``pixel_values``, ``(batch, image tokens, size)``
+    """
+    images = [inp.image, *(painted(inp.image, block) for block in blocks)]
+    pixels = torch.cat([inp.processor_fn(image)["pixel_values"] for image in images])
+    with torch.no_grad():
+        tokens = features(pixels)
+    difference = (tokens[1:] - tokens[:1]).abs().amax(-1)
+    placed = inp.layout.placed
+    report = BlockReport(
+        changed=difference > 1e-5 * tokens.abs().max(),
+        covering=torch.zeros(difference.shape, dtype=torch.bool),
+        reachable=torch.zeros(difference.shape, dtype=torch.bool),
+    )
+    boxes, reaches = unclipped_boxes(inp.layout)
+    for index, block in enumerate(blocks):
+        report.covering[index, placed] = overlap(boxes, block)
+        report.reachable[index, placed] = within_reach(boxes, reaches, block)
+    return report
+
+
+def unclipped_boxes(
+    layout: ImageLayout, patch_size: int = 8
+) -> tuple[Tensor, tuple[float, float]]:
+    """Boxes of all tokens, beyond the image's border too, and how far they reach.
+
+    The outermost resampled pixel of a patch has its centre half a pixel inside the
+    patch, and takes in original pixels whose centre is nearer than the kernel's end.
+    """
+    (view,) = layout.views
+    assert view.rectangle is not None
+    y0, x0, y1, x1 = view.rectangle
+    rows, columns = view.grid
+    step_y, step_x = (y1 - y0) / rows, (x1 - x0) / columns
+    boxes = torch.tensor(
+        [
+            [y0 + r * step_y, x0 + c * step_x, y0 + (r + 1) * step_y, 0.0]
+            for r in range(rows)
+            for c in range(columns)
+        ],
+        dtype=torch.float64,
+    )
+    boxes[:, 3] = boxes[:, 1] + step_x
+    scales = (step_y / patch_size, step_x / patch_size)
+    reach_y, reach_x = (
+        BICUBIC_SUPPORT * max(scale, 1.0) - 0.5 * scale for scale in scales
+    )
+    return boxes, (reach_y, reach_x)
+
+
+def overlap(boxes: Tensor, block: Block) -> Tensor:
+    y0, x0, y1, x1 = boxes.T
+    inside_y = (y0 < block[2]) & (y1 > block[0])
+    return inside_y & (x0 < block[3]) & (x1 > block[1])
+
+
+def within_reach(boxes: Tensor, reach: tuple[float, float], block: Block) -> Tensor:
+    """Whether the nearest pixel centre of the block is within reach of the box."""
+    y0, x0, y1, x1 = boxes.T
+    near_y = (block[0] + 0.5 < y1 + reach[0]) & (block[2] - 0.5 > y0 - reach[0])
+    near_x = (block[1] + 0.5 < x1 + reach[1]) & (block[3] - 0.5 > x0 - reach[1])
+    return near_y & near_x
+
+
+def silence_vision_attention(model: nn.Module) -> nn.Module:
+    """Every image token is then a function of its own patch alone."""
+    silenced = 0
+    for name, module in model.named_modules():
+        if "vision_tower" in name and name.endswith("self_attn.out_proj"):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+            silenced += 1
+    assert silenced, "The vision tower has no attention to silence."
+    return model
+
+
+def patch_features(pixel_values: Tensor, patch_size: int = 8) -> Tensor:
+    """Patches of the processed image in raster order, for any size of it."""
+    patches = nn.functional.unfold(pixel_values, patch_size, stride=patch_size)
+    return patches.transpose(1, 2)

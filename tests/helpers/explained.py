@@ -1,0 +1,48 @@
+"""Explaining with either engine, and comparing."""
+
+from typing import Any
+
+import torch
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.layer_dexar import LayerDexAR, StepAttributions
+from torch import nn, Tensor
+
+
+def explained(
+    model: nn.Module,
+    inputs: dict[str, Any],
+    target_ids: Tensor,
+    engine: str = "closed_form",
+    layers: list[int] | None = None,
+    **options: Any,
+) -> StepAttributions:
+    """All decoding steps of ``target_ids`` ``(batch, steps)``."""
+    method = LayerDexAR(model, engine=engine)
+    if layers is not None:
+        every = method.layer
+        method = LayerDexAR(model, [every[index] for index in layers], engine=engine)
+    steps = DecodingSteps(model, inputs, target_ids)
+    return method.attribute_steps(steps, **options)
+
+
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    """Largest difference over the largest reference value, which must not be zero."""
+    scale = reference.double().abs().max()
+    assert scale > 0, "nothing to compare with: the reference is zero"
+    return float((value.double() - reference.double()).abs().max() / scale)
+
+
+def assert_same(
+    one: StepAttributions, other: StepAttributions, tolerance: float = 1e-5
+) -> None:
+    """Equal maps, head weights and log-probabilities; equal token weights."""
+    assert relative_error(one.token_attr, other.token_attr) <= tolerance
+    assert relative_error(one.layer_attr, other.layer_attr) <= tolerance
+    assert relative_error(one.head_weights, other.head_weights) <= tolerance
+    scale = float(other.head_weights.max())
+    torch.testing.assert_close(
+        one.token_weights, other.token_weights, rtol=tolerance, atol=tolerance * scale
+    )
+    torch.testing.assert_close(
+        one.token_log_probs, other.token_log_probs, rtol=tolerance, atol=tolerance * 10
+    )
