@@ -1,7 +1,7 @@
 """Which part of the picture made the model say that word?
 
-DEX-AR heatmaps for vision-language models, as a Captum attribution method, and a wrapper
-that explains every token of an answer.
+DEX-AR heatmaps for vision-language models, as a Captum attribution method, and a
+wrapper that explains every token of an answer.
 """
 
 from importlib.metadata import version

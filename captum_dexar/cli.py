@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from captum_dexar.result import VLMAttributionResult
     from torch import nn
 
+# Between the paper's gradient (0) and its share of what was read (1).
+READ_POWER = 0.5
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 if explaining failed, 2 for bad input.
     """
     options = _parser().parse_args(arguments)
+    # Pictures go to files; no window is opened, and none is needed.
+    os.environ["MPLBACKEND"] = "Agg"
     try:
         options.run(options)
     except InputError as error:
@@ -94,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
         help="attention implementation, such as sdpa, eager or flash_attention_2 "
         "(default: the model's own)",
     )
+    explain.add_argument(
+        "--attention-power",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="explain by gradient x attention^P: 0 is the paper (the default); 0.5 and "
+        "1 say rather which patches were read",
+    )
     _add_layers(explain)
     _add_out(explain, "captum-dexar-output")
     explain.set_defaults(run=_explain)
@@ -148,8 +161,21 @@ def _demo(options: argparse.Namespace) -> None:
     scene = make_scene(options.seed)
     inp = ImagePromptInput(scene.image, "Describe the image.", processor, model)
     result = _explained(model, processor, inp, options)
-    print(f"The scene:  {scene.caption}")
+    read = _explained(
+        model,
+        processor,
+        inp,
+        options,
+        target=result.target_ids,
+        attention_power=READ_POWER,
+    )
+    print(f"\nThe scene:  {scene.caption}")
     _report(result, options.out)
+    _save_figure(read.plot_tokens(), options.out / "tokens_read.png")
+    print(
+        f"The patches that were read, gradient x attention^{READ_POWER} (an extension "
+        f"of the paper):  {options.out / 'tokens_read.png'}"
+    )
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -162,7 +188,15 @@ def _explain(options: argparse.Namespace) -> None:
 
     model, processor = _loaded(options)
     inp = ImagePromptInput(image, options.prompt, processor, model)
-    result = _explained(model, processor, inp, options)
+    result = _explained(
+        model,
+        processor,
+        inp,
+        options,
+        target=options.target,
+        attention_power=options.attention_power,
+    )
+    print()
     _report(result, options.out)
 
 
@@ -219,7 +253,12 @@ def _loaded(options: argparse.Namespace) -> tuple[nn.Module, Any]:
 
 
 def _explained(
-    model: nn.Module, processor: Any, inp: Any, options: argparse.Namespace
+    model: nn.Module,
+    processor: Any,
+    inp: Any,
+    options: argparse.Namespace,
+    target: Any = None,
+    attention_power: float = 0.0,
 ) -> VLMAttributionResult:
     from captum_dexar import LayerDexAR, VLMAttribution
     from captum_dexar.attention_gradients import find_layers
@@ -230,9 +269,10 @@ def _explained(
         gen_args = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
     return VLMAttribution(method, processor).attribute(
         inp,
-        target=getattr(options, "target", None),
+        target=target,
         gen_args=gen_args,
-        progress=True,
+        progress=target is None,
+        attention_power=attention_power,
     )
 
 
@@ -253,9 +293,6 @@ def _chosen_layers(layers: list[nn.Module], which: str) -> list[nn.Module]:
 
 def _report(result: VLMAttributionResult, folder: Path) -> None:
     """Prints the words, and writes everything into ``folder``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from captum_dexar.visualization import token_table
 
     words = result.words()
@@ -268,13 +305,21 @@ def _report(result: VLMAttributionResult, folder: Path) -> None:
         )
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("tokens", "sequence", "layers"):
-        figure, _ = getattr(result, f"plot_{name}")()
-        figure.savefig(folder / f"{name}.png", dpi=150)
+    _save_figure(result.plot_tokens(), folder / "tokens.png")
+    _save_figure(result.plot_sequence(), folder / "sequence.png")
+    _save_figure(result.plot_layers(), folder / "layers.png")
     _write_table(result, folder / "tokens.csv")
     result.save(folder / "result.dexar")
     print(f"\nWhere each word comes from:  {folder / 'tokens.png'}")
-    print("Also there:  sequence.png, layers.png, tokens.csv, result.dexar")
+    print("Beside it:  sequence.png, layers.png, tokens.csv, result.dexar")
+
+
+def _save_figure(plotted: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, _ = plotted
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def _write_table(result: VLMAttributionResult, path: Path) -> None:

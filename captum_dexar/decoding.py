@@ -98,7 +98,7 @@ class DecodingSteps:
         return self._pass(inputs, rows)
 
     def cheapest_pass(self, cache: DynamicCache | None = None) -> ModelPass:
-        """The cached pass where the prompt can be replayed exactly, else the full one."""
+        """The cached pass where a prompt can be replayed exactly, else the full one."""
         if self.adapter.is_replayable(self.input_ids, self.config):
             return self.cached_pass(cache)
         return self.full_pass()
@@ -248,13 +248,7 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
         TypeError: the ids are not integers.
         ValueError: there is none, they are not 1-D, or one is not in the vocabulary.
     """
-    try:
-        ids = torch.as_tensor(target).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            "target must be a string, a 1-D tensor of ids or a list of ids, got "
-            f"{type(target).__name__}: {error}"
-        ) from None
+    ids = ids_of(target, "a string, a 1-D tensor of ids or a list of ids").cpu()
     if ids.dim() != 1:
         raise ValueError(
             "target must be 1-D, one id a decoding step, got shape "
@@ -262,11 +256,26 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
         )
     if ids.numel() == 0:
         raise ValueError("target is empty: there is no token to explain.")
-    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
-        raise TypeError(f"target ids must be integers, got {ids.dtype}.")
+    check_integers(ids)
     ids = ids.long()
     check_vocabulary(ids, vocab_size)
     return ids
+
+
+def ids_of(target: Any, expected: str) -> Tensor:
+    """The target as a tensor; raises TypeError if it can't be one."""
+    try:
+        return torch.as_tensor(target).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"target must be {expected}, got {type(target).__name__}: {error}"
+        ) from None
+
+
+def check_integers(ids: Tensor) -> None:
+    """Raises TypeError unless the ids are integers."""
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise TypeError(f"target ids must be integers, got {ids.dtype}.")
 
 
 def check_vocabulary(ids: Tensor, vocab_size: int) -> None:

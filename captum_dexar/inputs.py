@@ -50,7 +50,8 @@ class ImagePromptInput(ImageTokenInput):
         >>> from captum_dexar import ImagePromptInput
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
         >>> inp.prompt
         'USER: <image>\nDescribe the image. ASSISTANT:'
         >>> inp.n_itp_features
@@ -67,7 +68,7 @@ class ImagePromptInput(ImageTokenInput):
         adapter = adapter_for_processor(processor)
         config: Any = None
         if model is not None:
-            config = model.config
+            config = getattr(model, "config", None)
             adapter = adapter_for_config(config)
         image = rgb_image(image)
         text = _whole_prompt(prompt, processor, adapter.prompt)
@@ -99,8 +100,8 @@ def _whole_prompt(prompt: Any, processor: Any, write_prompt: Any) -> str:
     count = prompt.count(placeholder)
     if count > 1:
         raise ValueError(
-            f"The prompt holds the image placeholder {placeholder!r} {count} times, but "
-            "there is one image. Write it once; the processor repeats it as needed."
+            f"The prompt holds the image placeholder {placeholder!r} {count} times, "
+            "but there is one image. Write it once; the processor repeats it as needed."
         )
     return prompt if count else str(write_prompt(prompt, processor))
 
@@ -200,11 +201,11 @@ def prepared(value: Any, model: nn.Module) -> Any:
 
 
 def check_image_and_prompt(inputs: Mapping[str, Any]) -> None:
-    """Raises ValueError unless there are ids and finite pixels."""
+    """Raises ValueError unless there are ids, not padded behind, and finite pixels."""
     if "input_ids" not in inputs:
         raise ValueError(
-            f"The input has no 'input_ids', only {sorted(inputs)}. Give the processor's "
-            "output for an image and a text."
+            f"The input has no 'input_ids', only {sorted(inputs)}. Give the "
+            "processor's output for an image and a text."
         )
     pixels = inputs.get("pixel_values")
     if pixels is None:
@@ -217,10 +218,16 @@ def check_image_and_prompt(inputs: Mapping[str, Any]) -> None:
             "input_ids must be (batch, tokens), got shape "
             f"{tuple(inputs['input_ids'].shape)}."
         )
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask[:, -1].all()):
+        raise ValueError(
+            "A prompt ends with padding, but the token after the last position is what "
+            "is explained. Pad on the left: processor.tokenizer.padding_side = 'left'."
+        )
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError(
-            "pixel_values holds NaN or infinite numbers, so that every attribution would "
-            "be NaN. Check the image and how it was normalised."
+            "pixel_values holds NaN or infinite numbers, so that every attribution "
+            "would be NaN. Check the image and how it was normalised."
         )
 
 

@@ -16,7 +16,12 @@ from captum_dexar.attention_gradients import (
     layer_indices,
     LayerGradients,
 )
-from captum_dexar.decoding import check_vocabulary, DecodingSteps
+from captum_dexar.decoding import (
+    check_integers,
+    check_vocabulary,
+    DecodingSteps,
+    ids_of,
+)
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import check_image_and_prompt, prepared
 from captum_dexar.model_state import check_model_state
@@ -74,7 +79,8 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         >>> from captum_dexar import ImagePromptInput, LayerDexAR
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> input_ids = inputs.pop("input_ids")  # (1, 155)
@@ -181,14 +187,27 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
 
         Examples::
 
-            >>> # pixel_values (2, 3, 336, 336), input_ids (2, 600)
-            >>> dexar = LayerDexAR(model)
-            >>> attr = dexar.attribute(
-            ...     pixel_values,
-            ...     target=[319, 450],
-            ...     additional_forward_args=(input_ids, {"attention_mask": mask}),
-            ... )  # (2, 1, 24, 24)
-            >>> LayerAttribution.interpolate(attr, (336, 336), "bilinear")
+            >>> from captum.attr import LayerAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> inputs = dict(
+            ...     processor(
+            ...         images=[make_scene(0).image, make_scene(1).image],
+            ...         text=[
+            ...             "USER: <image> describe the image . ASSISTANT: the",
+            ...             "USER: <image> how many objects are there ? ASSISTANT:",
+            ...         ],
+            ...         padding=True,
+            ...         return_tensors="pt",
+            ...     )
+            ... )
+            >>> pixel_values = inputs.pop("pixel_values")
+            >>> input_ids = inputs.pop("input_ids")
+            >>> attr = LayerDexAR(model).attribute(
+            ...     pixel_values, additional_forward_args=(input_ids, inputs)
+            ... )  # (2, 1, 12, 12)
+            >>> LayerAttribution.interpolate(attr, (96, 96), "bilinear").shape
+            torch.Size([2, 1, 96, 96])
         """
         model_inputs = self._model_inputs(inputs, additional_forward_args)
         target_ids = self._target_ids(model_inputs, target)
@@ -349,17 +368,14 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             with torch.no_grad():
                 logits: Tensor = VLMForward(self.model)(pixels, ids, inputs)
             return logits.argmax(-1)
-        ids = torch.as_tensor(target)
-        if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
-            raise TypeError(
-                f"target must be vocabulary ids, integers, got {ids.dtype}."
-            )
+        ids = ids_of(target, "a vocabulary id, or one for each example")
         if ids.dim() > 1 or ids.numel() not in (1, batch):
             raise ValueError(
                 f"target must be one id, or one for each of {batch} examples, got "
                 f"shape {tuple(ids.shape)}. Answers of several tokens are for "
                 "VLMAttribution."
             )
+        check_integers(ids)
         config: Any = self.model.config
         check_vocabulary(ids.reshape(-1), config.get_text_config().vocab_size)
         device = model_inputs["input_ids"].device

@@ -23,8 +23,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
 
     A Captum ``LLMAttributionResult``, whose plots work on it, with maps besides. Made
     by :class:`VLMAttribution`; every method gives the same type. Below, ``T`` is the
-    number of the answer's tokens, ``N`` that of image tokens with a place, and ``h x w``
-    their grid.
+    number of the answer's tokens, ``N`` that of image tokens with a place, and ``h x
+    w`` their grid.
 
     Attributes:
 
@@ -59,7 +59,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
         >>> result = VLMAttribution(LayerDexAR(model), processor).attribute(inp)
         >>> result.token_maps.shape[1:]
         torch.Size([12, 12])
@@ -133,8 +134,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
 
     @property
     def boxes(self) -> Tensor | None:
-        """Each image token's box, ``(N, 4)`` as y0, x0, y1, x1 in pixels of the original
-        image; None where the original image is not known."""
+        """Each image token's box, ``(N, 4)`` as y0, x0, y1, x1 in original pixels; None
+        where the original image is not known."""
         return self.layout.boxes()
 
     @property
@@ -166,9 +167,9 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         """A map in [0, 1] of part of the answer, ``(h, w)``.
 
         Args:
-            selection (int, tuple, sequence of int or Word, optional): one token; a range
-                ``(from, to)`` of tokens, the end not included; several tokens or a word,
-                whose attributions are summed. Default: None, the whole answer
+            selection (int, tuple, sequence of int or Word, optional): one token; a
+                range ``(from, to)`` of tokens, the end not included; several tokens or
+                a word, whose attributions are summed. Default: None, the whole answer
 
         Raises:
             IndexError: a token that the answer does not have.

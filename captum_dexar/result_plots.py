@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FAINTEST = 0.3
+
+
 class ResultPlots:
     """Draws what a :class:`VLMAttributionResult` holds."""
 
@@ -53,9 +56,9 @@ class ResultPlots:
     ) -> tuple[Figure, Any] | None:
         """The image, then a panel a word: its map, its text and its weight.
 
-        All panels share one scale: a word's map, stretched to [0, 1], is drawn times
-        the word's weight relative to the largest, so that words with little visual
-        support are dim.
+        All panels share one scale of colours, that of maps in [0, 1]. The map of the
+        word with the largest weight is opaque; the smaller a word's weight, the more
+        transparent its map, down to ``FAINTEST`` for words of weight zero.
 
         Args:
             words (bool, optional): False draws a panel a token, special ones included.
@@ -77,23 +80,24 @@ class ResultPlots:
                 self.token_log_probs,
                 keep_special=True,
             )
-        weights = self._relative_weights(parts)
+        opacity = self._opacity(parts)
         figure, axes = token_figure(
             np.asarray(self._known_image()),
             [self.pixel_map(part).numpy().astype(float) for part in parts],
-            weights,
+            opacity,
             [part.text for part in parts],
             [_caption(part) for part in parts],
             self.unseen_pixels.numpy(),
-            "map x weight, relative to the largest weight",
+            "map; fainter, the smaller the word's weight",
         )
         return None if _shown(show) else (figure, axes)
 
-    def _relative_weights(self, parts: Sequence[Word]) -> list[float]:
-        largest = max((part.weight or 0.0 for part in parts), default=0.0)
+    def _opacity(self, parts: Sequence[Word]) -> list[float]:
         if self.token_weights is None:
             return [1.0] * len(parts)
-        return [(part.weight or 0.0) / largest if largest else 0.0 for part in parts]
+        weights = [part.weight or 0.0 for part in parts]
+        largest = max(weights, default=0.0) or 1.0
+        return [FAINTEST + (1 - FAINTEST) * weight / largest for weight in weights]
 
     def plot_sequence(self, show: bool = False) -> tuple[Figure, Axes] | None:
         """The image, and the map of the whole answer on it.
@@ -116,7 +120,7 @@ class ResultPlots:
     def plot_layers(
         self, tokens: Sequence[int] | None = None, show: bool = False
     ) -> tuple[Figure, Any] | None:
-        """What each decoder layer contributes to each token: rows tokens, columns layers.
+        """What each layer contributes to each token: rows tokens, columns layers.
 
         A row shares one scale, from zero to the largest value of its layers.
 
@@ -193,8 +197,6 @@ class ResultPlots:
 def _caption(word: Word) -> str:
     if word.weight is None:
         return ""
-    if word.weight == 0:
-        return "no visual support"
     return f"weight {word.weight:.3g}"
 
 

@@ -10,7 +10,7 @@ from captum_dexar import scoring
 from captum_dexar.answer_tokens import AnswerTokens
 from captum_dexar.decoding import DecodingSteps, generate, target_tensor
 from captum_dexar.image_tokens import ImageTokenInput
-from captum_dexar.inputs import layout_of, model_inputs_of, rgb_image
+from captum_dexar.inputs import layout_of, model_inputs_of
 from captum_dexar.layer_dexar import LayerDexAR
 from captum_dexar.layout import ImageLayout
 from captum_dexar.model_state import check_model_state
@@ -19,6 +19,13 @@ from torch import nn, Tensor
 from tqdm.auto import tqdm
 from transformers.generation.streamers import BaseStreamer
 
+METHOD_ARGUMENTS = (
+    "head_filter",
+    "top_k",
+    "attention_power",
+    "normalize",
+    "grad_kwargs",
+)
 Target = str | Sequence[int] | Tensor | None
 
 
@@ -48,7 +55,8 @@ class VLMAttribution(Attribution):
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
         >>> dexar = VLMAttribution(LayerDexAR(model), processor)
-        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
         >>> result = dexar.attribute(inp)  # generates, explains every generated token
         >>> same = dexar.attribute(inp, target=result.target_ids)  # teacher-forced
         >>> given = dexar.attribute(inp, target="the image shows a red circle .")
@@ -60,8 +68,8 @@ class VLMAttribution(Attribution):
         if not isinstance(attr_method, LayerDexAR):
             raise TypeError(
                 "attr_method must be a LayerDexAR, got "
-                f"{type(attr_method).__name__}. Captum's own methods can be run by hand "
-                "on a VLMForward."
+                f"{type(attr_method).__name__}. Captum's own methods can be run by "
+                "hand on a VLMForward."
             )
         super().__init__(attr_method.forward_func)
         self.attr_method = attr_method
@@ -111,8 +119,15 @@ class VLMAttribution(Attribution):
         check_model_state(self.model)
         if target is not None and gen_args is not None:
             raise ValueError(
-                "gen_args are for generating an answer, but target gives one. Leave one "
-                "of them out."
+                "gen_args are for generating an answer, but target gives one. Leave "
+                "one of them out."
+            )
+        unknown = sorted(set(kwargs) - set(METHOD_ARGUMENTS))
+        if unknown:
+            raise TypeError(
+                f"{self.attr_method.get_name()} has no argument {', '.join(unknown)}; "
+                f"it has {', '.join(METHOD_ARGUMENTS)}. Layers are chosen in its "
+                "constructor, and a result always holds the maps of single layers."
             )
         normalize = bool(kwargs.pop("normalize", True))
         given_ids = None if target is None else self._given_ids(target)
@@ -184,7 +199,8 @@ def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:
     if isinstance(inp, ImageTokenInput):
         return {"inp": inp, "image": inp.image}
     if isinstance(inp, ImageMaskInput):
-        image = rgb_image(inp.image)
+        # As the processor saw it: it does not turn images by their EXIF tag.
+        image = inp.image.convert("RGB")
         if layout.boxes() is None:
             return {"image": image}
         columns = ImageTokenInput(

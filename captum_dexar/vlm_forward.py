@@ -21,6 +21,10 @@ class VLMForward(nn.Module):
 
         model (nn.Module): a Hugging Face vision-language model
 
+    Raises:
+
+        TypeError: the model is no module.
+
     Examples::
 
         >>> import torch
@@ -28,7 +32,8 @@ class VLMForward(nn.Module):
         >>> from captum_dexar import ImagePromptInput, VLMForward
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> forward = VLMForward(model)
@@ -45,6 +50,11 @@ class VLMForward(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                "model must be a Hugging Face vision-language model, got "
+                f"{type(model).__name__}."
+            )
         self.model = model
         self._keeps_last = "logits_to_keep" in signature(model.forward).parameters
 

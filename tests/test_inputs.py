@@ -227,8 +227,8 @@ def test_captums_llm_attribution_has_the_same_columns(
     inp = ImagePromptInput(image, QUESTION, processor, model)
     target = torch.tensor([40, 41])
     ablation = LLMAttribution(FeatureAblation(model), processor.tokenizer)
-    # With its default, use_cached_outputs=True, Captum 0.9 drops the pixels: transformers
-    # 5 passes them on the first iteration of generating only.
+    # With its default, use_cached_outputs=True, Captum 0.9 drops the pixels under
+    # transformers 5, and every attribution is zero.
     result = ablation.attribute(inp, target=target, use_cached_outputs=False)
     assert result.input_tokens == inp.values
     assert result.token_attr.shape == (2, NUM_IMAGE_TOKENS)
@@ -245,5 +245,5 @@ def _log_probs(model: Any, inputs: Any, target: Tensor) -> Tensor:
     ids = torch.cat([inputs["input_ids"], target[None]], dim=1)
     with torch.no_grad():
         logits = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits
-    rows = logits[0, -len(target) - 1 : -1].log_softmax(-1)
+    rows: Tensor = logits[0, -len(target) - 1 : -1].log_softmax(-1)
     return rows.gather(1, target[:, None])[:, 0]

@@ -187,7 +187,7 @@ def test_sequence_map_is_equation_6(normalize: bool) -> None:
 
 
 def _visual_model() -> torch.nn.Module:
-    """A model whose image values outweigh its text values, so that weights are not 0."""
+    """A model whose image outweighs its text, so that weights are not all zero."""
     model = tiny_vlm(seed=8)
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight.mul_(20)

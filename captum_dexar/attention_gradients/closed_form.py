@@ -156,8 +156,8 @@ class ClosedForm:
     ) -> LayerGradients:
         if len(calls) > 1:
             raise NotImplementedError(
-                f"Decoder layer {layer} calls its attention function {len(calls)} times "
-                "in one pass. Only layers with one self-attention are supported."
+                f"Decoder layer {layer} calls its attention function {len(calls)} "
+                "times in one pass. Only layers with one self-attention are supported."
             )
         call = calls[0]
         rows = self._rows(hidden)
@@ -261,7 +261,7 @@ def contract(
 
 
 def _of_keys(tensor: Tensor, keys: Tensor) -> Tensor:
-    """The columns ``keys`` ``(batch, some keys)`` of ``(batch, heads, steps, keys)``."""
+    """The columns ``keys``, ``(batch, n)``, of ``(batch, heads, steps, keys)``."""
     return tensor.gather(3, keys[:, None, None].expand(-1, *tensor.shape[1:3], -1))
 
 

@@ -140,8 +140,8 @@ def _output_head(model: nn.Module) -> nn.Module:
     head = root.get_output_embeddings() if has_parts else None
     if not isinstance(head, nn.Module):
         raise TypeError(
-            "Expected a Hugging Face vision-language model with a decoder and an output "
-            f"head, got {type(model).__name__}. Load it with "
+            "Expected a Hugging Face vision-language model with a decoder and an "
+            f"output head, got {type(model).__name__}. Load it with "
             "AutoModelForImageTextToText.from_pretrained."
         )
     return head

@@ -55,7 +55,7 @@ class FamilyAdapter(ABC):
         return is_image.nonzero()[:, 1].view(input_ids.shape[0], -1)
 
     def position_ids(self, attention_mask: Tensor) -> Tensor:
-        """Positions of a left-padded prompt, ``(batch, tokens)``, as generating does."""
+        """Positions of a left-padded prompt, ``(batch, tokens)``, as in generating."""
         return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
     def is_replayable(self, input_ids: Tensor, config: Any) -> bool:

@@ -9,7 +9,7 @@ from captum_dexar.layout import ImageLayout, View
 
 
 class LlavaAdapter(FamilyAdapter):
-    """One image, one square grid of patches, resized and cropped (or padded) by CLIP."""
+    """One image, one grid of patches; resized, cropped or padded as by CLIP."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava", "vipllava")
     processor_types: ClassVar[tuple[str, ...]] = ("LlavaProcessor",)

@@ -1,7 +1,7 @@
 """How well a map finds an object whose mask is known.
 
-Every function takes one map and one mask of the same size. The map is min-max normalised
-to ``A`` in [0, 1] first (a constant one becomes zero); the mask is ``M``.
+Every function takes one map and one mask of the same size. The map is min-max
+normalised to ``A`` in [0, 1] first (a constant one becomes zero); the mask is ``M``.
 """
 
 import torch

@@ -33,7 +33,7 @@ def token_figure(
     Args:
         image (ndarray): ``(height, width, 3)`` bytes
         heats (sequence of ndarray): each token's map in [0, 1], ``(height, width)``
-        strengths (sequence of float): in [0, 1]; a map is drawn times its strength
+        strengths (sequence of float): in [0, 1]; how opaque each map is drawn
         labels (sequence of str): the tokens' text, above the panels
         captions (sequence of str): what is below the panels, their weights
         unseen (ndarray): pixels that no token sees
@@ -45,15 +45,15 @@ def token_figure(
     num_panels = len(heats) + 1
     columns = min(_MAX_COLUMNS, num_panels)
     rows = ceil(num_panels / columns)
-    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1])
+    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1], text=0.5)
     flat = axes.ravel()
     flat[0].imshow(seen_image(image, unseen))
     flat[0].set_title("image", fontsize=9)
     for axis, heat, strength, label, caption in zip(
         flat[1:], heats, strengths, labels, captions
     ):
-        axis.imshow(overlay(image, heat * strength, unseen))
-        is_dim = strength < 0.25
+        axis.imshow(overlay(image, heat, unseen, strength))
+        is_dim = strength < 0.5
         axis.set_title(
             label,
             fontsize=10,
@@ -78,7 +78,7 @@ def sequence_figure(
     Returns:
         The figure and the axes of the map.
     """
-    figure, axes = _panels(1, 2, image.shape[0] / image.shape[1], scale=2.0)
+    figure, axes = _panels(1, 2, image.shape[0] / image.shape[1], 2.0, text=0.6)
     plain, mapped = axes.ravel()
     plain.imshow(seen_image(image, unseen))
     plain.set_title("image", fontsize=10)
@@ -111,7 +111,7 @@ def layer_figure(
         The figure and its axes, ``(rows, columns)``.
     """
     rows, columns = heats.shape[:2]
-    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1], scale=0.8)
+    figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1], scale=0.7)
     for row in range(rows):
         for column in range(columns):
             axes[row, column].imshow(overlay(image, heats[row, column], unseen))
@@ -133,8 +133,9 @@ def seen_image(
 
 
 def _panels(
-    rows: int, columns: int, aspect: float, scale: float = 1.0
+    rows: int, columns: int, aspect: float, scale: float = 1.0, text: float = 0.04
 ) -> tuple[Figure, npt.NDArray[Any]]:
+    """Axes without ticks; ``text`` is the height of the text of a row, in inches."""
     import matplotlib.pyplot as plt
 
     # Very long images would give slivers: the panels stay between 1:3 and 3:1.
@@ -143,7 +144,7 @@ def _panels(
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(columns * width + 1.0, rows * (height + 0.5) + 0.35),
+        figsize=(columns * width + 1.4, rows * (height + text) + 0.3),
         squeeze=False,
         layout="constrained",
     )

@@ -8,13 +8,16 @@ FloatArray = npt.NDArray[np.float64]
 
 COLORMAP = "inferno"
 # Colour is kept in part only, so that the picture does not compete with the map.
-_SATURATION = 0.45
-_BRIGHTNESS = 0.85
+_SATURATION = 0.5
+_BRIGHTNESS = 0.9
 _STRIPE_WIDTH = 40
 
 
 def overlay(
-    image: npt.NDArray[np.uint8], heat: FloatArray, unseen: npt.NDArray[np.bool_]
+    image: npt.NDArray[np.uint8],
+    heat: FloatArray,
+    unseen: npt.NDArray[np.bool_],
+    strength: float = 1.0,
 ) -> FloatArray:
     """Blends a map with a paled image, the more opaque the hotter.
 
@@ -23,6 +26,7 @@ def overlay(
         heat (ndarray): ``(height, width)`` in [0, 1]
         unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
             drawn as grey stripes
+        strength (float, optional): in [0, 1], factor of the opacity. Default: 1.0
 
     Returns:
         *ndarray* ``(height, width, 3)`` in [0, 1]
@@ -30,7 +34,7 @@ def overlay(
     pale = paled(image)
     heat = np.clip(heat, 0.0, 1.0)
     colours = matplotlib.colormaps[COLORMAP](heat)[..., :3]
-    opacity = (0.9 * heat**0.75)[..., None]
+    opacity = (0.92 * strength * heat**0.6)[..., None]
     blended = pale * (1 - opacity) + colours * opacity
     return np.where(unseen[..., None], striped(blended), blended)
 

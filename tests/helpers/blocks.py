@@ -121,16 +121,17 @@ def unclipped_boxes(
 
 def overlap(boxes: Tensor, block: Block) -> Tensor:
     y0, x0, y1, x1 = boxes.T
-    inside_y = (y0 < block[2]) & (y1 > block[0])
-    return inside_y & (x0 < block[3]) & (x1 > block[1])
+    inside_y: Tensor = (y0 < block[2]) & (y1 > block[0])
+    inside_x: Tensor = (x0 < block[3]) & (x1 > block[1])
+    return inside_y.logical_and(inside_x)
 
 
 def within_reach(boxes: Tensor, reach: tuple[float, float], block: Block) -> Tensor:
     """Whether the nearest pixel centre of the block is within reach of the box."""
     y0, x0, y1, x1 = boxes.T
-    near_y = (block[0] + 0.5 < y1 + reach[0]) & (block[2] - 0.5 > y0 - reach[0])
-    near_x = (block[1] + 0.5 < x1 + reach[1]) & (block[3] - 0.5 > x0 - reach[1])
-    return near_y & near_x
+    near_y: Tensor = (block[0] + 0.5 < y1 + reach[0]) & (block[2] - 0.5 > y0 - reach[0])
+    near_x: Tensor = (block[1] + 0.5 < x1 + reach[1]) & (block[3] - 0.5 > x0 - reach[1])
+    return near_y.logical_and(near_x)
 
 
 def silence_vision_attention(model: nn.Module) -> nn.Module:

@@ -12,10 +12,10 @@ PATCH = 8
 SQUARE = {"height": SIDE, "width": SIDE}
 
 # Settings of the image processor, by what they do to an image.
-CROP = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
-STRETCH = {"size": SQUARE, "do_center_crop": False}
-PAD = {"size": SQUARE, "do_pad": True, "do_center_crop": False}
-NO_CROP = {"size": {"shortest_edge": SIDE}, "do_center_crop": False}
+CROP: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
+STRETCH: dict[str, Any] = {"size": SQUARE, "do_center_crop": False}
+PAD: dict[str, Any] = {"size": SQUARE, "do_pad": True, "do_center_crop": False}
+NO_CROP: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "do_center_crop": False}
 SETTINGS = {"crop": CROP, "stretch": STRETCH, "pad": PAD, "no_crop": NO_CROP}
 
 WORDS = "USER ASSISTANT : . ? what is in the image a red blue circle square left of"
