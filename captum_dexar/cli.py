@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="explain the bundled model's description of a drawn scene, offline",
-        description="Draws a scene, lets the bundled vision-language model describe it, "
-        "and explains every word with DEX-AR.",
+        description="Draws a scene, lets the bundled vision-language model describe "
+        "it, and explains every word with DEX-AR.",
     )
     demo.add_argument("--seed", type=int, default=0, help="which scene (default: 0)")
     _add_layers(demo)

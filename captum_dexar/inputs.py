@@ -9,6 +9,7 @@ from captum.attr import ImageMaskInput
 from captum_dexar.families import adapter_for_config, adapter_for_processor
 from captum_dexar.image_tokens import ImageTokenInput
 from captum_dexar.layout import ImageLayout
+from captum_dexar.vlm_forward import joined_inputs
 from PIL import Image, ImageOps
 from torch import nn, Tensor
 
@@ -167,6 +168,46 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
     if batch != 1:
         raise ValueError(f"inp must hold one prompt, got {batch}.")
     return inputs
+
+
+def positional_inputs(
+    inputs: Any, additional_forward_args: Any, model: nn.Module
+) -> dict[str, Any]:
+    """Model inputs of the arguments with which Captum's methods are called.
+
+    Args:
+        inputs (Tensor or tuple of Tensor): ``pixel_values``
+        additional_forward_args (tuple): ``(input_ids, other_model_inputs)``
+        model (nn.Module): the model, for its device and dtype
+
+    Returns:
+        Keyword arguments of the model, one example a row of ``pixel_values``.
+
+    Raises:
+        TypeError, ValueError: the arguments are of another form.
+    """
+    pixel_values = inputs
+    if isinstance(inputs, tuple) and len(inputs) == 1:
+        pixel_values = inputs[0]
+    if not isinstance(pixel_values, Tensor):
+        raise TypeError(
+            "inputs must be the pixel_values tensor (ids belong to "
+            f"additional_forward_args), got {type(inputs).__name__}."
+        )
+    arguments = additional_forward_args
+    if not isinstance(arguments, tuple):
+        arguments = (arguments,)
+    if not 1 <= len(arguments) <= 2 or arguments[0] is None:
+        raise ValueError(
+            "additional_forward_args must be (input_ids, other_model_inputs), got "
+            f"{'None' if arguments == (None,) else f'{len(arguments)} arguments'}."
+        )
+    others = arguments[1] if len(arguments) == 2 else None
+    joined = joined_inputs(pixel_values, arguments[0], others)
+    model_inputs = {name: prepared(value, model) for name, value in joined.items()}
+    model_inputs["pixel_values"] = model_inputs["pixel_values"].detach()
+    check_image_and_prompt(model_inputs)
+    return model_inputs
 
 
 def layout_of(

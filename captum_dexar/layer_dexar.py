@@ -23,10 +23,10 @@ from captum_dexar.decoding import (
     ids_of,
 )
 from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs import check_image_and_prompt, prepared
+from captum_dexar.inputs import positional_inputs
 from captum_dexar.model_state import check_model_state
 from captum_dexar.step_attributions import StepAttributions
-from captum_dexar.vlm_forward import joined_inputs, OtherInputs, VLMForward
+from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
 
 ENGINES = ("closed_form", "autograd")
@@ -209,7 +209,8 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             >>> LayerAttribution.interpolate(attr, (96, 96), "bilinear").shape
             torch.Size([2, 1, 96, 96])
         """
-        model_inputs = self._model_inputs(inputs, additional_forward_args)
+        check_model_state(self.model)
+        model_inputs = positional_inputs(inputs, additional_forward_args, self.model)
         target_ids = self._target_ids(model_inputs, target)
         steps = DecodingSteps(self.model, model_inputs, target_ids[:, None])
         layout = self.adapter.layout(
@@ -325,39 +326,6 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             attention_power,
             grad_kwargs,
         )
-
-    def _model_inputs(
-        self, inputs: Any, additional_forward_args: Any
-    ) -> dict[str, Any]:
-        check_model_state(self.model)
-        pixel_values = inputs
-        if isinstance(inputs, tuple) and len(inputs) == 1:
-            pixel_values = inputs[0]
-        if not isinstance(pixel_values, Tensor):
-            raise TypeError(
-                "inputs must be the pixel_values tensor (ids belong to "
-                f"additional_forward_args), got {type(inputs).__name__}."
-            )
-        arguments = additional_forward_args
-        if not isinstance(arguments, tuple):
-            arguments = (arguments,)
-        if not 1 <= len(arguments) <= 2 or arguments[0] is None:
-            raise ValueError(
-                "additional_forward_args must be (input_ids, other_model_inputs), got "
-                f"{len(arguments) if arguments[0] is not None else 'nothing'}."
-            )
-        others: OtherInputs = arguments[1] if len(arguments) == 2 else None
-        joined = joined_inputs(pixel_values, arguments[0], others)
-        model_inputs = {
-            name: (
-                prepared(value, self.model).detach()
-                if isinstance(value, Tensor)
-                else value
-            )
-            for name, value in joined.items()
-        }
-        check_image_and_prompt(model_inputs)
-        return model_inputs
 
     def _target_ids(self, model_inputs: dict[str, Any], target: Any) -> Tensor:
         """One id for each example, ``(N,)``."""

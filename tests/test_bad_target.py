@@ -102,8 +102,9 @@ def test_a_string_is_tokenised_once_without_special_tokens() -> None:
             "one answer",
         ),
         ({"max_new_tokens": 2, "colour": "red"}, "colour"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
     ],
-    ids=["two answers", "unknown argument"],
+    ids=["two answers", "unknown argument", "no token"],
 )
 def test_answers_that_cannot_be_generated(
     gen_args: dict[str, Any], message: str

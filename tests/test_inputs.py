@@ -108,8 +108,8 @@ def test_sixteen_bits_are_scaled_not_clipped(
     processor: LlavaProcessor, mode: str
 ) -> None:
     eight_bits = noise(channels=())
-    eight_bits[0, 0] = 255
-    levels = eight_bits.astype(np.int64) * 257
+    levels = eight_bits.astype(np.int64) * 257 + noise(channels=())[::-1] // 2
+    levels = levels.clip(0, 65535)
     dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
     sixteen = Image.frombytes(mode, (60, 40), levels.astype(dtype).tobytes())
     assert sixteen.mode == mode

@@ -1,0 +1,17 @@
+"""A small world whose truth is known, and a real vision-language model that sees it."""
+
+from captum_dexar.shapes.accuracy import Accuracy, measure_accuracy
+from captum_dexar.shapes.bundled import load_vlm
+from captum_dexar.shapes.language import CaptionWord, Question
+from captum_dexar.shapes.scene import make_scene, Scene, SceneObject
+
+__all__ = [
+    "Accuracy",
+    "CaptionWord",
+    "Question",
+    "Scene",
+    "SceneObject",
+    "load_vlm",
+    "make_scene",
+    "measure_accuracy",
+]

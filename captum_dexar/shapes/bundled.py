@@ -1,0 +1,38 @@
+"""The model that ships with the package."""
+
+from pathlib import Path
+
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+VLM_FOLDER = Path(__file__).parent / "vlm"
+
+
+def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Load the bundled vision-language model; no network is needed.
+
+    It is a ``LlavaForConditionalGeneration`` of 1.3 M parameters, trained on scenes
+    like those of :func:`make_scene`. The model card, ``vlm/README.md`` beside this
+    file, says how, and what it can and cannot do.
+
+    Returns:
+
+        **tuple of LlavaForConditionalGeneration and LlavaProcessor**: the model in eval
+        mode, float32, on the CPU, and its processor; every call makes new ones
+
+    Examples::
+
+        >>> model, processor = load_vlm()
+        >>> prompt = "USER: <image>\\ndescribe the image . ASSISTANT:"
+        >>> image = make_scene(7).image
+        >>> inputs = processor(images=image, text=prompt, return_tensors="pt")
+        >>> ids = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        >>> answer = processor.decode(ids, skip_special_tokens=True)
+    """
+    model = LlavaForConditionalGeneration.from_pretrained(
+        VLM_FOLDER, local_files_only=True
+    )
+    # Without a backend, the pixels would depend on whether torchvision is installed.
+    processor = AutoProcessor.from_pretrained(
+        VLM_FOLDER, local_files_only=True, backend="pil"
+    )
+    return model.eval(), processor

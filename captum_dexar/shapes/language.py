@@ -1,0 +1,203 @@
+"""What is said about a scene: captions, questions, and what each word means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
+SIZES = ("small", "large")
+NUMBERS = ("one", "two", "three")
+
+CAPTION_PROMPT = "describe the image ."
+
+WordKind = Literal["colour", "shape", "size", "relation", "filler"]
+QuestionKind = Literal[
+    "shape", "colour exists", "shape exists", "exists", "count", "left"
+]
+QUESTION_KINDS: tuple[QuestionKind, ...] = (
+    "shape",
+    "colour exists",
+    "shape exists",
+    "exists",
+    "count",
+    "left",
+)
+
+# Two objects this close in x leave it open which one is on the left.
+LEFT_MARGIN = 8.0
+
+
+class Describable(Protocol):
+    """What the language needs to know of an object."""
+
+    @property
+    def shape(self) -> str: ...
+
+    @property
+    def colour(self) -> str: ...
+
+    @property
+    def size(self) -> str: ...
+
+    @property
+    def center(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class CaptionWord:
+    """One whitespace-separated word of a caption.
+
+    Attributes:
+
+        text (str): the word
+        kind (str): ``"colour"``, ``"shape"``, ``"size"``, ``"relation"`` or
+            ``"filler"``
+        object_index (int or None): index into ``scene.objects`` of the object that the
+            word speaks of; None for relations and fillers
+    """
+
+    text: str
+    kind: WordKind
+    object_index: int | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one scene, with its true answer.
+
+    Attributes:
+
+        text (str): the question, for example ``"what shape is the red object ?"``
+        answer (str): the answer, for example ``"circle"``
+        kind (str): ``"shape"``, ``"colour exists"``, ``"shape exists"``, ``"exists"``
+            (a colour and a shape together), ``"count"`` or ``"left"``
+    """
+
+    text: str
+    answer: str
+    kind: QuestionKind
+
+
+def _words(text: str, kind: WordKind = "filler") -> list[CaptionWord]:
+    return [CaptionWord(word, kind) for word in text.split()]
+
+
+def _noun_phrase(item: Describable, index: int) -> list[CaptionWord]:
+    return [
+        CaptionWord("a", "filler"),
+        CaptionWord(item.size, "size", index),
+        CaptionWord(item.colour, "colour", index),
+        CaptionWord(item.shape, "shape", index),
+    ]
+
+
+def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
+    """The caption of a scene, word by word.
+
+    Two objects are joined by their relation along the axis on which they lie further
+    apart, the upper or left one first; three are listed from left to right.
+
+    Args:
+
+        objects (sequence of objects): one to three
+
+    Returns:
+
+        **tuple of CaptionWord**: joined by spaces they are the caption
+    """
+    words = _words("the image shows")
+    if len(objects) == 2:
+        (x0, y0), (x1, y1) = objects[0].center, objects[1].center
+        vertical = abs(y1 - y0) > abs(x1 - x0)
+        swap = y1 < y0 if vertical else x1 < x0
+        first, second = (1, 0) if swap else (0, 1)
+        words += _noun_phrase(objects[first], first)
+        words += _words("above" if vertical else "left of", "relation")
+        words += _noun_phrase(objects[second], second)
+    else:
+        order = sorted(range(len(objects)), key=lambda i: objects[i].center[0])
+        joints = {1: ",", 2: "and"}
+        for place, index in enumerate(order):
+            words += _words(joints.get(place, ""))
+            words += _noun_phrase(objects[index], index)
+    return tuple(words + _words("."))
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _pair_question(colour: str, shape: str, answer: str) -> Question:
+    article = "an" if colour[0] in "aeiou" else "a"
+    return Question(f"is there {article} {colour} {shape} ?", answer, "exists")
+
+
+def _missing_pair(
+    objects: Sequence[Describable], rng: np.random.Generator
+) -> tuple[str, str]:
+    """A colour and a shape that do not occur together, though at least one occurs."""
+    item = objects[int(rng.integers(len(objects)))]
+    pairs = {(other.colour, other.shape) for other in objects}
+    swapped = [
+        (item.colour, other.shape)
+        for other in objects
+        if (item.colour, other.shape) not in pairs
+    ]
+    choice = int(rng.integers(3))
+    if choice == 0 and swapped:
+        return swapped[int(rng.integers(len(swapped)))]
+    if choice <= 1:
+        shapes = [name for name in SHAPES if (item.colour, name) not in pairs]
+        return item.colour, _pick(shapes, rng)
+    colours = [name for name in COLOURS if (name, item.shape) not in pairs]
+    return _pick(colours, rng), item.shape
+
+
+def questions(
+    objects: Sequence[Describable], rng: np.random.Generator
+) -> tuple[Question, ...]:
+    """Questions about a scene, of every kind that it can be asked without ambiguity.
+
+    Questions about existence come in pairs, one to be affirmed and one to be denied.
+
+    Args:
+
+        objects (sequence of objects): one to three, no two of one colour
+        rng (numpy.random.Generator): decides what is asked
+
+    Returns:
+
+        **tuple of Question**: eight to eleven
+    """
+    colours = [item.colour for item in objects]
+    shapes = sorted({item.shape for item in objects})
+    asked = [
+        Question(f"what shape is the {item.colour} object ?", item.shape, "shape")
+        for item in objects
+    ]
+    for answer, colour in (
+        ("yes", _pick(colours, rng)),
+        ("no", _pick([name for name in COLOURS if name not in colours], rng)),
+    ):
+        text = f"is there anything {colour} ?"
+        asked.append(Question(text, answer, "colour exists"))
+    for answer, shape in (
+        ("yes", _pick(shapes, rng)),
+        ("no", _pick([name for name in SHAPES if name not in shapes], rng)),
+    ):
+        text = f"is there a {shape} ?"
+        asked.append(Question(text, answer, "shape exists"))
+    present = objects[int(rng.integers(len(objects)))]
+    asked.append(_pair_question(present.colour, present.shape, "yes"))
+    asked.append(_pair_question(*_missing_pair(objects, rng), "no"))
+    number = NUMBERS[len(objects) - 1]
+    asked.append(Question("how many objects are there ?", number, "count"))
+    by_x = sorted(objects, key=lambda item: item.center[0])
+    if len(by_x) > 1 and by_x[1].center[0] - by_x[0].center[0] >= LEFT_MARGIN:
+        item = by_x[0]
+        answer = f"a {item.size} {item.colour} {item.shape}"
+        asked.append(Question("what is on the left ?", answer, "left"))
+    return tuple(asked)

@@ -1,0 +1,135 @@
+"""Several turns about one image in one sequence, as if each stood alone.
+
+The image prefix is shared. Each turn sees the prefix and itself, and its positions
+restart behind the prefix, so that its loss is the one it would have by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from captum_dexar.shapes.model import IMAGE_TOKENS
+from captum_dexar.shapes.processing import BOS, EOS, IMAGE, PAD, VOCABULARY
+from torch import nn, Tensor
+from transformers import LlavaForConditionalGeneration
+
+PREFIX = [BOS, "user", ":", *[IMAGE] * IMAGE_TOKENS]
+PREFIX_LENGTH = len(PREFIX)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question (or the caption prompt) and its answer, words split by spaces."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch of packed sequences.
+
+    Args:
+        input_ids: ``(batch, length)``.
+        position_ids: ``(batch, length)``, restarting for every turn.
+        attention_mask: ``(batch, 1, length, length)`` bool, True where a query (third
+            axis) may attend to a key (fourth axis).
+        answer_rows: ``(answers, 2)``: batch index and position of the outputs that
+            predict an answer's token.
+        answer_ids: ``(answers,)``: these tokens.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor
+    answer_rows: Tensor
+    answer_ids: Tensor
+
+
+def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
+    """Pack the turns of each conversation into one sequence.
+
+    Args:
+        conversations: For every image of the batch, the turns about it.
+
+    Returns:
+        The batch, padded on the right.
+    """
+    prefix = [VOCABULARY[word] for word in PREFIX]
+    sequences, owners, positions = [], [], []
+    rows: list[tuple[int, int]] = []
+    for index, turns in enumerate(conversations):
+        ids, owner, position = list(prefix), [0] * len(prefix), list(range(len(prefix)))
+        for number, turn in enumerate(turns, start=1):
+            prompt = [*turn.prompt.split(), "assistant", ":"]
+            answer = [*turn.answer.split(), EOS]
+            start = len(ids) + len(prompt) - 1
+            rows += [(index, start + offset) for offset in range(len(answer))]
+            words = [VOCABULARY[word] for word in (*prompt, *answer)]
+            ids += words
+            owner += [number] * len(words)
+            position += range(len(prefix), len(prefix) + len(words))
+        sequences.append(ids)
+        owners.append(owner)
+        positions.append(position)
+
+    length = max(len(ids) for ids in sequences)
+
+    def padded(lists: list[list[int]], value: int) -> Tensor:
+        return torch.tensor([row + [value] * (length - len(row)) for row in lists])
+
+    input_ids = padded(sequences, VOCABULARY[PAD])
+    turn_of = padded(owners, -1)
+    same = turn_of[:, :, None] == turn_of[:, None, :]
+    allowed = (same | (turn_of == 0)[:, None, :]).tril()
+    answer_rows = torch.tensor(rows)
+    return PackedBatch(
+        input_ids=input_ids,
+        position_ids=padded(positions, 0),
+        attention_mask=allowed[:, None],
+        answer_rows=answer_rows,
+        answer_ids=input_ids[answer_rows[:, 0], answer_rows[:, 1] + 1],
+    )
+
+
+def answer_loss(
+    model: LlavaForConditionalGeneration, pixel_values: Tensor, batch: PackedBatch
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of the answers' tokens.
+
+    Args:
+        model: The model.
+        pixel_values: ``(batch, 3, 96, 96)``.
+        batch: The packed turns about these images.
+
+    Returns:
+        The loss, a scalar, and the projected image tokens ``(batch, 144, channels)``.
+    """
+    features = image_features(model, pixel_values)
+    embeddings = model.get_input_embeddings()(batch.input_ids)
+    first = PREFIX.index(IMAGE)
+    embeddings = torch.cat(
+        [
+            embeddings[:, :first],
+            features,
+            embeddings[:, first + IMAGE_TOKENS :],
+        ],
+        dim=1,
+    )
+    states = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    rows = states[batch.answer_rows[:, 0], batch.answer_rows[:, 1]]
+    loss = nn.functional.cross_entropy(model.lm_head(rows), batch.answer_ids)
+    return loss, features
+
+
+def image_features(
+    model: LlavaForConditionalGeneration, pixel_values: Tensor
+) -> Tensor:
+    """The projected image tokens ``(batch, 144, channels)``."""
+    features = model.get_image_features(pixel_values=pixel_values).pooler_output
+    return torch.stack(tuple(features))

@@ -1,0 +1,85 @@
+"""Patch supervision: each image token shall know which object covers its patch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from captum_dexar.shapes.language import COLOURS, SHAPES, SIZES
+from captum_dexar.shapes.processing import PATCH_SIZE
+from captum_dexar.shapes.scene import Scene
+from torch import nn, Tensor
+
+# A patch belongs to an object from this share of its pixels on; below it, but not
+# empty, it is left out of the loss.
+MIN_COVERAGE = 0.2
+BACKGROUND_WEIGHT = 0.3
+IGNORED = -100
+
+
+def patch_labels(scenes: Sequence[Scene]) -> Tensor:
+    """Labels of every patch.
+
+    Args:
+        scenes: The scenes of a batch.
+
+    Returns:
+        ``(3, batch, 144)`` int64: shape, colour and size of the object that covers most
+        of the patch, counted from 1; 0 for background; -100 where it is left out.
+    """
+    labels = []
+    for scene in scenes:
+        masks = np.stack([item.mask for item in scene.objects])
+        cells = masks.shape[1] // PATCH_SIZE
+        blocks = masks.reshape(-1, cells, PATCH_SIZE, cells, PATCH_SIZE)
+        coverage = blocks.mean(axis=(2, 4)).reshape(len(masks), -1)
+        best, share = coverage.argmax(axis=0), coverage.max(axis=0)
+        values = np.array(
+            [
+                [SHAPES.index(item.shape) for item in scene.objects],
+                [COLOURS.index(item.colour) for item in scene.objects],
+                [SIZES.index(item.size) for item in scene.objects],
+            ]
+        )
+        covered = np.where(share >= MIN_COVERAGE, values[:, best] + 1, IGNORED)
+        labels.append(np.where(share == 0, 0, covered))
+    return torch.from_numpy(np.stack(labels, axis=1))
+
+
+class PatchHeads(nn.Module):
+    """Linear classifiers of shape, colour and size on the projected image tokens.
+
+    Args:
+        channels: Width of the image tokens.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Linear(channels, len(names) + 1) for names in (SHAPES, COLOURS, SIZES)
+        )
+
+    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy.
+
+        Args:
+            features: ``(batch, 144, channels)``.
+            labels: ``(3, batch, 144)``, see :func:`patch_labels`.
+
+        Returns:
+            The summed cross-entropies, a scalar, and ``(3,)`` the accuracies on
+            patches that an object covers.
+        """
+        losses, accuracies = [], []
+        for head, label in zip(self.heads, labels):
+            logits = head(features)
+            weight = torch.ones(logits.shape[-1])
+            weight[0] = BACKGROUND_WEIGHT
+            losses.append(
+                nn.functional.cross_entropy(
+                    logits.flatten(0, 1), label.flatten(), weight=weight
+                )
+            )
+            covered = label > 0
+            right = logits.detach().argmax(-1) == label
+            accuracies.append(right[covered].float().mean())
+        return torch.stack(losses).sum(), torch.stack(accuracies)
