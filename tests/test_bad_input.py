@@ -268,7 +268,7 @@ OPTIONS: dict[str, tuple[Call, type[Exception], str]] = {
     "an unknown gradient option": (
         explain(prompt_inputs(), grad_kwargs={"heads": 3}),
         TypeError,
-        "unexpected keyword argument 'heads'",
+        "has no argument heads",
     ),
 }
 

@@ -100,8 +100,9 @@ def measure_accuracy(
 
     Examples::
 
+        >>> from captum_dexar.shapes import load_vlm
         >>> model, processor = load_vlm()
-        >>> accuracy = measure_accuracy(model, processor, range(20))
+        >>> accuracy = measure_accuracy(model, processor, range(3))
         >>> accuracy["count"].share
         1.0
     """

@@ -21,6 +21,7 @@ def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
 
     Examples::
 
+        >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
         >>> prompt = "USER: <image>\\ndescribe the image . ASSISTANT:"
         >>> image = make_scene(7).image
