@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum_dexar.layout import ImageLayout, View
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,7 +30,16 @@ TENSORS = (
     "special_tokens",
     "word_starts",
 )
+REQUIRED = ("target_ids", "token_attr", "seq_attr")
 PLAIN = ("output_tokens", "layer_indices", "method")
+
+UNREADABLE = (
+    SafetensorError,
+    KeyError,
+    TypeError,
+    json.JSONDecodeError,
+    UnidentifiedImageError,
+)
 
 
 def write(path: Path, result: Any) -> None:
@@ -89,7 +98,7 @@ def read(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             content = json.loads(metadata["content"])
             return _arguments(tensors, content)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a readable result file: {error}") from error
 
 
@@ -107,6 +116,7 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
     )
     size = stored["image_size"]
     arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
+    arguments |= {name: tensors[name] for name in REQUIRED}
     arguments |= {name: content[name] for name in PLAIN}
     arguments["layout"] = ImageLayout(
         stored["num_tokens"], views, None if size is None else tuple(size)

@@ -16,6 +16,7 @@ from captum_dexar import (
     VLMForward,
 )
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.helpers.processors import CROP, llava_processor
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
@@ -268,7 +269,7 @@ OPTIONS: dict[str, tuple[Call, type[Exception], str]] = {
     "an unknown gradient option": (
         explain(prompt_inputs(), grad_kwargs={"heads": 3}),
         TypeError,
-        "has no argument heads",
+        "unexpected keyword argument 'heads'",
     ),
 }
 
@@ -351,6 +352,16 @@ def test_what_is_no_result_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(bytes_)
         with pytest.raises(ValueError, match="not a readable result file"):
             VLMAttributionResult.load(path)
+    with safe_open(whole, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    spoilt = tmp_path / "spoilt.dexar"
+    no_image = {**tensors, "image": torch.zeros(9, dtype=torch.uint8)}
+    tensors.pop("target_ids")
+    for damaged in (no_image, tensors):
+        save_file(damaged, spoilt, metadata=metadata)
+        with pytest.raises(ValueError, match="not a readable result file"):
+            VLMAttributionResult.load(spoilt)
     other = tmp_path / "other.safetensors"
     save_file({"weights": torch.ones(2)}, other)
     with pytest.raises(ValueError, match="not a result saved by"):
