@@ -19,7 +19,9 @@ class ImagePromptInput(ImageTokenInput):
 
     A Captum ``ImageMaskInput`` whose interpretable features are the image tokens: each
     stands for a box of the original image. It works in Captum's own
-    ``LLMAttribution`` too, whose result then has the same columns as ours.
+    ``LLMAttribution`` too, whose result then has the same columns as ours; call its
+    ``attribute`` with ``use_cached_outputs=False``, because with captum 0.9 and
+    transformers 5.23 its cached forward does not see the perturbed pixels.
 
     Args:
 

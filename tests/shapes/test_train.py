@@ -33,7 +33,7 @@ def test_resumed_run_equals_uninterrupted_run(
     assert part.step == 1
     assert not (tmp_path / "model.safetensors").exists()
     resumed = train(tmp_path, seed=3, steps_scale=SCALE, workers=0)
-    assert resumed.step == finished[1].step == 4
+    assert resumed.step == finished[1].step == 3
     assert torch.equal(_weights(resumed), _weights(finished[1]))
     assert not torch.equal(_weights(part), _weights(resumed))
 
@@ -64,7 +64,7 @@ def test_command_line_without_patch_supervision(tmp_path: Path) -> None:
 
 def test_variant_without_patch_supervision_has_no_patch_loss() -> None:
     stages = recipe(patch_supervision=False)
-    assert [stage.name for stage in stages] == ["language", "hard cases", "captions"]
+    assert [stage.name for stage in stages] == ["language", "hard cases"]
     trainer = Trainer(0, recipe(patch_supervision=False, steps_scale=SCALE))
     heads = [parameter.detach().clone() for parameter in trainer.heads.parameters()]
     assert set(trainer.train_step(trainer.data[0])) == {"answers"}
@@ -104,7 +104,7 @@ def test_schedules_run_from_start_to_end() -> None:
         assert stage.patch_weight(0) == start
         assert stage.patch_weight(stage.steps - 1) == pytest.approx(last)
     fading = [stage.patch_weights for stage in recipe()[1:]]
-    assert fading == [(0.7, 0.07), (0.07, 0.07), (0.07, 0.07)]
+    assert fading == [(0.7, 0.07), (0.07, 0.07)]
 
 
 def test_patch_labels_name_the_covering_object() -> None:
