@@ -26,9 +26,12 @@ class ModelPass:
         inputs (Mapping): its keyword arguments
         rows (Tensor): positions of the pass that predict the targets, ``(steps,)``
         target_ids (Tensor): ``(batch, steps)``
-        image_keys (Tensor): positions of the image tokens in the whole sequence,
-            ``(batch, image tokens)``
-        num_keys (int): length of the whole sequence, cached part included
+        image_keys (Tensor): positions of the image tokens among all keys of the
+            attention that reads them, ``(batch, image tokens)``
+        num_keys (int): keys of a self-attention: length of the whole sequence, cached
+            part included
+        cross_attention (str or None): name of the attention module inside a decoder
+            layer that reads the image, if not the self-attention does
     """
 
     model: nn.Module
@@ -37,6 +40,7 @@ class ModelPass:
     target_ids: Tensor
     image_keys: Tensor
     num_keys: int
+    cross_attention: str | None = None
 
     def run(self) -> Tensor:
         """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
@@ -60,16 +64,18 @@ class DecodingSteps:
         self.model = model
         self.config: Any = model.config
         self.adapter: FamilyAdapter = adapter_for_config(self.config)
-        self.inputs = with_positions(self.adapter, inputs)
-        self.input_ids: Tensor = self.inputs["input_ids"]
-        self.target_ids = target_ids.to(self.input_ids.device)
-        self.image_keys = self.adapter.image_keys(self.input_ids, self.config)
-        self.prompt_length = self.input_ids.shape[1]
+        self.inputs = complete_inputs(self.adapter, inputs, self.config)
+        self.image_keys = self.adapter.image_keys(self.inputs, self.config)
+        is_encoder_decoder = self.adapter.is_encoder_decoder(self.config)
+        self.answer_input = "decoder_input_ids" if is_encoder_decoder else "input_ids"
+        self.prompt_ids: Tensor = self.inputs[self.answer_input]
+        self.target_ids = target_ids.to(self.prompt_ids.device)
+        self.prompt_length = self.prompt_ids.shape[1]
         self.num_steps = self.target_ids.shape[1]
 
     def full_pass(self) -> ModelPass:
         """Prompt and answer in one pass without a cache."""
-        rows = torch.arange(self.num_steps, device=self.input_ids.device)
+        rows = torch.arange(self.num_steps, device=self.prompt_ids.device)
         return self._pass(
             {**self._prefix(self.num_steps - 1), "use_cache": False},
             rows + self.prompt_length - 1,
@@ -87,19 +93,19 @@ class DecodingSteps:
             cache = self._prefilled_cache()
         whole = self._prefix(self.num_steps - 1)
         first = self.prompt_length - 1
-        inputs = {key: whole[key] for key in self.adapter.sequence_inputs}
-        inputs |= {
+        inputs = {
+            "attention_mask": whole["attention_mask"],
             "input_ids": whole["input_ids"][:, first:],
             "position_ids": whole["position_ids"][:, first:],
             "past_key_values": cache,
             "use_cache": True,
         }
-        rows = torch.arange(self.num_steps, device=self.input_ids.device)
+        rows = torch.arange(self.num_steps, device=self.prompt_ids.device)
         return self._pass(inputs, rows)
 
     def cheapest_pass(self, cache: DynamicCache | None = None) -> ModelPass:
         """The cached pass where a prompt can be replayed exactly, else the full one."""
-        if self.adapter.is_replayable(self.input_ids, self.config):
+        if self.adapter.is_replayable(self.inputs, self.config):
             return self.cached_pass(cache)
         return self.full_pass()
 
@@ -116,21 +122,28 @@ class DecodingSteps:
             target_ids=self.target_ids,
             image_keys=self.image_keys,
             num_keys=self.prompt_length + self.num_steps - 1,
+            cross_attention=self.adapter.cross_attention,
         )
 
     def _prefix(self, num_answer_tokens: int) -> dict[str, Any]:
         """The prompt's inputs, grown by the first tokens of the answer."""
         answer = self.target_ids[:, :num_answer_tokens]
         grown = dict(self.inputs)
-        grown["input_ids"] = torch.cat([self.input_ids, answer], dim=1)
+        grown[self.answer_input] = torch.cat([self.prompt_ids, answer], dim=1)
+        if self.answer_input == "decoder_input_ids":
+            return grown
         for key, fill in self.adapter.sequence_inputs.items():
-            ending = torch.full_like(answer, fill, dtype=grown[key].dtype)
-            grown[key] = torch.cat([grown[key], ending], dim=1)
-        positions = grown["position_ids"]
-        following = torch.arange(1, answer.shape[1] + 1, device=positions.device)
-        grown["position_ids"] = torch.cat(
-            [positions, positions[:, -1:] + following], dim=1
-        )
+            if key not in grown:
+                continue
+            last = grown[key][:, -1:]
+            ending = last if fill is None else torch.full_like(last, fill)
+            grown[key] = torch.cat([grown[key], *[ending] * answer.shape[1]], dim=1)
+        if "position_ids" in grown:
+            positions = grown["position_ids"]
+            following = torch.arange(1, answer.shape[1] + 1, device=positions.device)
+            grown["position_ids"] = torch.cat(
+                [positions, positions[..., -1:] + following], dim=-1
+            )
         return grown
 
     def _prefilled_cache(self) -> DynamicCache:
@@ -149,13 +162,18 @@ class DecodingSteps:
         return cache
 
 
-def with_positions(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the inputs with an attention mask and explicit positions."""
+def complete_inputs(
+    adapter: FamilyAdapter, inputs: Mapping[str, Any], config: Any
+) -> dict[str, Any]:
+    """A copy of the inputs with an attention mask, and explicit positions or the
+    decoder's first token where the family has them."""
     complete = {key: value for key, value in inputs.items() if value is not None}
-    input_ids = complete["input_ids"]
-    complete.setdefault("attention_mask", torch.ones_like(input_ids))
-    if "position_ids" not in complete:
-        complete["position_ids"] = adapter.position_ids(complete["attention_mask"])
+    complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
+    if adapter.is_encoder_decoder(config):
+        return adapter.with_decoder_start(complete, config)
+    positions = adapter.position_ids(complete["attention_mask"])
+    if positions is not None:
+        complete.setdefault("position_ids", positions)
     return complete
 
 
@@ -179,8 +197,16 @@ def generate(
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     arguments["return_dict_in_generate"] = True
-    prompt_length = inputs["input_ids"].shape[1]
-    cache = _recording_cache(model, arguments)
+    config: Any = model.config
+    adapter = adapter_for_config(config)
+    # An encoder-decoder's sequences begin with the decoder's own first token.
+    first = complete_inputs(adapter, inputs, config)
+    is_encoder_decoder = adapter.is_encoder_decoder(config)
+    prompt = first["decoder_input_ids" if is_encoder_decoder else "input_ids"]
+    prompt_length = prompt.shape[1]
+    cache = None
+    if adapter.is_replayable(inputs, config):
+        cache = _recording_cache(model, arguments)
     if cache is not None:
         arguments["past_key_values"] = cache
     generating: Any = model

@@ -1,12 +1,17 @@
 """What goes in: an image and a prompt, as model inputs with known image tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from captum.attr import ImageMaskInput
-from captum_dexar.families import adapter_for_config, adapter_for_processor
+from captum_dexar.families import (
+    adapter_for_config,
+    adapter_for_processor,
+    FamilyAdapter,
+    given_layout,
+)
 from captum_dexar.image_tokens import ImageTokenInput
 from captum_dexar.layout import ImageLayout
 from captum_dexar.vlm_forward import joined_inputs
@@ -25,28 +30,36 @@ class ImagePromptInput(ImageTokenInput):
 
     Args:
 
-        image (PIL.Image.Image): the image. It is rotated as its EXIF tag says and
-            converted to RGB from palette, grey (8 or 16 bits), CMYK or RGBA; the
-            original object is not changed.
-        prompt (str): a plain question, around which the model's chat template is
-            written; or a whole prompt that already holds the image placeholder once,
-            which is taken as it is.
+        image (PIL.Image.Image or list of them): the image, or several in the order of
+            their placeholders. Each is rotated as its EXIF tag says and converted to
+            RGB from palette, grey (8 or 16 bits), CMYK or RGBA; the original objects
+            are not changed.
+        prompt (str): a plain question, around which the model's chat template (or the
+            family's raw prompt) is written; or a whole prompt that already holds the
+            image placeholder, once for each image, which is taken as it is.
         processor (ProcessorMixin): the model's processor
         model (nn.Module, optional): the model. With it, inputs are made on its device,
             and its configuration is believed before the processor's.
             Default: None
+        grid (tuple of int, optional): rows and columns of the image tokens over the
+            whole image, for a model of a family that is not known. Default: None,
+            as the family has it
+        boxes (Tensor, optional): each image token's box, ``(N, 4)`` as y0, x0, y1, x1
+            in pixels of the original image, for a model of a family that is not known.
+            Default: None, as the family has it
 
     Attributes:
 
         layout (ImageLayout): the image tokens' grid and boxes
-        prompt (str): the whole prompt, image placeholder included
+        prompt (str): the whole prompt, image placeholders included
 
     Raises:
 
-        TypeError: the image is no PIL image, the prompt no string, or the processor of
+        TypeError: an image is no PIL image, the prompt no string, or the processor of
             no supported family.
-        ValueError: the image has no pixel or floating point ones, the prompt holds the
-            placeholder more than once, or the image tokens do not fill the grid.
+        ValueError: an image has no pixel or floating point ones, the prompt does not
+            hold one placeholder an image, the image tokens do not fill the grid, or
+            there are not as many boxes as image tokens.
 
     Examples::
 
@@ -63,50 +76,64 @@ class ImagePromptInput(ImageTokenInput):
 
     def __init__(
         self,
-        image: Image.Image,
+        image: Image.Image | Sequence[Image.Image],
         prompt: str,
         processor: Any,
         model: nn.Module | None = None,
+        *,
+        grid: tuple[int, int] | None = None,
+        boxes: Tensor | None = None,
     ) -> None:
-        adapter = adapter_for_processor(processor)
-        config: Any = None
-        if model is not None:
-            config = getattr(model, "config", None)
+        config: Any = None if model is None else getattr(model, "config", None)
+        if model is None:
+            adapter = adapter_for_processor(processor)
+        else:
             adapter = adapter_for_config(config)
-        image = rgb_image(image)
-        text = _whole_prompt(prompt, processor, adapter.prompt)
+        images = [
+            rgb_image(one)
+            for one in (image if isinstance(image, (list, tuple)) else [image])
+        ]
+        text = _whole_prompt(prompt, processor, adapter, len(images))
 
-        def make_inputs(image: Image.Image) -> Any:
-            made = processor(images=image, text=text, return_tensors="pt")
+        def make_inputs(images: Any) -> Any:
+            made = adapter.process(images, text, processor)
             return made if model is None else made.to(_device(model))
 
-        model_inputs = make_inputs(image)
-        image_token_id = (
-            processor.image_token_id if config is None else config.image_token_id
-        )
-        num_tokens = int((model_inputs["input_ids"] == image_token_id).sum())
-        layout = adapter.layout(
-            model_inputs,
-            num_tokens,
-            image_size=(image.height, image.width),
-            processor=processor,
-            config=config,
-        )
-        super().__init__(image, layout, make_inputs, model_inputs=model_inputs)
+        model_inputs = make_inputs(images[0] if len(images) == 1 else images)
+        num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
+        sizes = [(one.height, one.width) for one in images]
+        if grid is None and boxes is None:
+            layout = adapter.layout(
+                model_inputs,
+                num_tokens,
+                image_sizes=sizes,
+                processor=processor,
+                config=config,
+            )
+        else:
+            layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
+        super().__init__(images, layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
 
 
-def _whole_prompt(prompt: Any, processor: Any, write_prompt: Any) -> str:
+def _whole_prompt(
+    prompt: Any, processor: Any, adapter: FamilyAdapter, num_images: int
+) -> str:
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be a string, got {type(prompt).__name__}.")
-    placeholder = processor.image_token
-    count = prompt.count(placeholder)
-    if count > 1:
+    if num_images == 0:
+        raise ValueError("There is no image: the list of images is empty.")
+    placeholder = adapter.placeholder(processor)
+    count = prompt.count(placeholder) if placeholder else 0
+    if count == 0:
+        return adapter.prompt(prompt, processor, num_images)
+    if count != num_images:
         raise ValueError(
             f"The prompt holds the image placeholder {placeholder!r} {count} times, "
-            "but there is one image. Write it once; the processor repeats it as needed."
+            f"but the number of images is {num_images}. Write it once an image; the "
+            "processor repeats it as needed."
         )
-    return prompt if count else str(write_prompt(prompt, processor))
+    return prompt
 
 
 def rgb_image(image: Any) -> Image.Image:
@@ -165,7 +192,7 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
     inputs = {
         key: prepared(value, model) for key, value in made.items() if value is not None
     }
-    check_image_and_prompt(inputs)
+    check_image_and_prompt(inputs, adapter_for_config(getattr(model, "config", None)))
     batch = inputs["input_ids"].shape[0]
     if batch != 1:
         raise ValueError(f"inp must hold one prompt, got {batch}.")
@@ -205,10 +232,11 @@ def positional_inputs(
             f"{'None' if arguments == (None,) else f'{len(arguments)} arguments'}."
         )
     others = arguments[1] if len(arguments) == 2 else None
-    joined = joined_inputs(pixel_values, arguments[0], others)
+    adapter = adapter_for_config(getattr(model, "config", None))
+    joined = joined_inputs(pixel_values, arguments[0], others, adapter)
     model_inputs = {name: prepared(value, model) for name, value in joined.items()}
-    model_inputs["pixel_values"] = model_inputs["pixel_values"].detach()
-    check_image_and_prompt(model_inputs)
+    model_inputs[adapter.pixel_input] = model_inputs[adapter.pixel_input].detach()
+    check_image_and_prompt(model_inputs, adapter)
     return model_inputs
 
 
@@ -218,16 +246,23 @@ def layout_of(
     num_tokens: int,
     model: nn.Module,
     processor: Any,
+    *,
+    grid: tuple[int, int] | None = None,
+    boxes: Tensor | None = None,
 ) -> ImageLayout:
     """The places of an input's image tokens, as far as they can be known."""
+    image_sizes = None
+    if isinstance(inp, ImageTokenInput):
+        image_sizes = inp.layout.image_sizes
+    elif isinstance(inp, ImageMaskInput) and processor is not None:
+        image_sizes = ((inp.image.height, inp.image.width),)
+    if grid is not None or boxes is not None:
+        return given_layout(num_tokens, image_sizes, grid=grid, boxes=boxes)
     if isinstance(inp, ImagePromptInput):
         return inp.layout
-    image_size = None
-    if isinstance(inp, ImageMaskInput) and processor is not None:
-        image_size = (inp.image.height, inp.image.width)
     config: Any = model.config
     return adapter_for_config(config).layout(
-        inputs, num_tokens, image_size=image_size, processor=processor, config=config
+        inputs, num_tokens, image_sizes=image_sizes, processor=processor, config=config
     )
 
 
@@ -243,18 +278,23 @@ def prepared(value: Any, model: nn.Module) -> Any:
     return moved.clone() if moved.is_inference() else moved
 
 
-def check_image_and_prompt(inputs: Mapping[str, Any]) -> None:
+def check_image_and_prompt(inputs: Mapping[str, Any], adapter: FamilyAdapter) -> None:
     """Raises ValueError unless there are ids, not padded behind, and finite pixels."""
+    if inputs.get("pixel_values_videos") is not None:
+        raise ValueError(
+            "The input holds a video ('pixel_values_videos'), whose tokens have a "
+            "place in time as well. Only images can be explained; give single frames."
+        )
     if "input_ids" not in inputs:
         raise ValueError(
             f"The input has no 'input_ids', only {sorted(inputs)}. Give the "
             "processor's output for an image and a text."
         )
-    pixels = inputs.get("pixel_values")
+    pixels = inputs.get(adapter.pixel_input)
     if pixels is None:
         raise ValueError(
-            f"The input has no image: 'pixel_values' is missing from {sorted(inputs)}. "
-            "Give the processor an image as well as a text."
+            f"The input has no image: {adapter.pixel_input!r} is missing from "
+            f"{sorted(inputs)}. Give the processor an image as well as a text."
         )
     if inputs["input_ids"].dim() != 2:
         raise ValueError(
@@ -269,8 +309,8 @@ def check_image_and_prompt(inputs: Mapping[str, Any]) -> None:
         )
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError(
-            "pixel_values holds NaN or infinite numbers, so that every attribution "
-            "would be NaN. Check the image and how it was normalised."
+            f"{adapter.pixel_input} holds NaN or infinite numbers, so that every "
+            "attribution would be NaN. Check the image and how it was normalised."
         )
 
 

@@ -16,6 +16,7 @@ from captum_dexar.attention_gradients import (
     layer_indices,
     LayerGradients,
 )
+from captum_dexar.composition import compose
 from captum_dexar.decoding import (
     check_integers,
     check_vocabulary,
@@ -216,7 +217,7 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         layout = self.adapter.layout(
             model_inputs,
             steps.image_keys.shape[1],
-            image_size=None,
+            image_sizes=None,
             config=self.model.config,
         )
         result = self.attribute_steps(
@@ -227,10 +228,14 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             grad_kwargs=grad_kwargs,
         )
         per_layer = result.layer_attr[:, 0, :, layout.placed]
-        maps = [per_layer.sum(1)] if sum_layers else list(per_layer.unbind(1))
+        tokens = [per_layer.sum(1)] if sum_layers else list(per_layer.unbind(1))
+        maps = [compose(values, layout) for values in tokens]
         if normalize:
-            maps = [scoring.min_max_normalize(token_map) for token_map in maps]
-        pictures = [token_map.float().view(-1, 1, *layout.grid) for token_map in maps]
+            maps = [
+                scoring.min_max_normalize(token_map.flatten(1)).view_as(token_map)
+                for token_map in maps
+            ]
+        pictures = [token_map.float().unsqueeze(1) for token_map in maps]
         return pictures[0] if sum_layers else pictures
 
     def attribute_steps(
@@ -289,8 +294,10 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         decoder = find_decoder(self.model)
         engine = self._engine(steps, cache, attention_power, grad_kwargs)
         logits = engine(decoder, self.layer_indices, score)
-        # The model runs its layers in its own order; results keep the user's.
-        order = [explained.index(index) for index in self.layer_indices]
+        # The model runs its layers in its own order; results keep the user's. Layers
+        # without attention (convolution, linear attention) have nothing to explain.
+        kept = [index for index in self.layer_indices if index in explained]
+        order = [explained.index(index) for index in kept]
 
         def stacked(per_layer: list[Tensor]) -> Tensor:
             device = per_layer[0].device
@@ -307,6 +314,7 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             head_weights=stacked(weights).float(),
             layer_attr=layer_attr.float(),
             token_log_probs=log_probs.gather(-1, target_index)[..., 0],
+            layer_indices=kept,
         )
 
     def _engine(
@@ -325,6 +333,7 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             steps.image_keys,
             attention_power,
             grad_kwargs,
+            self.adapter.cross_attention,
         )
 
     def _target_ids(self, model_inputs: dict[str, Any], target: Any) -> Tensor:
@@ -332,7 +341,8 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         batch = model_inputs["input_ids"].shape[0]
         if target is None:
             inputs = dict(model_inputs)
-            pixels, ids = inputs.pop("pixel_values"), inputs.pop("input_ids")
+            pixels = inputs.pop(self.adapter.pixel_input)
+            ids = inputs.pop("input_ids")
             with torch.no_grad():
                 logits: Tensor = VLMForward(self.model)(pixels, ids, inputs)
             return logits.argmax(-1)

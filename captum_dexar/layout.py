@@ -1,14 +1,17 @@
-"""Where image tokens lie on the original image."""
+"""Where image tokens lie on the original images."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+Rectangle = tuple[float, float, float, float]
+Size = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class View:
-    """A rectangle of the original image that a grid of image tokens covers in order.
+    """A rectangle of an original image that a grid of image tokens covers in order.
 
     Attributes:
         name (str): what the model sees there: ``"full"``, ``"tile"``, ``"global"`` ...
@@ -16,22 +19,33 @@ class View:
         rectangle (tuple of float or None): ``y0, x0, y1, x1`` in pixels of the original
             image; it reaches beyond the image where the processor padded it. None where
             the original image, or what was done to it, is not known.
-        start (int): first of its ``h * w`` image tokens, in key order
+        start (int): first of its image tokens, in key order
         image (int): which image of the prompt
+        row_stride (int or None): image tokens from the start of a row to that of the
+            next, where others (a newline) stand between the rows. Default: None, the
+            number of columns
     """
 
     name: str
     grid: tuple[int, int]
-    rectangle: tuple[float, float, float, float] | None
+    rectangle: Rectangle | None
     start: int = 0
     image: int = 0
+    row_stride: int | None = None
 
     @property
-    def tokens(self) -> slice:
-        """The view's image tokens, in key order."""
-        return slice(self.start, self.start + self.grid[0] * self.grid[1])
+    def num_tokens(self) -> int:
+        """Image tokens of the view, ``h * w``."""
+        return self.grid[0] * self.grid[1]
 
-    def _known_rectangle(self) -> tuple[float, float, float, float]:
+    @property
+    def tokens(self) -> Tensor:
+        """The view's image tokens, row by row, ``(h * w,)``."""
+        rows, columns = self.grid
+        first = torch.arange(rows) * (self.row_stride or columns)
+        return (self.start + first[:, None] + torch.arange(columns)).flatten()
+
+    def _known_rectangle(self) -> Rectangle:
         if self.rectangle is None:
             raise ValueError(
                 "Where these image tokens lie on the original image is not known, "
@@ -40,24 +54,41 @@ class View:
             )
         return self.rectangle
 
+    @property
+    def cell_size(self) -> tuple[float, float]:
+        """Height and width of a token's box in pixels, before it is clipped."""
+        y0, x0, y1, x1 = self._known_rectangle()
+        return (y1 - y0) / self.grid[0], (x1 - x0) / self.grid[1]
+
+    @property
+    def cell_area(self) -> float:
+        """Area of a token's box in pixels, before it is clipped."""
+        height, width = self.cell_size
+        return height * width
+
     def scaled(self, scale_y: float, scale_x: float) -> "View":
         """The same view on a scaled copy of the image."""
         y0, x0, y1, x1 = self._known_rectangle()
         rectangle = (y0 * scale_y, x0 * scale_x, y1 * scale_y, x1 * scale_x)
         return replace(self, rectangle=rectangle)
 
-    def boxes(self, image_size: tuple[int, int]) -> Tensor:
+    def edges(self, axis: int, num_pixels: int) -> Tensor:
+        """Edges of the rows (axis 0) or columns (axis 1), clipped to the image."""
+        rectangle = self._known_rectangle()
+        start, stop = rectangle[axis], rectangle[axis + 2]
+        steps = self.grid[axis] + 1
+        return torch.linspace(start, stop, steps, dtype=torch.float64).clamp(
+            0, num_pixels
+        )
+
+    def boxes(self, image_size: Size) -> Tensor:
         """Each token's box, clipped to an image of ``(height, width)`` pixels.
 
         Returns:
             *Tensor* of **boxes**, ``(h * w, 4)`` as y0, x0, y1, x1, float64. A token
             that stands for padding alone has a box without area.
         """
-        y0, x0, y1, x1 = self._known_rectangle()
-        rows, columns = self.grid
-        height, width = image_size
-        ys = torch.linspace(y0, y1, rows + 1, dtype=torch.float64).clamp(0, height)
-        xs = torch.linspace(x0, x1, columns + 1, dtype=torch.float64).clamp(0, width)
+        ys, xs = self.edges(0, image_size[0]), self.edges(1, image_size[1])
         top, left = torch.meshgrid(ys[:-1], xs[:-1], indexing="ij")
         bottom, right = torch.meshgrid(ys[1:], xs[1:], indexing="ij")
         return torch.stack([top, left, bottom, right], dim=-1).flatten(0, 1)
@@ -70,7 +101,7 @@ class View:
         cell = ((centres - start) / (stop - start) * self.grid[axis]).floor().long()
         return cell.where((cell >= 0) & (cell < self.grid[axis]), -1)
 
-    def render(self, token_values: Tensor, image_size: tuple[int, int]) -> Tensor:
+    def render(self, token_values: Tensor, image_size: Size) -> Tensor:
         """Paints one value a token on the image's pixels, bilinearly between centres.
 
         Args:
@@ -107,67 +138,105 @@ class ImageLayout:
 
     Attributes:
         num_tokens (int): image tokens, in key order
-        views (tuple of View): what they cover
-        image_size (tuple of int or None): height and width of the original image in
-            pixels, where it is known
+        views (tuple of View): what they cover, in key order
+        image_sizes (tuple or None): height and width of each original image in pixels,
+            where they are known
     """
 
     num_tokens: int
     views: tuple[View, ...]
-    image_size: tuple[int, int] | None = None
+    image_sizes: tuple[Size, ...] | None = None
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid, of the first view."""
-        return self.views[0].grid
+    def num_images(self) -> int:
+        """How many images the prompt has."""
+        return 1 + max(view.image for view in self.views)
 
     @property
     def placed(self) -> Tensor:
         """Indices of the image tokens that have a place, in key order, ``(N,)``."""
-        return torch.cat(
-            [torch.arange(view.tokens.start, view.tokens.stop) for view in self.views]
-        )
+        return torch.cat([view.tokens for view in self.views])
 
     @property
     def placeless(self) -> Tensor:
-        """Indices of the image tokens without a place (a CLS token, say)."""
+        """Indices of the image tokens without a place (a CLS token, a newline)."""
         has_place = torch.zeros(self.num_tokens, dtype=torch.bool)
         has_place[self.placed] = True
         return (~has_place).nonzero()[:, 0]
 
+    @property
+    def is_located(self) -> bool:
+        """Whether it is known where on the original images the tokens lie."""
+        return self.image_sizes is not None and all(
+            view.rectangle is not None for view in self.views
+        )
+
+    def columns(self) -> list[tuple[View, slice]]:
+        """Each view, and where its tokens are among those with a place."""
+        columns, first = [], 0
+        for view in self.views:
+            columns.append((view, slice(first, first + view.num_tokens)))
+            first += view.num_tokens
+        return columns
+
+    def of_image(self, image: int) -> tuple["ImageLayout", Tensor]:
+        """The layout of one image, and its tokens among those with a place.
+
+        Raises:
+            IndexError: there is no such image.
+        """
+        if not 0 <= image < self.num_images:
+            raise IndexError(
+                f"The prompt has {self.num_images} images, got the index {image}."
+            )
+        views: list[View] = []
+        kept: list[Tensor] = []
+        start = 0
+        for view, column in self.columns():
+            if view.image != image:
+                continue
+            views.append(replace(view, start=start, image=0, row_stride=None))
+            kept.append(torch.arange(column.start, column.stop))
+            start += view.num_tokens
+        sizes = None if self.image_sizes is None else (self.image_sizes[image],)
+        return ImageLayout(start, tuple(views), sizes), torch.cat(kept)
+
     def boxes(self) -> Tensor | None:
         """Box of every token with a place, ``(N, 4)`` as y0, x0, y1, x1, or None."""
-        if self.image_size is None or self.views[0].rectangle is None:
+        if self.image_sizes is None or not self.is_located:
             return None
-        return torch.cat([view.boxes(self.image_size) for view in self.views])
+        sizes = self.image_sizes
+        return torch.cat([view.boxes(sizes[view.image]) for view in self.views])
 
-    def resized(self, image_size: tuple[int, int]) -> "ImageLayout":
-        """The same places on a larger or smaller copy of the image."""
-        if self.image_size is None:
-            raise ValueError("The size of the original image is not known.")
-        scale_y = image_size[0] / self.image_size[0]
-        scale_x = image_size[1] / self.image_size[1]
-        views = tuple(view.scaled(scale_y, scale_x) for view in self.views)
-        return replace(self, views=views, image_size=image_size)
+    def resized(self, image_sizes: tuple[Size, ...]) -> "ImageLayout":
+        """The same places on larger or smaller copies of the images."""
+        if self.image_sizes is None:
+            raise ValueError("The sizes of the original images are not known.")
+        scales = [
+            (new[0] / old[0], new[1] / old[1])
+            for new, old in zip(image_sizes, self.image_sizes)
+        ]
+        views = tuple(view.scaled(*scales[view.image]) for view in self.views)
+        return replace(self, views=views, image_sizes=image_sizes)
 
-    def token_of_pixel(self) -> Tensor:
-        """Which image token sees each pixel of the original image.
+    def token_of_pixel(self, image: int = 0) -> Tensor:
+        """Which image token sees each pixel of an original image.
 
         Returns:
             Integer *Tensor* ``(height, width)``: the position, among the tokens with a
-            place, of the one whose box holds the pixel's centre (of the last view that
-            has one); -1 where no token sees the pixel, because it was cropped away.
+            place, of the one whose box holds the pixel's centre (of the view with the
+            smallest boxes); -1 where no token sees the pixel, because it was cropped
+            away.
         """
-        if self.image_size is None:
+        if self.image_sizes is None:
             raise ValueError("The size of the original image is not known.")
-        height, width = self.image_size
+        height, width = self.image_sizes[image]
         token = torch.full((height, width), -1, dtype=torch.int32)
-        first = 0
-        for view in self.views:
+        of_image = [pair for pair in self.columns() if pair[0].image == image]
+        for view, column in sorted(of_image, key=lambda pair: pair[0].cell_area):
             row = view.cell_of_pixel(height, axis=0)
-            column = view.cell_of_pixel(width, axis=1)
-            index = first + row[:, None] * view.grid[1] + column
-            seen = (row >= 0)[:, None] & (column >= 0)
-            token = torch.where(seen, index.int(), token)
-            first += view.grid[0] * view.grid[1]
+            cell = view.cell_of_pixel(width, axis=1)
+            index = column.start + row[:, None] * view.grid[1] + cell
+            is_new = (row >= 0)[:, None] & (cell >= 0) & (token < 0)
+            token = torch.where(is_new, index.int(), token)
         return token

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
 from captum_dexar import result_file, scoring
+from captum_dexar.composition import compose, map_grid, map_view
 from captum_dexar.image_tokens import ImageTokenInput, token_names
 from captum_dexar.layout import ImageLayout, View
 from captum_dexar.result_plots import ResultPlots
@@ -15,6 +16,7 @@ from captum_dexar.words import Word, words_of
 from PIL import Image
 from torch import Tensor
 
+Maps = Tensor | list[Tensor]
 Selection = int | tuple[int, int] | Sequence[int] | None
 
 
@@ -24,7 +26,9 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
     A Captum ``LLMAttributionResult``, whose plots work on it, with maps besides. Made
     by :class:`VLMAttribution`; every method gives the same type. Below, ``T`` is the
     number of the answer's tokens, ``N`` that of image tokens with a place, and ``h x
-    w`` their grid.
+    w`` the grid of the map: that of the image tokens or, where several views (tiles, a
+    thumbnail) cover the image, the one on which they are composed. For a prompt with
+    several images each field of maps is a list, one entry an image, on a common scale.
 
     Attributes:
 
@@ -36,18 +40,25 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         seq_attr (Tensor): un-normalised attribution of the whole answer, ``(N,)``;
             equation (6) before its last normalisation
         placeless_attr (Tensor): attributions of image tokens without a place (a CLS
-            token, say), ``(T, tokens without a place)``
+            token, a newline), ``(T, tokens without a place)``
+        placeless_share (Tensor): their part of each token's attribution, ``(T,)``
         token_maps (Tensor): each token's map in [0, 1], ``(T, h, w)``
         sequence_map (Tensor): the whole answer's map in [0, 1], ``(h, w)``
+        view_maps (list of Tensor): each view's own tokens, un-normalised, ``(T, rows,
+            columns)`` of the view
         token_weights (Tensor or None): how much more the image than the text raises
             each token, ``(T,)``; equation (6). Zero: nothing visual supported it.
         token_log_probs (Tensor or None): the model's log-probabilities, ``(T,)``
         head_weights (Tensor or None): equation (5), ``(T, layers, heads)``
-        layer_maps (Tensor or None): each layer's part of ``token_attr``,
-            un-normalised, ``(T, layers, h, w)``
-        layer_indices (list of int or None): which decoder layers these are
-        layout (ImageLayout): grid and boxes of the image tokens
-        image (PIL.Image.Image or None): the original image
+        layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(T, layers,
+            N)``
+        layer_maps (Tensor or None): the same as maps, un-normalised, ``(T, layers, h,
+            w)``
+        layer_indices (list of int or None): which decoder layers these are; layers
+            without attention are left out
+        layout (ImageLayout): views and boxes of the image tokens
+        images (list of PIL.Image.Image): the original images; empty if not known
+        image (PIL.Image.Image or None): the first of them
         inp (InterpretableInput or None): the input that was explained
         special_tokens (Tensor): which of the answer's tokens are special ones (end of
             sequence ...), ``(T,)``, bool
@@ -79,11 +90,11 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         token_weights: Tensor | None = None,
         token_log_probs: Tensor | None = None,
         head_weights: Tensor | None = None,
-        layer_maps: Tensor | None = None,
+        layer_attr: Tensor | None = None,
         layer_indices: list[int] | None = None,
         special_tokens: Tensor | None = None,
         word_starts: Tensor | None = None,
-        image: Image.Image | None = None,
+        images: Sequence[Image.Image] = (),
         inp: InterpretableInput | None = None,
         method: str = "",
     ) -> None:
@@ -106,7 +117,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         self.token_weights = token_weights
         self.token_log_probs = token_log_probs
         self.head_weights = head_weights
-        self.layer_maps = layer_maps
+        self.layer_attr = layer_attr
         self.layer_indices = layer_indices
         self.special_tokens = (
             torch.zeros(num_tokens, dtype=torch.bool)
@@ -118,19 +129,107 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             if word_starts is None
             else word_starts
         )
-        self.image = image
+        self.images = list(images)
         self.method = method
-        self.token_maps = self._as_map(scoring.min_max_normalize(token_attr))
-        self.sequence_map = self._as_map(scoring.min_max_normalize(seq_attr))
+        self.token_maps = self._normalized(token_attr)
+        self.sequence_map = self._normalized(seq_attr)
 
-    def _as_map(self, values: Tensor) -> Tensor:
-        picture: Tensor = values.float().unflatten(-1, self.layout.grid)
-        return picture
+    def _composed(self, values: Tensor) -> list[Tensor]:
+        """A map of each image, ``(..., h, w)``, of values ``(..., N)``."""
+        return [
+            compose(values, self.layout, image)
+            for image in range(self.layout.num_images)
+        ]
+
+    def _normalized(self, values: Tensor) -> Maps:
+        """Maps in [0, 1], all images on one scale."""
+        maps = self._composed(values)
+        joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
+        joint = scoring.min_max_normalize(joint).float()
+        cells = [one.shape[-2] * one.shape[-1] for one in maps]
+        return _one_or_all(
+            [
+                part.unflatten(-1, one.shape[-2:])
+                for part, one in zip(joint.split(cells, dim=-1), maps)
+            ]
+        )
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The original image, the first of several; None if it is not known."""
+        return self.images[0] if self.images else None
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the image tokens' grid."""
-        return self.layout.grid
+        """Rows and columns of the map of the (first) image."""
+        return map_grid(self.layout)
+
+    @property
+    def layer_maps(self) -> Maps | None:
+        """Each layer's part of ``token_attr`` as maps, ``(T, layers, h, w)``."""
+        if self.layer_attr is None:
+            return None
+        return _one_or_all(self._composed(self.layer_attr))
+
+    @property
+    def view_maps(self) -> list[Tensor]:
+        """Each view's own tokens, un-normalised, ``(T, rows, columns)`` of the view."""
+        assert self.token_attr is not None
+        return [
+            self.token_attr[:, column].unflatten(-1, view.grid)
+            for view, column in self.layout.columns()
+        ]
+
+    @property
+    def placeless_share(self) -> Tensor:
+        """Part of each token's absolute attribution that lies on no pixel: on tokens
+        without a place, or on such that stand for padding alone, ``(T,)``."""
+        assert self.token_attr is not None
+        size = self.token_attr.abs()
+        on_tokens = size.sum(1)
+        off_image = self.placeless_attr.abs().sum(1)
+        total = on_tokens + off_image
+        if self.boxes is not None:
+            y0, x0, y1, x1 = self.boxes.T
+            off_image = off_image + size[:, (y1 - y0) * (x1 - x0) <= 0].sum(1)
+        share: Tensor = off_image / total.where(total > 0, 1.0)
+        return share
+
+    def of_image(self, image: int) -> VLMAttributionResult:
+        """The part of a result that belongs to one of several images.
+
+        Args:
+            image (int): which image of the prompt, counted from 0
+
+        Returns:
+            VLMAttributionResult of that image alone, whose maps have a scale of their
+            own; tokens without a place are left out of it.
+
+        Raises:
+            IndexError: there is no such image.
+        """
+        layout, columns = self.layout.of_image(image)
+        assert self.token_attr is not None
+        images = self.images[image : image + 1]
+        return VLMAttributionResult(
+            output_tokens=self.output_tokens,
+            target_ids=self.target_ids,
+            token_attr=self.token_attr[:, columns],
+            seq_attr=self.seq_attr[columns],
+            layout=layout,
+            token_weights=self.token_weights,
+            token_log_probs=self.token_log_probs,
+            head_weights=self.head_weights,
+            layer_attr=(
+                None if self.layer_attr is None else self.layer_attr[..., columns]
+            ),
+            layer_indices=self.layer_indices,
+            special_tokens=self.special_tokens,
+            word_starts=self.word_starts,
+            images=images,
+            inp=ImageTokenInput(images, layout) if images else None,
+            method=self.method,
+        )
 
     @property
     def boxes(self) -> Tensor | None:
@@ -163,8 +262,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             keep_special=special,
         )
 
-    def token_map_of(self, selection: Selection | Word = None) -> Tensor:
-        """A map in [0, 1] of part of the answer, ``(h, w)``.
+    def token_map_of(self, selection: Selection | Word = None) -> Maps:
+        """A map in [0, 1] of part of the answer, ``(h, w)``; of each image if several.
 
         Args:
             selection (int, tuple, sequence of int or Word, optional): one token; a
@@ -176,12 +275,9 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         """
         if selection is None:
             return self.sequence_map
-        tokens = self._tokens_of(selection)
-        if len(tokens) == 1:
-            return self.token_maps[tokens[0]]
         assert self.token_attr is not None
-        summed = self.token_attr[tokens].sum(0)
-        return self._as_map(scoring.min_max_normalize(summed))
+        tokens = self._tokens_of(selection)
+        return self._normalized(self.token_attr[tokens].sum(0))
 
     def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
         num_tokens = len(self.output_tokens)
@@ -199,14 +295,15 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             )
         return tokens
 
-    def pixel_map(self, selection: Selection | Word = None) -> Tensor:
-        """A map on the pixels of the original image.
+    def pixel_map(self, selection: Selection | Word = None, image: int = 0) -> Tensor:
+        """A map on the pixels of an original image.
 
-        Values lie at the centres of the image tokens' boxes and are interpolated
-        bilinearly between them.
+        Values lie at the centres of the map's cells and are interpolated bilinearly
+        between them.
 
         Args:
             selection: as in :meth:`token_map_of`. Default: None, the whole answer
+            image (int, optional): which of several images. Default: 0
 
         Returns:
             *Tensor* ``(H, W)``, float32, in [0, 1]; zero where no image token sees the
@@ -214,14 +311,21 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
 
         Raises:
             ValueError: the original image is not known.
+            IndexError: there is no such token or image.
         """
-        values = self.token_map_of(selection).flatten()
-        if self.layout.image_size is None:
+        maps = self.token_map_of(selection)
+        return self._on_pixels(maps if isinstance(maps, Tensor) else maps[image], image)
+
+    def _on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor:
+        """Paints one map ``(h, w)`` on the pixels of an image."""
+        if self.layout.image_sizes is None or not self.layout.is_located:
             raise ValueError(
                 "The original image is not known, because the input was made without "
                 "it. Use ImagePromptInput(image, prompt, processor) as the input."
             )
-        return self.views[0].render(values, self.layout.image_size)
+        size = self.layout.image_sizes[image]
+        painted = map_view(self.layout, image).render(token_map.flatten(), size)
+        return painted * (self.layout.token_of_pixel(image) >= 0)
 
     @property
     def answer(self) -> str:
@@ -257,10 +361,10 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             ValueError: the file is no result.
         """
         fields = result_file.read(Path(path))
-        image, layout = fields.get("image"), fields["layout"]
+        images, layout = fields["images"], fields["layout"]
         inp = None
-        if image is not None and layout.boxes() is not None:
-            inp = ImageTokenInput(image, layout)
+        if images and layout.is_located:
+            inp = ImageTokenInput(images, layout)
         return cls(**fields, inp=inp)
 
     def __eq__(self, other: object) -> bool:
@@ -270,3 +374,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         return result_file.same_content(self, other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _one_or_all(maps: list[Tensor]) -> Maps:
+    return maps[0] if len(maps) == 1 else maps

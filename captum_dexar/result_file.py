@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT = "captum_dexar.result"
-VERSION = 1
+VERSION = 2
 TENSORS = (
     "target_ids",
     "token_attr",
@@ -26,7 +26,7 @@ TENSORS = (
     "token_weights",
     "token_log_probs",
     "head_weights",
-    "layer_maps",
+    "layer_attr",
     "special_tokens",
     "word_starts",
 )
@@ -49,10 +49,10 @@ def write(path: Path, result: Any) -> None:
         for name in TENSORS
         if (value := getattr(result, name)) is not None
     }
-    if result.image is not None:
+    for index, image in enumerate(result.images):
         png = io.BytesIO()
-        result.image.save(png, format="PNG")
-        tensors["image"] = torch.from_numpy(
+        image.save(png, format="PNG")
+        tensors[f"image{index}"] = torch.from_numpy(
             np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
         )
     content = {name: getattr(result, name) for name in PLAIN}
@@ -90,10 +90,11 @@ def read(path: Path) -> dict[str, Any]:
                     f"{path} is a safetensors file, but not a result saved by "
                     "VLMAttributionResult.save."
                 )
-            if int(metadata["version"]) > VERSION:
+            if int(metadata["version"]) != VERSION:
                 raise ValueError(
                     f"{path} has format version {metadata['version']}; this version of "
-                    f"captum-dexar reads up to {VERSION}. Upgrade captum-dexar."
+                    f"captum-dexar reads version {VERSION}. Use the captum-dexar that "
+                    "wrote it, or explain the answer again."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             content = json.loads(metadata["content"])
@@ -111,19 +112,26 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
             rectangle=None if view["rectangle"] is None else tuple(view["rectangle"]),
             start=view["start"],
             image=view["image"],
+            row_stride=view["row_stride"],
         )
         for view in stored["views"]
     )
-    size = stored["image_size"]
+    sizes = stored["image_sizes"]
     arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     arguments |= {name: tensors[name] for name in REQUIRED}
     arguments |= {name: content[name] for name in PLAIN}
     arguments["layout"] = ImageLayout(
-        stored["num_tokens"], views, None if size is None else tuple(size)
+        stored["num_tokens"],
+        views,
+        None if sizes is None else tuple(tuple(size) for size in sizes),
     )
-    if "image" in tensors:
-        png = io.BytesIO(tensors["image"].numpy().tobytes())
-        arguments["image"] = Image.open(png).convert("RGB")
+    num_images = sum(name.startswith("image") for name in tensors)
+    arguments["images"] = [
+        Image.open(io.BytesIO(tensors[f"image{index}"].numpy().tobytes())).convert(
+            "RGB"
+        )
+        for index in range(num_images)
+    ]
     return arguments
 
 
@@ -141,9 +149,10 @@ def same_content(one: Any, other: Any) -> bool:
             and torch.equal(first.cpu().nan_to_num(), second.cpu().nan_to_num())
         ):
             return False
-    if one.image is None or other.image is None:
-        return one.image is other.image
-    return bool(np.array_equal(np.asarray(one.image), np.asarray(other.image)))
+    return len(one.images) == len(other.images) and all(
+        np.array_equal(np.asarray(first), np.asarray(second))
+        for first, second in zip(one.images, other.images)
+    )
 
 
 def _umask() -> int:

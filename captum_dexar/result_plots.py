@@ -27,10 +27,8 @@ FAINTEST = 0.3
 class ResultPlots:
     """Draws what a :class:`VLMAttributionResult` holds."""
 
-    image: Image.Image | None
     inp: InterpretableInput | None
     layer_indices: list[int] | None
-    layer_maps: Tensor | None
     layout: ImageLayout
     method: str
     output_tokens: list[str]
@@ -43,6 +41,14 @@ class ResultPlots:
 
         @property
         def answer(self) -> str: ...
+
+        @property
+        def image(self) -> Image.Image | None: ...
+
+        @property
+        def layer_maps(self) -> Tensor | list[Tensor] | None: ...
+
+        def _on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor: ...
 
         @property
         def unseen_pixels(self) -> Tensor: ...
@@ -140,18 +146,17 @@ class ResultPlots:
             raise ValueError(f"{self.method} has no maps of single layers.")
         if tokens is None:
             tokens = (~self.special_tokens).nonzero()[:, 0].tolist()
-        maps = self.layer_maps[list(tokens)]
+        maps = self.layer_maps
+        if not isinstance(maps, Tensor):
+            raise ValueError(
+                f"The prompt has {len(maps)} images; draw one with "
+                "result.of_image(index).plot_layers()."
+            )
+        maps = maps[list(tokens)]
         largest = maps.amax(dim=(1, 2, 3), keepdim=True)
         relative = maps / largest.masked_fill(largest <= 0, 1.0)
         image = self._known_image()
-        size = (image.height, image.width)
-        heats = [
-            [
-                self.layout.views[0].render(layer.flatten(), size).numpy()
-                for layer in row
-            ]
-            for row in relative
-        ]
+        heats = [[self._on_pixels(layer).numpy() for layer in row] for row in relative]
         figure, axes = layer_figure(
             np.asarray(image),
             np.array(heats, dtype=float),

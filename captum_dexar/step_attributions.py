@@ -17,6 +17,8 @@ class StepAttributions:
             layers, image tokens)``
         token_log_probs (Tensor): the model's log-probability of each target,
             ``(batch, steps)``
+        layer_indices (list of int): the decoder layers that were explained: those that
+            were chosen and have attention
     """
 
     token_attr: Tensor
@@ -24,3 +26,4 @@ class StepAttributions:
     head_weights: Tensor
     layer_attr: Tensor
     token_log_probs: Tensor
+    layer_indices: list[int]

@@ -83,6 +83,8 @@ class VLMAttribution(Attribution):
         gen_args: Mapping[str, Any] | None = None,
         *,
         progress: bool = False,
+        grid: tuple[int, int] | None = None,
+        boxes: Tensor | None = None,
         **kwargs: Any,
     ) -> VLMAttributionResult:
         r"""Explains an answer, token by token.
@@ -98,6 +100,9 @@ class VLMAttribution(Attribution):
             gen_args (Mapping, optional): arguments of ``model.generate``, only without
                 a target. Default: None, at most 25 tokens, greedily, as in Captum
             progress (bool, optional): shows a progress bar. Default: False
+            grid (tuple of int, optional), boxes (Tensor, optional): where the image
+                tokens lie, for a model of a family that is not known; as in
+                :class:`ImagePromptInput`. Default: None
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
                 ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`.
                 ``normalize=False`` sums un-normalised token maps in the sequence map,
@@ -132,10 +137,16 @@ class VLMAttribution(Attribution):
         normalize = bool(kwargs.pop("normalize", True))
         given_ids = None if target is None else self._given_ids(target)
         inputs = model_inputs_of(inp, self.model)
-        image_keys = self.attr_method.adapter.image_keys(
-            inputs["input_ids"], self.model.config
+        image_keys = self.attr_method.adapter.image_keys(inputs, self.model.config)
+        layout = layout_of(
+            inp,
+            inputs,
+            image_keys.shape[1],
+            self.model,
+            self.processor,
+            grid=grid,
+            boxes=boxes,
         )
-        layout = layout_of(inp, inputs, image_keys.shape[1], self.model, self.processor)
         cache = None
         if given_ids is None:
             with _generation_progress(gen_args, progress) as arguments:
@@ -167,10 +178,8 @@ class VLMAttribution(Attribution):
             token_weights=weights,
             token_log_probs=explained.token_log_probs[0].cpu(),
             head_weights=explained.head_weights[0].cpu(),
-            layer_maps=explained.layer_attr[0]
-            .cpu()[..., placed]
-            .unflatten(-1, layout.grid),
-            layer_indices=list(self.attr_method.layer_indices),
+            layer_attr=explained.layer_attr[0].cpu()[..., placed],
+            layer_indices=explained.layer_indices,
             layout=layout,
             **_pictured(inp, layout),
             method=self.attr_method.get_name(),
@@ -197,20 +206,20 @@ class VLMAttribution(Attribution):
 def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:
     """The image of an input, and the input whose features are our columns."""
     if isinstance(inp, ImageTokenInput):
-        return {"inp": inp, "image": inp.image}
+        return {"inp": inp, "images": inp.images}
     if isinstance(inp, ImageMaskInput):
         # As the processor saw it: it does not turn images by their EXIF tag.
         image = inp.image.convert("RGB")
         if layout.boxes() is None:
-            return {"image": image}
+            return {"images": [image]}
         columns = ImageTokenInput(
-            image,
+            [image],
             layout,
             inp.processor_fn,
             baseline=inp.baseline,
             model_inputs=inp.original_model_inputs,
         )
-        return {"inp": columns, "image": image}
+        return {"inp": columns, "images": [image]}
     return {}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from captum_dexar.families import adapter_for_config, FamilyAdapter
 from torch import nn, Tensor
 
 OtherInputs = Mapping[str, Any] | None
@@ -68,9 +69,12 @@ class VLMForward(nn.Module):
 
         Args:
 
-            pixel_values (Tensor): ``(N, ...)``, as the processor makes them
+            pixel_values (Tensor): ``(N, ...)``, as the processor makes them; for
+                models whose pixels are a flat list of patches or tiles, those of all
+                examples one after the other
             input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
-                shorter prompts padded on the left
+                shorter prompts padded on the left. For an encoder-decoder model the
+                prompt of the encoder; ``decoder_input_ids`` belong to the others
             other_model_inputs (Mapping, optional): the model's further inputs
                 (``attention_mask`` ...), for as many examples as ``input_ids`` has or
                 for one. Default: None
@@ -79,7 +83,11 @@ class VLMForward(nn.Module):
 
             *Tensor* of **logits**, ``(N, vocabulary)``
         """
-        inputs = joined_inputs(pixel_values, input_ids, other_model_inputs)
+        adapter = adapter_for_config(getattr(self.model, "config", None))
+        inputs = joined_inputs(pixel_values, input_ids, other_model_inputs, adapter)
+        config: Any = self.model.config
+        if adapter.is_encoder_decoder(config):
+            inputs = adapter.with_decoder_start(inputs, config)
         if self._keeps_last:
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits
@@ -87,7 +95,10 @@ class VLMForward(nn.Module):
 
 
 def joined_inputs(
-    pixel_values: Tensor, input_ids: Tensor, other_model_inputs: OtherInputs
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    other_model_inputs: OtherInputs,
+    adapter: FamilyAdapter,
 ) -> dict[str, Any]:
     """One mapping of all inputs, each repeated to the number of examples.
 
@@ -108,16 +119,38 @@ def joined_inputs(
             "other_model_inputs must be a mapping of names to model inputs, got "
             f"{type(other_model_inputs).__name__}."
         )
-    batch = pixel_values.shape[0]
     others = dict(other_model_inputs or {})
-    for name in ("pixel_values", "input_ids"):
+    for name in (adapter.pixel_input, "input_ids"):
         if name in others:
             raise ValueError(
                 f"other_model_inputs must not hold {name!r}, which is an argument of "
                 "its own."
             )
-    joined = {"pixel_values": pixel_values, "input_ids": input_ids, **others}
+    if adapter.flat_pixels:
+        repeats = _repeats(input_ids, others)
+        others = {name: _tiled(value, repeats) for name, value in others.items()}
+        return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+    batch = pixel_values.shape[0]
+    joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
     return {name: _for_batch(value, batch, name) for name, value in joined.items()}
+
+
+def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
+    """How often Captum has repeated the examples, of which the mapping holds one."""
+    mask = others.get("attention_mask")
+    examples = mask.shape[0] if isinstance(mask, Tensor) else 1
+    if input_ids.shape[0] % examples:
+        raise ValueError(
+            f"input_ids has {input_ids.shape[0]} examples, but attention_mask has "
+            f"{examples}."
+        )
+    return int(input_ids.shape[0]) // examples
+
+
+def _tiled(value: Any, repeats: int) -> Any:
+    if repeats == 1 or not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    return value.repeat(repeats, *[1] * (value.dim() - 1))
 
 
 def _for_batch(value: Any, batch: int, name: str) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(captum_dexar.__file__).parent
 FLOORS = {
+    "composition": 1,
     "layout": 0,
     "metrics": 1,
     "scoring": 0,
@@ -18,19 +19,19 @@ FLOORS = {
     "decoding": 2,
     "families": 1,
     "image_tokens": 1,
-    "inputs": 2,
+    "inputs": 3,
     "model_state": 0,
     "result_file": 1,
     "result_plots": 2,
     "result": 3,
     "step_attributions": 0,
     "words": 0,
-    "vlm_forward": 0,
-    "layer_dexar": 3,
-    "vlm_attribution": 4,
-    "evaluation": 5,
-    "cli": 6,
-    "__main__": 7,
+    "vlm_forward": 2,
+    "layer_dexar": 4,
+    "vlm_attribution": 5,
+    "evaluation": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 MAX_LINES = 400
 

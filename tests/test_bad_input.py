@@ -86,16 +86,6 @@ INPUTS: dict[str, tuple[Call, type[Exception], str]] = {
         "image tokens",
     ),
     "too many image tokens": (explain(with_image_tokens(20)), ValueError, "grid"),
-    "two images": (
-        explain(
-            {
-                "input_ids": torch.tensor([[1, *[IMAGE_TOKEN] * 32, 5]]),
-                "pixel_values": torch.zeros(2, 3, 32, 32),
-            }
-        ),
-        ValueError,
-        "one image",
-    ),
     "two prompts": (explain(prompt_inputs(batch=2)), ValueError, "one prompt, got 2"),
     "1-D ids": (
         explain(changed(input_ids=prompt_inputs()["input_ids"][0])),

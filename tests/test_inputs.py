@@ -76,7 +76,7 @@ def test_features_are_the_image_tokens(
             *(f"full[0,{column}]" for column in range(4)),
             "full[1,0]",
         ]
-        assert inp.layout.image_size == (40, 60)
+        assert inp.layout.image_sizes == ((40, 60),)
         boxes = inp.layout.boxes()
         assert boxes is not None
         # The centre 40 x 40 pixels, in 4 x 4 boxes.

@@ -21,7 +21,7 @@ def one_view(
     rectangle: tuple[float, float, float, float], grid: tuple[int, int]
 ) -> ImageLayout:
     view = View("full", grid, rectangle)
-    return ImageLayout(grid[0] * grid[1], (view,), IMAGE_SIZE)
+    return ImageLayout(grid[0] * grid[1], (view,), (IMAGE_SIZE,))
 
 
 def boxes_of(layout: ImageLayout) -> Tensor:
@@ -120,24 +120,26 @@ def test_resizing_scales_every_box(
     rectangle: tuple[float, float, float, float],
 ) -> None:
     layout = one_view(rectangle, (3, 7))
-    larger = layout.resized((90, 22))
+    larger = layout.resized(((90, 22),))
     factors = torch.tensor([3.0, 0.5, 3.0, 0.5], dtype=torch.float64)
-    assert larger.image_size == (90, 22)
+    assert larger.image_sizes == ((90, 22),)
     torch.testing.assert_close(boxes_of(larger), boxes_of(layout) * factors)
-    assert (larger.num_tokens, larger.grid) == (layout.num_tokens, layout.grid)
-    torch.testing.assert_close(boxes_of(larger.resized(IMAGE_SIZE)), boxes_of(layout))
+    assert larger.num_tokens == layout.num_tokens
+    torch.testing.assert_close(
+        boxes_of(larger.resized((IMAGE_SIZE,))), boxes_of(layout)
+    )
 
 
 def test_tokens_outside_every_view_have_no_place() -> None:
-    layout = ImageLayout(7, (View("full", (2, 3), (0.0, 0.0, 1.0, 1.0), 1),), (1, 1))
+    layout = ImageLayout(7, (View("full", (2, 3), (0.0, 0.0, 1.0, 1.0), 1),), ((1, 1),))
     assert layout.placed.tolist() == [1, 2, 3, 4, 5, 6]
     assert layout.placeless.tolist() == [0]
 
 
-def test_views_follow_each_other_and_the_last_has_the_pixel() -> None:
+def test_views_follow_each_other_and_the_finest_has_the_pixel() -> None:
     whole = View("global", (1, 2), (0.0, 0.0, 30.0, 44.0), start=0)
     tile = View("tile", (2, 1), (0.0, 0.0, 30.0, 11.0), start=3)
-    layout = ImageLayout(6, (whole, tile), IMAGE_SIZE)
+    layout = ImageLayout(6, (whole, tile), (IMAGE_SIZE,))
     assert layout.placed.tolist() == [0, 1, 3, 4]
     assert layout.placeless.tolist() == [2, 5]
     assert len(boxes_of(layout)) == 4
@@ -151,10 +153,10 @@ def test_views_follow_each_other_and_the_last_has_the_pixel() -> None:
 def test_without_the_original_image_no_place_is_claimed() -> None:
     layout = ImageLayout(4, (View("full", (2, 2), None),))
     assert layout.boxes() is None
-    assert layout.grid == (2, 2)
+    assert not layout.is_located
     for place in (
         lambda: layout.token_of_pixel(),
-        lambda: layout.resized((3, 3)),
+        lambda: layout.resized(((3, 3),)),
         lambda: layout.views[0].boxes((3, 3)),
         lambda: layout.views[0].render(torch.ones(4), (3, 3)),
     ):

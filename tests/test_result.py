@@ -31,12 +31,12 @@ def make_result(**changes: object) -> VLMAttributionResult:
         "token_weights": torch.tensor([0.5, 2.0, 1.0, 0.0, 0.0]),
         "token_log_probs": torch.tensor([-0.5, -1.0, -0.25, -0.1, -0.01]),
         "head_weights": torch.rand(5, 3, 2, generator=generator),
-        "layer_maps": torch.rand(5, 3, 2, 4, generator=generator),
+        "layer_attr": torch.rand(5, 3, 8, generator=generator),
         "layer_indices": [0, 1, 2],
         "special_tokens": torch.tensor([False, False, False, False, True]),
         "word_starts": torch.tensor([True, True, False, True, True]),
-        "layout": ImageLayout(9, (View(*_start_at_one(view)),), SIZE),
-        "image": Image.fromarray(pixels.numpy()),
+        "layout": ImageLayout(9, (View(*_start_at_one(view)),), (SIZE,)),
+        "images": [Image.fromarray(pixels.numpy())],
         "method": "Layer DEX-AR",
     }
     return VLMAttributionResult(**{**fields, **changes})
@@ -122,7 +122,7 @@ def test_panels_fade_with_the_weight() -> None:
         placeless_attr=None,
         token_weights=torch.tensor([2.0, 1.0, 0.0]),
         token_log_probs=None,
-        layer_maps=None,
+        layer_attr=None,
         layer_indices=None,
         head_weights=None,
         special_tokens=None,
@@ -161,12 +161,12 @@ def test_captums_plots_work() -> None:
 def test_a_large_image_is_drawn_smaller_by_captum() -> None:
     view = View("full", (24, 24), (0.0, 0.0, 1500.0, 2000.0))
     result = make_result(
-        layout=ImageLayout(576, (view,), (1500, 2000)),
-        image=Image.new("RGB", (2000, 1500)),
+        layout=ImageLayout(576, (view,), ((1500, 2000),)),
+        images=[Image.new("RGB", (2000, 1500))],
         token_attr=torch.rand(5, 576),
         seq_attr=torch.rand(576),
         placeless_attr=None,
-        layer_maps=None,
+        layer_attr=None,
     )
     _, axis = result.plot_image_heatmap(target_token_pos=0)
     assert max(axis.images[1].get_array().shape) <= 448
@@ -191,8 +191,8 @@ def test_saved_and_loaded_is_equal(tmp_path: Path) -> None:
 
 
 def test_fields_that_a_method_does_not_have_stay_none(tmp_path: Path) -> None:
-    names = ("token_weights", "token_log_probs", "head_weights", "layer_maps", "image")
-    result = make_result(**dict.fromkeys(names), layer_indices=None)
+    names = ("token_weights", "token_log_probs", "head_weights", "layer_attr")
+    result = make_result(**dict.fromkeys(names), layer_indices=None, images=[])
     result.save(tmp_path / "x")
     loaded = VLMAttributionResult.load(tmp_path / "x")
     assert loaded == result
@@ -209,8 +209,8 @@ def test_fields_that_a_method_does_not_have_stay_none(tmp_path: Path) -> None:
         {"token_attr": torch.zeros(5, 8)},
         {"output_tokens": ["a", "vio", "let", "!", "</s>"]},
         {"token_weights": None},
-        {"image": Image.new("RGB", (60, 40))},
-        {"layout": ImageLayout(9, (View("full", (2, 4), (0, 0, 40, 60), 1),), SIZE)},
+        {"images": [Image.new("RGB", (60, 40))]},
+        {"layout": ImageLayout(9, (View("full", (2, 4), (0, 0, 40, 60), 1),), (SIZE,))},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -221,7 +221,7 @@ def test_a_difference_is_seen(changes: dict[str, object]) -> None:
 
 def test_an_unknown_image_leaves_the_maps(tmp_path: Path) -> None:
     view = View("full", (2, 4), None, 1)
-    result = make_result(layout=ImageLayout(9, (view,), None), image=None)
+    result = make_result(layout=ImageLayout(9, (view,), None), images=[])
     assert result.boxes is None and result.token_maps.shape == (5, 2, 4)
     with pytest.raises(ValueError, match="original image is not known"):
         result.pixel_map()

@@ -7,12 +7,32 @@ model whose attention modules return their probabilities will do.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
 from torch import nn, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """Probabilities and additive mask of an attention call, ``(batch, heads or 1,
+    queries, keys)``."""
+
+    probabilities: Tensor
+    mask: Tensor | None
+    reads_image: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Gradient:
+    """Gradients and allowed keys of the last query, ``(batch, heads, keys)``."""
+
+    values: Tensor
+    may_read: Tensor
+    reads_image: bool
 
 
 class AutogradTwin:
@@ -28,6 +48,8 @@ class AutogradTwin:
             probabilities to this power. Default: 0.0
         grad_kwargs (Mapping, optional): further arguments of ``torch.autograd.grad``.
             Default: None
+        cross_attention (str, optional): name of the attention module inside a decoder
+            layer that reads the image. Default: None, the self-attention does
     """
 
     def __init__(
@@ -38,6 +60,7 @@ class AutogradTwin:
         image_keys: Tensor,
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
+        cross_attention: str | None = None,
     ) -> None:
         self.model = model
         self.prefixes = prefixes
@@ -45,12 +68,13 @@ class AutogradTwin:
         self.image_keys = image_keys
         self.attention_power = attention_power
         self.grad_kwargs = {"retain_graph": True, **(grad_kwargs or {})}
+        self.cross_attention = cross_attention
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> Tensor:
         """Runs one pass a step; see :class:`AttentionGradients`."""
-        steps: list[dict[int, tuple[Tensor, Tensor]]] = []
+        steps: list[dict[int, list[_Gradient]]] = []
         step_logits: list[Tensor] = []
         with eager_attention(self.model), torch.enable_grad():
             for step, inputs in enumerate(self.prefixes):
@@ -58,67 +82,94 @@ class AutogradTwin:
                 steps.append(gradients)
                 step_logits.append(logits)
         for index in layers:
-            consume(self._layer_gradients(index, [step[index] for step in steps]))
+            if index in steps[0]:
+                consume(self._layer_gradients(index, [step[index] for step in steps]))
         return torch.stack(step_logits, dim=1)
 
     def _one_step(
         self, decoder: Decoder, layers: list[int], step: int, inputs: Mapping[str, Any]
-    ) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
-        """Gradients and allowed keys of each layer, ``(batch, heads, keys)`` both."""
+    ) -> tuple[dict[int, list[_Gradient]], Tensor]:
+        """The gradients of each attention call of each layer, and the logits."""
         targets = self.target_ids[:, step : step + 1]
-        with _recorded(decoder, layers, self.model) as (attention, hidden_states):
+        with _recorded(decoder, layers, self) as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
             decoder.check(
                 hidden_states[len(decoder.layers) - 1].detach(),
                 targets,
                 logits.detach()[:, None],
             )
-            result = {}
-            for index in layers:
-                if index not in attention:
-                    raise RuntimeError(
-                        f"Decoder layer {index} returned no attention probabilities "
-                        "under eager attention; it can't be explained by autograd."
-                    )
-                probabilities, mask = attention[index]
-                reading = decoder.reading(hidden_states[index], targets).sum()
-                (gradient,) = torch.autograd.grad(
-                    reading, [probabilities], **self.grad_kwargs
+            if not attention:
+                raise RuntimeError(
+                    "None of the decoder layers returned attention probabilities under "
+                    "eager attention; they can't be explained by autograd."
                 )
-                if self.attention_power:
-                    read = probabilities.detach().float().pow(self.attention_power)
-                    gradient = gradient * read
-                may_read = torch.ones_like(probabilities[:, :, -1], dtype=torch.bool)
-                if mask is not None:
-                    may_read &= mask[:, :, -1] > torch.finfo(mask.dtype).min / 2
-                result[index] = (gradient[:, :, -1].float(), may_read)
+            result = {}
+            for index, calls in attention.items():
+                reading = decoder.reading(hidden_states[index], targets).sum()
+                gradients = torch.autograd.grad(
+                    reading, [call.probabilities for call in calls], **self.grad_kwargs
+                )
+                result[index] = [
+                    self._gradient(call, gradient)
+                    for call, gradient in zip(calls, gradients)
+                ]
         return result, logits.detach()
 
+    def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
+        if self.attention_power:
+            read = call.probabilities.detach().float().pow(self.attention_power)
+            gradient = gradient * read
+        may_read = torch.ones_like(gradient[:, :, -1], dtype=torch.bool)
+        if call.mask is not None:
+            mask = call.mask[:, :, -1, : gradient.shape[-1]]
+            may_read &= mask > torch.finfo(mask.dtype).min / 2
+        return _Gradient(gradient[:, :, -1].float(), may_read, call.reads_image)
+
     def _layer_gradients(
-        self, layer: int, steps: list[tuple[Tensor, Tensor]]
+        self, layer: int, steps: list[list[_Gradient]]
     ) -> LayerGradients:
-        num_keys = max(gradient.shape[-1] for gradient, _ in steps)
+        """All calls' heads side by side; each call has columns of its own."""
+        num_calls = len(steps[0])
+        num_keys = [
+            max(step[call].values.shape[-1] for step in steps)
+            for call in range(num_calls)
+        ]
+        heads = [gradient.values.shape[1] for gradient in steps[0]]
 
-        def stacked(tensors: Iterable[Tensor]) -> Tensor:
+        def stacked(name: str) -> Tensor:
             # Keys of later steps do not exist yet for an earlier one: nothing there.
-            padded = [
-                nn.functional.pad(tensor, (0, num_keys - tensor.shape[-1]))
-                for tensor in tensors
-            ]
-            return torch.stack(padded, dim=1)
+            whole = []
+            for step in steps:
+                blocks = torch.zeros(
+                    step[0].values.shape[0], sum(heads), sum(num_keys)
+                ).to(getattr(step[0], name))
+                for call, gradient in enumerate(step):
+                    row, column = sum(heads[:call]), sum(num_keys[:call])
+                    values = getattr(gradient, name)
+                    blocks[
+                        :, row : row + heads[call], column : column + values.shape[-1]
+                    ] = values
+                whole.append(blocks)
+            return torch.stack(whole, dim=1)
 
-        allowed = stacked(may_read for _, may_read in steps)
-        gradient = stacked(gradient for gradient, _ in steps) * allowed
-        is_image = torch.zeros(
-            gradient.shape[0], num_keys, dtype=torch.bool, device=gradient.device
-        ).scatter_(1, self.image_keys.to(gradient.device), True)[:, None, None]
-        index = self.image_keys.to(gradient.device)[:, None, None]
+        allowed = stacked("may_read")
+        gradient = stacked("values") * allowed
+        reading_call = [call.reads_image for call in steps[0]]
+        image_keys = self.image_keys.to(gradient.device)
+        is_image = torch.zeros_like(allowed[:, 0, 0])
+        if any(reading_call):
+            image_keys = image_keys + sum(num_keys[: reading_call.index(True)])
+            is_image.scatter_(1, image_keys, True)
+            index = image_keys[:, None, None].expand(*gradient.shape[:3], -1)
+            image = gradient.gather(3, index)
+        else:
+            image = gradient.new_zeros(*gradient.shape[:3], image_keys.shape[1])
         return LayerGradients(
             layer=layer,
-            image=gradient.gather(3, index.expand(*gradient.shape[:3], -1)),
-            text_blocks=[gradient.masked_fill(is_image, 0.0)],
-            num_image_keys=(allowed & is_image).sum(-1),
-            num_text_keys=(allowed & ~is_image).sum(-1),
+            image=image,
+            text_blocks=[gradient.masked_fill(is_image[:, None, None], 0.0)],
+            num_image_keys=(allowed & is_image[:, None, None]).sum(-1),
+            num_text_keys=(allowed & ~is_image[:, None, None]).sum(-1),
         )
 
 
@@ -144,18 +195,23 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], model: nn.Module
-) -> Iterator[tuple[dict[int, tuple[Tensor, Tensor | None]], dict[int, Tensor]]]:
-    """Keeps each layer's attention probabilities, their additive mask, and the layer's
-    last position, with their graph."""
-    attention: dict[int, tuple[Tensor, Tensor | None]] = {}
+    decoder: Decoder, layers: list[int], twin: AutogradTwin
+) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
+    """Keeps the attention calls of each layer and the layer's last position, with
+    their graph."""
+    attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
+    is_self = twin.cross_attention is None
 
-    def keep_probabilities(index: int, kwargs: Any, output: Any) -> None:
+    def keep_probabilities(index: int, name: str, kwargs: Any, output: Any) -> None:
         if isinstance(output, tuple) and len(output) > 1:
             candidate = output[1]
             if isinstance(candidate, Tensor) and candidate.dim() == 4:
-                attention[index] = (candidate, kwargs.get("attention_mask"))
+                reads_image = is_self or name == twin.cross_attention
+                mask = kwargs.get("attention_mask")
+                attention.setdefault(index, []).append(
+                    _Call(candidate, mask, reads_image)
+                )
 
     def keep_hidden(index: int, output: Any) -> None:
         hidden_states[index] = hidden_of(output)[:, -1:]
@@ -164,7 +220,8 @@ def _recorded(
         # A frozen model has no graph unless its first hidden states ask for one.
         return output if output.requires_grad else output.detach().requires_grad_()
 
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    model: Any = twin.model
+    embeddings: Any = model.get_input_embeddings()
     handles = [embeddings.register_forward_hook(start_graph)]
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
@@ -173,12 +230,12 @@ def _recorded(
                 lambda module, args, output, index=index: keep_hidden(index, output)
             )
         )
-        for module in layer.modules():
+        for name, module in layer.named_modules():
             if module is not layer and index in layers:
                 handles.append(
                     module.register_forward_hook(
-                        lambda module, args, kwargs, output, index=index: (
-                            keep_probabilities(index, kwargs, output)
+                        lambda module, args, kwargs, output, index=index, name=name: (
+                            keep_probabilities(index, name, kwargs, output)
                         ),
                         with_kwargs=True,
                     )

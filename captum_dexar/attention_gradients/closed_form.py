@@ -11,12 +11,17 @@ softmax, mask, scaling, soft cap or sink,
 residual, MLP, norms) at the explained rows. No graph spans two layers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.allowed_keys import allowed_keys
+from captum_dexar.attention_gradients.contraction import (
+    attention_rows,
+    contract,
+    joined_heads,
+)
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.attention_gradients.gradients import (
     Consumer,
@@ -29,9 +34,6 @@ from captum_dexar.attention_gradients.interception import (
 )
 from torch import nn, Tensor
 
-# Text keys are contracted in blocks of this many, which bounds memory for any prompt.
-TEXT_BLOCK = 1024
-
 
 @dataclass(eq=False)
 class _AttentionCall:
@@ -41,6 +43,8 @@ class _AttentionCall:
     value: Tensor
     allowed: Tensor | None
     attention: Tensor | None
+    reads_image: bool
+    num_keys: int
 
 
 class ClosedForm:
@@ -65,17 +69,19 @@ class ClosedForm:
         self.attention_power = attention_power
         self.grad_kwargs = dict(grad_kwargs or {})
         self._calls: dict[int, list[_AttentionCall]] = {}
+        self._cross_attention: set[nn.Module] = set()
         self._last_hidden: Tensor | None = None
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> Tensor:
         """Runs the pass once; see :class:`AttentionGradients`."""
-        layer_of = {
-            module: index
-            for index in layers
-            for module in decoder.layers[index].modules()
-        }
+        layer_of: dict[nn.Module, int] = {}
+        for index in layers:
+            for name, module in decoder.layers[index].named_modules():
+                layer_of[module] = index
+                if name == self.explained_pass.cross_attention:
+                    self._cross_attention.update(module.modules())
         seen_layers: list[int] = []
 
         def finish_layer(index: int, output: Any) -> Any:
@@ -104,6 +110,7 @@ class ClosedForm:
             for handle in handles:
                 handle.remove()
             self._calls.clear()
+            self._cross_attention.clear()
             self._last_hidden = None
         return logits
 
@@ -123,7 +130,11 @@ class ClosedForm:
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
-        """Runs the model's own attention and hands its output back as a leaf."""
+        """Runs the model's own attention and hands its output back as a leaf.
+
+        A later call of the same layer (cross-attention) keeps its graph: it depends on
+        the first by its query.
+        """
         output, *rest = attention_function(
             module, query, key, value, attention_mask, *args, **kwargs
         )
@@ -141,11 +152,19 @@ class ClosedForm:
         )
         attention = None
         if self.attention_power:
-            attention = _attention_rows(
+            attention = attention_rows(
                 eager_function, module, query[:, :, rows], key, value, allowed, kwargs
             ).pow(self.attention_power)
+        is_cross = module in self._cross_attention
         self._calls.setdefault(layer, []).append(
-            _AttentionCall(output, value.detach(), allowed, attention)
+            _AttentionCall(
+                output,
+                value.detach(),
+                allowed,
+                attention,
+                reads_image=is_cross or self.explained_pass.cross_attention is None,
+                num_keys=key.shape[2] if is_cross else self.explained_pass.num_keys,
+            )
         )
         # From here to the end of the layer a graph is kept; its hook ends it.
         torch.set_grad_enabled(True)
@@ -154,26 +173,29 @@ class ClosedForm:
     def _layer_gradients(
         self, decoder: Decoder, layer: int, hidden: Tensor, calls: list[_AttentionCall]
     ) -> LayerGradients:
-        if len(calls) > 1:
-            raise NotImplementedError(
-                f"Decoder layer {layer} calls its attention function {len(calls)} "
-                "times in one pass. Only layers with one self-attention are supported."
-            )
-        call = calls[0]
         rows = self._rows(hidden)
         targets = self.explained_pass.target_ids.to(hidden.device)
         with torch.enable_grad():
             reading = decoder.reading(hidden[:, rows], targets).sum()
-        (gradient,) = torch.autograd.grad(reading, [call.output], **self.grad_kwargs)
+        gradients = torch.autograd.grad(
+            reading, [call.output for call in calls], **self.grad_kwargs
+        )
+        image_keys = self.explained_pass.image_keys
         with torch.no_grad():
-            return contract(
-                layer,
-                gradient[:, rows].float(),
-                call.value,
-                call.allowed,
-                call.attention,
-                self.explained_pass.image_keys.to(call.value.device),
-                self.explained_pass.num_keys,
+            return joined_heads(
+                [
+                    contract(
+                        layer,
+                        gradient[:, rows].float(),
+                        call.value,
+                        call.allowed,
+                        call.attention,
+                        image_keys.to(call.value.device) if call.reads_image else None,
+                        call.num_keys,
+                    )
+                    for call, gradient in zip(calls, gradients)
+                ],
+                num_image_keys=image_keys.shape[1],
             )
 
     def _check(self, decoder: Decoder, seen_layers: list[int], logits: Tensor) -> None:
@@ -194,101 +216,3 @@ def _detached(output: Any) -> Any:
     if isinstance(output, tuple):
         return tuple(_detached(item) for item in output)
     return output.detach() if isinstance(output, Tensor) else output
-
-
-def contract(
-    layer: int,
-    output_gradient: Tensor,
-    value: Tensor,
-    allowed: Tensor | None,
-    attention: Tensor | None,
-    image_keys: Tensor,
-    num_keys: int,
-) -> LayerGradients:
-    """The inner products of values and output gradients, image and text keys apart.
-
-    Args:
-        layer (int): index of the layer
-        output_gradient (Tensor): ``(batch, steps, heads, head size)``, float32
-        value (Tensor): ``(batch, value heads, keys, head size)``; a layer with a
-            sliding window may hold the last keys of the sequence only
-        allowed (Tensor or None): broadcastable to ``(batch, heads, steps, keys)``
-        attention (Tensor or None): factors of the gradients, ``(batch, heads, steps,
-            keys)``
-        image_keys (Tensor): positions in the whole sequence, ``(batch, image keys)``
-        num_keys (int): length of the whole sequence
-
-    Returns:
-        LayerGradients
-    """
-    batch, steps, _, _ = output_gradient.shape
-    held_keys = value.shape[2]
-    if allowed is None:
-        allowed = torch.ones((), dtype=torch.bool, device=value.device)
-    allowed = allowed.expand(batch, -1 if allowed.dim() == 4 else 1, steps, held_keys)
-    held_position = image_keys - (num_keys - held_keys)
-    is_held = held_position >= 0
-    is_text = torch.ones(batch, held_keys + 1, dtype=torch.bool, device=value.device)
-    is_text.scatter_(1, held_position.where(is_held, held_keys), False)
-    is_text = is_text[:, :held_keys]
-
-    def gradient_of(keys: Tensor, exists: Tensor) -> Tensor:
-        index = keys[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[3])
-        block = value.gather(2, index).float()
-        grouped = output_gradient.unflatten(2, (value.shape[1], -1))
-        gradient = torch.einsum("ntgrd,ngkd->ntgrk", grouped, block).flatten(2, 3)
-        if attention is not None:
-            gradient.mul_(_of_keys(attention, keys).transpose(1, 2))
-        may_attend = _of_keys(allowed, keys) & exists[:, None, None]
-        return gradient.masked_fill_(~may_attend.transpose(1, 2), 0.0)
-
-    def text_blocks() -> Iterator[Tensor]:
-        keys, exists = _positions(is_text)
-        for block, block_exists in zip(
-            keys.split(TEXT_BLOCK, 1), exists.split(TEXT_BLOCK, 1)
-        ):
-            yield gradient_of(block, block_exists)
-
-    num_allowed = allowed.sum(-1).transpose(1, 2)
-    num_text_keys = (allowed & is_text[:, None, None]).sum(-1).transpose(1, 2)
-    return LayerGradients(
-        layer=layer,
-        image=gradient_of(held_position.clamp(min=0), is_held),
-        text_blocks=text_blocks(),
-        num_image_keys=num_allowed - num_text_keys,
-        num_text_keys=num_text_keys,
-    )
-
-
-def _of_keys(tensor: Tensor, keys: Tensor) -> Tensor:
-    """The columns ``keys``, ``(batch, n)``, of ``(batch, heads, steps, keys)``."""
-    return tensor.gather(3, keys[:, None, None].expand(-1, *tensor.shape[1:3], -1))
-
-
-def _attention_rows(
-    eager_function: AttentionFunction,
-    module: nn.Module,
-    query_rows: Tensor,
-    key: Tensor,
-    value: Tensor,
-    allowed: Tensor | None,
-    kwargs: Mapping[str, Any],
-) -> Tensor:
-    """Attention probabilities of some queries, by the model family's own function."""
-    mask = None
-    if allowed is not None:
-        lowest = torch.finfo(query_rows.dtype).min
-        mask = torch.zeros_like(allowed, dtype=query_rows.dtype)
-        mask.masked_fill_(~allowed, lowest)
-    attention = eager_function(module, query_rows, key, value, mask, **kwargs)[1]
-    assert isinstance(attention, Tensor)
-    return attention.detach().float()
-
-
-def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the true entries of each row, and which of them are not filling."""
-    counts = mask.sum(1)
-    width = int(counts.max())
-    order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    exists = torch.arange(width, device=mask.device) < counts[:, None]
-    return order[:, :width], exists

@@ -43,9 +43,12 @@ class ExplainedPass(Protocol):
         rows (Tensor): indices of the explained queries among the queries of the pass,
             ``(steps,)``
         target_ids (Tensor): token predicted by each of them, ``(batch, steps)``
-        image_keys (Tensor): positions of the image tokens in the whole sequence,
-            ``(batch, image keys)``
-        num_keys (int): length of the whole sequence, cached part included
+        image_keys (Tensor): positions of the image tokens among all keys of the
+            attention that reads them, ``(batch, image keys)``
+        num_keys (int): keys of a self-attention: length of the whole sequence, cached
+            part included
+        cross_attention (str or None): name of the attention module inside a decoder
+            layer that reads the image, if not the self-attention does
     """
 
     @property
@@ -59,6 +62,9 @@ class ExplainedPass(Protocol):
 
     @property
     def num_keys(self) -> int: ...
+
+    @property
+    def cross_attention(self) -> str | None: ...
 
     def run(self) -> Tensor:
         """Runs the model; returns logits of the rows, ``(batch, steps, vocab)``."""

@@ -1,13 +1,24 @@
 """Facts about the families of vision-language models, one adapter a family."""
 
-from captum_dexar.families.base import FamilyAdapter
-from captum_dexar.families.registry import adapter_for_config, adapter_for_processor
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.families.given import given_layout
+from captum_dexar.families.registry import (
+    adapter_for_config,
+    adapter_for_processor,
+    known_families,
+    register,
+)
 from captum_dexar.layout import ImageLayout, View
 
 __all__ = [
     "FamilyAdapter",
     "ImageLayout",
+    "ImageTokens",
+    "PreparedImage",
     "View",
     "adapter_for_config",
     "adapter_for_processor",
+    "given_layout",
+    "known_families",
+    "register",
 ]

@@ -1,34 +1,120 @@
 """What a family of vision-language models has to state about itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Any, ClassVar
 
-from captum_dexar.layout import ImageLayout
+from captum_dexar.layout import ImageLayout, Rectangle, Size, View
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The image tokens of one image.
+
+    Attributes:
+        count (int): how many there are, those without a place included
+        views (tuple of View): their places, in key order; ``start`` is counted from the
+            image's first token
+    """
+
+    count: int
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """What is known of one image when its tokens are placed.
+
+    Attributes:
+        index (int): which image of the prompt
+        inputs (Mapping): the model's inputs of the whole prompt, one example
+        size (tuple of int or None): height and width of the original image
+        image_processor (BaseImageProcessor or None): what prepared it; its settings are
+            read, and it is run again where a family's processor drops what it knew
+        processor (ProcessorMixin or None): the processor that it belongs to
+        config (PreTrainedConfig or None): the model's configuration. Of it and of the
+            processor at least one is known.
+        remaining_tokens (int): image tokens of the prompt that belong to this image or
+            to later ones
+    """
+
+    index: int
+    inputs: Mapping[str, Any]
+    size: Size | None
+    image_processor: Any
+    processor: Any
+    config: Any
+    remaining_tokens: int
+
+    def whole(self) -> Rectangle | None:
+        """The rectangle of the whole original image, if its size is known."""
+        if self.size is None:
+            return None
+        return (0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
 
 class FamilyAdapter(ABC):
     """Facts of one family; the method itself is the same for all.
 
     Attributes:
+        name (str): what people call the family
         model_types (tuple of str): ``config.model_type`` of the family's models
         processor_types (tuple of str): class names of the family's processors
+        boxes_checked (str): how the places of the image tokens were checked, for the
+            table of families
+        pixel_input (str): the model's input that holds the pixels
+        flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
+            rather than examples
         sequence_inputs (Mapping): model inputs with one entry a token of the prompt,
-            besides ``input_ids``, and the value that a generated token has there.
-            Whatever else the processor returns belongs to the image and is not passed
-            again once the prompt is cached.
+            besides ``input_ids``, and the value that a generated token has there; None
+            repeats the last token's. Those that the processor does not give are not
+            made up, but for the attention mask. Whatever else the processor returns
+            belongs to the image and is not passed again once the prompt is cached.
+        position_offset (int or None): position of the first token. None leaves the
+            positions to the model, which makes more of them than a count.
+        replayable (bool): whether the prompt's last token, run again on a cache of the
+            tokens before it, gives what it gave in a pass over the whole prompt
+        cross_attention (str or None): name of the attention module inside a decoder
+            layer whose keys hold the image, for models that read it by cross-attention
+        takes_several_images (bool): whether a prompt may hold several images
     """
 
+    name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     processor_types: ClassVar[tuple[str, ...]]
-    sequence_inputs: ClassVar[Mapping[str, int]] = {"attention_mask": 1}
+    boxes_checked: ClassVar[str] = "end to end"
+    pixel_input: ClassVar[str] = "pixel_values"
+    flat_pixels: ClassVar[bool] = False
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    position_offset: ClassVar[int | None] = 0
+    replayable: ClassVar[bool] = True
+    cross_attention: ClassVar[str | None] = None
+    takes_several_images: ClassVar[bool] = True
 
-    def image_keys(self, input_ids: Tensor, config: Any) -> Tensor:
-        """Positions of the image tokens in the prompt.
+    def matches(self, config: Any) -> bool:
+        """Whether a model's configuration is one of this family."""
+        return getattr(config, "model_type", None) in self.model_types
+
+    @abstractmethod
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """How many tokens one image has, and where on it they lie.
 
         Args:
-            input_ids (Tensor): ``(batch, tokens)``
+            image (PreparedImage): what is known of it
+
+        Returns:
+            ImageTokens, whose views have ``image=0`` and, where the original image's
+            size or what was done to it is not known, no rectangle.
+        """
+
+    def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
+        """Positions of the image tokens among the keys that the answer attends to.
+
+        Args:
+            inputs (Mapping): the model's inputs; ``input_ids`` is ``(batch, tokens)``
             config (PreTrainedConfig): the model's configuration
 
         Returns:
@@ -37,6 +123,7 @@ class FamilyAdapter(ABC):
         Raises:
             ValueError: there is no image token, or the examples differ in their number.
         """
+        input_ids: Tensor = inputs["input_ids"]
         is_image: Tensor = input_ids == config.image_token_id
         counts: Tensor = is_image.sum(1)
         if bool((counts == 0).any()):
@@ -54,40 +141,129 @@ class FamilyAdapter(ABC):
             )
         return is_image.nonzero()[:, 1].view(input_ids.shape[0], -1)
 
-    def position_ids(self, attention_mask: Tensor) -> Tensor:
+    def num_image_tokens(
+        self, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> int:
+        """How many image tokens one prompt has; ``config`` may be unknown (None)."""
+        if config is not None:
+            return self.image_keys(inputs, config).shape[1]
+        return int((inputs["input_ids"] == self.image_token_id(processor)).sum())
+
+    def image_token_id(self, processor: Any) -> int:
+        """The id of an image token, for want of the model's configuration."""
+        return int(processor.image_token_id)
+
+    def is_encoder_decoder(self, config: Any) -> bool:
+        """Whether the prompt goes to an encoder, and the answer to a decoder."""
+        return bool(getattr(config, "is_encoder_decoder", False))
+
+    def with_decoder_start(
+        self, inputs: Mapping[str, Any], config: Any
+    ) -> dict[str, Any]:
+        """An encoder-decoder model's inputs with the decoder's first token."""
+        started = dict(inputs)
+        if started.get("decoder_input_ids") is None:
+            first = config.get_text_config(decoder=True).decoder_start_token_id
+            started["decoder_input_ids"] = inputs["input_ids"].new_full(
+                (inputs["input_ids"].shape[0], 1), first
+            )
+        return started
+
+    def position_ids(self, attention_mask: Tensor) -> Tensor | None:
         """Positions of a left-padded prompt, ``(batch, tokens)``, as in generating."""
-        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        if self.position_offset is None:
+            return None
+        counted = attention_mask.long().cumsum(-1) - 1
+        return counted.clamp(min=0) + self.position_offset
 
-    def is_replayable(self, input_ids: Tensor, config: Any) -> bool:
+    def is_replayable(self, inputs: Mapping[str, Any], config: Any) -> bool:
         """Whether the prompt's last token can be run again on a cache of the others."""
-        return not bool((input_ids[:, -1] == config.image_token_id).any())
+        if not self.replayable or self.cross_attention is not None:
+            return False
+        last = inputs["input_ids"][:, -1]
+        return not bool((last == config.image_token_id).any())
 
-    @abstractmethod
     def layout(
         self,
         inputs: Mapping[str, Any],
         num_tokens: int,
         *,
-        image_size: tuple[int, int] | None,
+        image_sizes: Sequence[Size] | None,
         processor: Any = None,
         config: Any = None,
     ) -> ImageLayout:
-        """Places of one example's image tokens on its original image.
+        """Places of one example's image tokens on its original images.
+
+        Images are told apart by how many tokens each has, never by what stands between
+        them: two images may follow each other directly, and text may stand between the
+        tiles of one.
 
         Args:
             inputs (Mapping): the model's inputs, as the processor made them
             num_tokens (int): image tokens of the example
-            image_size (tuple of int or None): height and width of the original image
+            image_sizes (sequence of tuple of int or None): height and width of each
+                original image
             processor (ProcessorMixin, optional): the processor that prepared the
-                image. Without it the grid is known, but not its place on the image.
+                images. Without it the grid is known, but not its place on the image.
             config (PreTrainedConfig, optional): the model's configuration
 
         Raises:
-            ValueError: the image tokens do not fill the grid.
+            ValueError: the image tokens do not fill the grids.
         """
+        views: list[View] = []
+        image_processor = getattr(processor, "image_processor", processor)
+        used = index = 0
+        while used < num_tokens:
+            size = None
+            if image_sizes is not None:
+                if index == len(image_sizes):
+                    raise self._count_error(num_tokens, used, index, views)
+                size = image_sizes[index]
+            tokens = self.image_tokens(
+                PreparedImage(
+                    index=index,
+                    inputs=inputs,
+                    size=size,
+                    image_processor=image_processor,
+                    processor=processor,
+                    config=config,
+                    remaining_tokens=num_tokens - used,
+                )
+            )
+            views += [
+                replace(view, start=used + view.start, image=index)
+                for view in tokens.views
+            ]
+            used += tokens.count
+            index += 1
+            if tokens.count < 1 or used > num_tokens:
+                raise self._count_error(num_tokens, used, index, views)
+        if image_sizes is not None and index < len(image_sizes):
+            raise self._count_error(num_tokens, used, index, views)
+        if index > 1 and not self.takes_several_images:
+            raise ValueError(
+                f"{self.name} takes one image a prompt, got the tokens of {index}."
+            )
+        sizes = None if image_sizes is None else tuple(image_sizes)
+        layout = ImageLayout(num_tokens, tuple(views), sizes)
+        placed = layout.placed
+        assert bool((placed[1:] > placed[:-1]).all()), "views are not in key order"
+        return layout
 
-    def prompt(self, question: str, processor: Any) -> str:
-        """The model's own prompt around a plain question, image placeholder included.
+    def _count_error(
+        self, num_tokens: int, expected: int, images: int, views: Sequence[View]
+    ) -> ValueError:
+        grids = ", ".join(f"{v.name} {v.grid[0]} x {v.grid[1]}" for v in views[:8])
+        return ValueError(
+            f"The prompt has {num_tokens} image tokens, but {images} "
+            f"{'image makes' if images == 1 else 'images make'} {expected} (grid: "
+            f"{grids}{', ...' if len(views) > 8 else ''}) for a model of the family "
+            f"{self.name}. Prepare image and prompt together with the processor that "
+            "belongs to the model, one placeholder an image."
+        )
+
+    def prompt(self, question: str, processor: Any, num_images: int = 1) -> str:
+        """The model's own prompt around a plain question, placeholders included.
 
         Raises:
             ValueError: the processor has no chat template.
@@ -96,9 +272,34 @@ class FamilyAdapter(ABC):
             raise ValueError(
                 f"{type(processor).__name__} has no chat template, so the prompt can't "
                 "be built from a question. Write the whole prompt, with the image "
-                f"placeholder {processor.image_token!r} where the image belongs."
+                f"placeholder {self.placeholder(processor)!r} where the image belongs."
             )
-        content = [{"type": "image"}, {"type": "text", "text": question}]
+        content = [{"type": "image"} for _ in range(num_images)]
+        content.append({"type": "text", "text": question})
         conversation = [{"role": "user", "content": content}]
         text = processor.apply_chat_template(conversation, add_generation_prompt=True)
         return str(text)
+
+    def process(self, images: Any, text: str, processor: Any) -> Any:
+        """The model's inputs for a prompt and its image, or list of images."""
+        return processor(images=images, text=text, return_tensors="pt")
+
+    def placeholder(self, processor: Any) -> str:
+        """What stands for an image in a prompt before the processor repeats it."""
+        return str(processor.image_token)
+
+    def placed(self, name: str, grid: Size, rectangle: Rectangle | None) -> ImageTokens:
+        """The common case: one view, all of whose tokens have a place."""
+        return ImageTokens(grid[0] * grid[1], (View(name, grid, rectangle),))
+
+
+def side_of(num_tokens: int) -> int:
+    """Side of a square grid of so many tokens.
+
+    Raises:
+        ValueError: the number is no square.
+    """
+    side = isqrt(num_tokens)
+    if side * side != num_tokens:
+        raise ValueError(f"{num_tokens} image tokens are no square grid.")
+    return side

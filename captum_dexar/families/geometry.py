@@ -3,13 +3,12 @@
 from typing import Any
 
 import numpy as np
+from captum_dexar.layout import Rectangle
 from transformers.image_transforms import (
     get_resize_output_image_size,
     get_size_with_aspect_ratio,
 )
 from transformers.image_utils import get_image_size_for_max_height_width
-
-Rectangle = tuple[float, float, float, float]
 
 
 def resized_crop(

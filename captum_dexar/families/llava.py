@@ -1,46 +1,35 @@
 """LLaVA-1.5, BakLLaVA (a LLaVA with a Mistral text model) and ViP-LLaVA."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from captum_dexar.families.base import FamilyAdapter
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry import resized_crop
-from captum_dexar.layout import ImageLayout, View
+from captum_dexar.layout import View
 
 
 class LlavaAdapter(FamilyAdapter):
-    """One image, one grid of patches; resized, cropped or padded as by CLIP."""
+    """One grid of patches an image; resized, cropped or padded as by CLIP."""
 
+    name: ClassVar[str] = "LLaVA-1.5, BakLLaVA, ViP-LLaVA"
     model_types: ClassVar[tuple[str, ...]] = ("llava", "vipllava")
     processor_types: ClassVar[tuple[str, ...]] = ("LlavaProcessor",)
 
-    def layout(
-        self,
-        inputs: Mapping[str, Any],
-        num_tokens: int,
-        *,
-        image_size: tuple[int, int] | None,
-        processor: Any = None,
-        config: Any = None,
-    ) -> ImageLayout:
-        """See :meth:`FamilyAdapter.layout`."""
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        config, processor = image.config, image.processor
         patch_size = (
             processor.patch_size if config is None else config.vision_config.patch_size
         )
-        height, width = inputs["pixel_values"].shape[-2:]
+        height, width = image.inputs["pixel_values"].shape[-2:]
         grid = (height // patch_size, width // patch_size)
-        # Without the "default" selection the vision tower's CLS token comes first.
-        num_placeless = num_tokens - grid[0] * grid[1]
-        if num_placeless not in (0, 1):
-            raise ValueError(
-                f"The prompt has {num_tokens} image tokens, but an image of "
-                f"{height} x {width} pixels in patches of {patch_size} makes a grid of "
-                f"{grid[0]} x {grid[1]} = {grid[0] * grid[1]}. Use one image a prompt, "
-                "with the processor that belongs to the model."
-            )
         rectangle = None
-        if image_size is not None and processor is not None:
+        if image.size is not None and image.image_processor is not None:
             seen_size = (grid[0] * patch_size, grid[1] * patch_size)
-            rectangle = resized_crop(processor.image_processor, image_size, seen_size)
+            rectangle = resized_crop(image.image_processor, image.size, seen_size)
+        # Without the "default" selection the vision tower's CLS token comes first;
+        # ViP-LLaVA has no such setting, and never keeps it.
+        facts = processor if config is None else config
+        strategy = getattr(facts, "vision_feature_select_strategy", "default")
+        num_placeless = 0 if strategy == "default" else 1
         view = View("full", grid, rectangle, start=num_placeless)
-        return ImageLayout(num_tokens, (view,), image_size)
+        return ImageTokens(num_placeless + view.num_tokens, (view,))

@@ -5,7 +5,28 @@ from typing import Any
 from captum_dexar.families.base import FamilyAdapter
 from captum_dexar.families.llava import LlavaAdapter
 
-_ADAPTERS: tuple[FamilyAdapter, ...] = (LlavaAdapter(),)
+_ADAPTERS: list[FamilyAdapter] = [LlavaAdapter()]
+
+
+def register(adapter: FamilyAdapter) -> None:
+    """Makes a family known; a later one goes before an earlier one of its types.
+
+    Args:
+        adapter (FamilyAdapter): its facts
+
+    Raises:
+        TypeError: it is no adapter.
+    """
+    if not isinstance(adapter, FamilyAdapter):
+        raise TypeError(
+            f"Expected an instance of a FamilyAdapter, got {type(adapter).__name__}."
+        )
+    _ADAPTERS.insert(0, adapter)
+
+
+def known_families() -> tuple[FamilyAdapter, ...]:
+    """All adapters, in the order in which they are asked."""
+    return tuple(_ADAPTERS)
 
 
 def adapter_for_config(config: Any) -> FamilyAdapter:
@@ -16,7 +37,7 @@ def adapter_for_config(config: Any) -> FamilyAdapter:
     """
     model_type = getattr(config, "model_type", None)
     for adapter in _ADAPTERS:
-        if model_type in adapter.model_types:
+        if adapter.matches(config):
             return adapter
     known = ", ".join(sorted(t for adapter in _ADAPTERS for t in adapter.model_types))
     raise TypeError(

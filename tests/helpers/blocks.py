@@ -7,6 +7,7 @@ change are compared with the tokens whose boxes hold the block.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,19 +64,23 @@ def painted(image: Image.Image, block: Block) -> Image.Image:
 def block_report(
     inp: ImagePromptInput,
     blocks: list[Block],
-    features: Callable[[Tensor], Tensor],
+    features: Callable[[Any], Tensor],
+    token_pixels: int = 8,
+    support: float = BICUBIC_SUPPORT,
 ) -> BlockReport:
     """Paints one block after the other and compares.
 
     Args:
         inp: the input of the original image
         blocks: what to paint
-        features: of ``pixel_values``, ``(batch, image tokens, size)``
+        features: of the processor's output for one image, ``(image tokens, size)``, in
+            key order, tokens without a place included
+        token_pixels: side of the square of the processed image that a token stands for
+        support: of the resampling kernel, in pixels of the smaller image
     """
     images = [inp.image, *(painted(inp.image, block) for block in blocks)]
-    pixels = torch.cat([inp.processor_fn(image)["pixel_values"] for image in images])
     with torch.no_grad():
-        tokens = features(pixels)
+        tokens = torch.stack([features(inp.processor_fn(image)) for image in images])
     difference = (tokens[1:] - tokens[:1]).abs().amax(-1)
     placed = inp.layout.placed
     report = BlockReport(
@@ -83,7 +88,7 @@ def block_report(
         covering=torch.zeros(difference.shape, dtype=torch.bool),
         reachable=torch.zeros(difference.shape, dtype=torch.bool),
     )
-    boxes, reaches = unclipped_boxes(inp.layout)
+    boxes, reaches = unclipped_boxes(inp.layout, token_pixels, support)
     for index, block in enumerate(blocks):
         report.covering[index, placed] = overlap(boxes, block)
         report.reachable[index, placed] = within_reach(boxes, reaches, block)
@@ -91,32 +96,37 @@ def block_report(
 
 
 def unclipped_boxes(
-    layout: ImageLayout, patch_size: int = 8
-) -> tuple[Tensor, tuple[float, float]]:
+    layout: ImageLayout, token_pixels: int = 8, support: float = BICUBIC_SUPPORT
+) -> tuple[Tensor, Tensor]:
     """Boxes of all tokens, beyond the image's border too, and how far they reach.
 
-    The outermost resampled pixel of a patch has its centre half a pixel inside the
-    patch, and takes in original pixels whose centre is nearer than the kernel's end.
+    The outermost resampled pixel of a token has its centre half a pixel inside the
+    token's square, and takes in original pixels whose centre is nearer than the
+    kernel's end.
+
+    Returns:
+        ``(tokens, 4)`` boxes and ``(tokens, 2)`` reaches, vertical and horizontal.
     """
-    (view,) = layout.views
-    assert view.rectangle is not None
-    y0, x0, y1, x1 = view.rectangle
-    rows, columns = view.grid
-    step_y, step_x = (y1 - y0) / rows, (x1 - x0) / columns
-    boxes = torch.tensor(
-        [
-            [y0 + r * step_y, x0 + c * step_x, y0 + (r + 1) * step_y, 0.0]
-            for r in range(rows)
-            for c in range(columns)
-        ],
-        dtype=torch.float64,
-    )
-    boxes[:, 3] = boxes[:, 1] + step_x
-    scales = (step_y / patch_size, step_x / patch_size)
-    reach_y, reach_x = (
-        BICUBIC_SUPPORT * max(scale, 1.0) - 0.5 * scale for scale in scales
-    )
-    return boxes, (reach_y, reach_x)
+    every_box, every_reach = [], []
+    for view in layout.views:
+        assert view.rectangle is not None
+        y0, x0, _, _ = view.rectangle
+        rows, columns = view.grid
+        step_y, step_x = view.cell_size
+        boxes = torch.tensor(
+            [
+                [y0 + r * step_y, x0 + c * step_x, y0 + (r + 1) * step_y, 0.0]
+                for r in range(rows)
+                for c in range(columns)
+            ],
+            dtype=torch.float64,
+        )
+        boxes[:, 3] = boxes[:, 1] + step_x
+        scales = (step_y / token_pixels, step_x / token_pixels)
+        reach = [support * max(scale, 1.0) - 0.5 * scale for scale in scales]
+        every_box.append(boxes)
+        every_reach.append(torch.tensor(reach).expand(len(boxes), 2))
+    return torch.cat(every_box), torch.cat(every_reach)
 
 
 def overlap(boxes: Tensor, block: Block) -> Tensor:
@@ -126,27 +136,44 @@ def overlap(boxes: Tensor, block: Block) -> Tensor:
     return inside_y.logical_and(inside_x)
 
 
-def within_reach(boxes: Tensor, reach: tuple[float, float], block: Block) -> Tensor:
+def within_reach(boxes: Tensor, reach: Tensor, block: Block) -> Tensor:
     """Whether the nearest pixel centre of the block is within reach of the box."""
     y0, x0, y1, x1 = boxes.T
-    near_y: Tensor = (block[0] + 0.5 < y1 + reach[0]) & (block[2] - 0.5 > y0 - reach[0])
-    near_x: Tensor = (block[1] + 0.5 < x1 + reach[1]) & (block[3] - 0.5 > x0 - reach[1])
+    up, side = reach.T
+    near_y: Tensor = (block[0] + 0.5 < y1 + up) & (block[2] - 0.5 > y0 - up)
+    near_x: Tensor = (block[1] + 0.5 < x1 + side) & (block[3] - 0.5 > x0 - side)
     return near_y.logical_and(near_x)
 
 
-def silence_vision_attention(model: nn.Module) -> nn.Module:
-    """Every image token is then a function of its own patch alone."""
+def check(report: BlockReport) -> None:
+    """No token missed, and none changed that resampling can't reach."""
+    missed = report.covering & ~report.changed
+    assert not missed.any(), missed.nonzero().tolist()
+    unexpected = report.changed & ~report.reachable
+    assert not unexpected.any(), unexpected.nonzero().tolist()
+
+
+def silence_vision_attention(
+    model: nn.Module, tower: str = "vision_tower", output: str = "self_attn.out_proj"
+) -> nn.Module:
+    """Every image token is then a function of its own patch alone.
+
+    Args:
+        model: changed in place
+        tower: part of the name of the vision tower's modules
+        output: how the names of its attentions' output projections end
+    """
     silenced = 0
     for name, module in model.named_modules():
-        if "vision_tower" in name and name.endswith("self_attn.out_proj"):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        if tower in name and name.endswith(output):
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
             silenced += 1
     assert silenced, "The vision tower has no attention to silence."
     return model
 
 
-def patch_features(pixel_values: Tensor, patch_size: int = 8) -> Tensor:
+def patch_features(inputs: Any, patch_size: int = 8) -> Tensor:
     """Patches of the processed image in raster order, for any size of it."""
-    patches = nn.functional.unfold(pixel_values, patch_size, stride=patch_size)
-    return patches.transpose(1, 2)
+    pixels = inputs["pixel_values"]
+    return nn.functional.unfold(pixels, patch_size, stride=patch_size)[0].T

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from captum_dexar import ImagePromptInput
 from tests.helpers.blocks import (
     block_report,
-    BlockReport,
+    check,
     dark_image,
     patch_features,
     random_blocks,
@@ -27,17 +26,10 @@ def silent_model(request: pytest.FixtureRequest) -> nn.Module:
     return silence_vision_attention(tiny_vlm(request.param))
 
 
-def image_features(model: Any) -> Callable[[Tensor], Tensor]:
-    return lambda pixel_values: torch.stack(
-        list(model.get_image_features(pixel_values).pooler_output)
-    )
-
-
-def check(report: BlockReport) -> None:
-    missed = report.covering & ~report.changed
-    assert not missed.any(), missed.nonzero().tolist()
-    unexpected = report.changed & ~report.reachable
-    assert not unexpected.any(), unexpected.nonzero().tolist()
+def image_features(model: Any) -> Callable[[Any], Tensor]:
+    return lambda inputs: model.get_image_features(
+        inputs["pixel_values"]
+    ).pooler_output[0]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -1,0 +1,115 @@
+"""On every variant the closed form equals plain autograd, whatever the pass."""
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from captum_dexar import LayerDexAR, VLMAttribution
+from captum_dexar.attention_gradients import ClosedForm
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.layer_dexar import StepAttributions
+from tests.families.cases import CASES
+from tests.helpers.explained import assert_same, explained
+from tests.helpers.family_case import FamilyCase, left_padded_batch
+from tests.helpers.untouched import untouched
+from torch import nn, Tensor
+
+NUM_TARGETS = 4
+SEEDS = (0, 1)
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@lru_cache(maxsize=4)
+def model_of(case: FamilyCase, seed: int, implementation: str) -> nn.Module:
+    return case.model(seed, implementation)
+
+
+def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
+    """What the model itself would say."""
+    result = VLMAttribution(LayerDexAR(model)).attribute(
+        case.inputs(seed, 3),
+        gen_args={
+            "max_new_tokens": NUM_TARGETS,
+            "do_sample": False,
+            "eos_token_id": -1,
+        },
+    )
+    return result.target_ids[None]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@every_case
+def test_closed_form_equals_autograd(case: FamilyCase, seed: int) -> None:
+    for implementation in case.implementations:
+        model = model_of(case, seed, implementation)
+        inputs = case.inputs(seed, 3)
+        targets = targets_of(case, model, seed)
+        reference = explained(model, inputs, targets, engine="autograd")
+        assert (reference.head_weights > 0).any()
+        assert_same(explained(model, inputs, targets), reference, case.tolerance)
+
+
+@every_case
+def test_attention_power_equals_autograd(case: FamilyCase) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    inputs, targets = case.inputs(0, 3), targets_of(case, model, 0)
+    for power in (0.5, 1.0):
+        reference = explained(
+            model, inputs, targets, engine="autograd", attention_power=power
+        )
+        ours = explained(model, inputs, targets, attention_power=power)
+        assert_same(ours, reference, case.tolerance)
+
+
+@every_case
+def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    inputs, targets = case.inputs(0, 3), targets_of(case, model, 0)
+
+    class FullPass(LayerDexAR):
+        def _engine(self, steps: DecodingSteps, *_: Any) -> Any:
+            return ClosedForm(steps.full_pass())
+
+    steps = DecodingSteps(model, inputs, targets)
+    full = FullPass(model).attribute_steps(steps)
+    assert_same(explained(model, inputs, targets), full, case.tolerance)
+
+
+@every_case
+def test_generated_equals_teacher_forced(case: FamilyCase) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    method = VLMAttribution(LayerDexAR(model))
+    inputs = case.inputs(0, 3)
+    with untouched(model):
+        generated = method.attribute(inputs, gen_args={"max_new_tokens": 5})
+        given = method.attribute(inputs, target=generated.target_ids)
+    torch.testing.assert_close(
+        generated.token_attr, given.token_attr, rtol=case.tolerance, atol=1e-6
+    )
+    torch.testing.assert_close(
+        generated.token_log_probs, given.token_log_probs, rtol=1e-4, atol=1e-4
+    )
+
+
+@every_case
+def test_left_padded_batch_equals_singles(case: FamilyCase) -> None:
+    if not case.can_be_padded:
+        pytest.skip("prompts of this family are not padded on the left")
+    model = model_of(case, 0, case.implementations[0])
+    examples = [case.inputs(0, 2), case.inputs(1, 6)]
+    targets = torch.cat([targets_of(case, model, seed) for seed in (0, 1)])
+    batch = explained(model, left_padded_batch(model, examples), targets)
+    for row, example in enumerate(examples):
+        single = explained(model, example, targets[row : row + 1])
+        assert_same(_row(batch, row), single, case.tolerance)
+
+
+def _row(batch: StepAttributions, row: int) -> StepAttributions:
+    tensors = {
+        name: value[row : row + 1]
+        for name, value in vars(batch).items()
+        if isinstance(value, Tensor)
+    }
+    return StepAttributions(**tensors, layer_indices=batch.layer_indices)
