@@ -1,10 +1,10 @@
 """DEX-AR as a Captum attribution method."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from captum.attr import GradientAttribution, LayerAttribution
+from captum.attr import GradientAttribution
 from captum.log import log_usage
 from captum_dexar import scoring
 from captum_dexar.attention_gradients import (
@@ -12,28 +12,18 @@ from captum_dexar.attention_gradients import (
     AutogradTwin,
     ClosedForm,
     find_decoder,
-    find_layers,
-    layer_indices,
     LayerGradients,
 )
-from captum_dexar.composition import compose
-from captum_dexar.decoding import (
-    check_integers,
-    check_vocabulary,
-    DecodingSteps,
-    ids_of,
-)
-from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs import positional_inputs
+from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model_state import check_model_state
 from captum_dexar.step_attributions import StepAttributions
-from captum_dexar.vlm_forward import VLMForward
+from captum_dexar.stepwise import StepwiseLayerAttribution
 from torch import nn, Tensor
 
 ENGINES = ("closed_form", "autograd")
 
 
-class LayerDexAR(LayerAttribution, GradientAttribution):
+class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
     r"""Where in the image a vision-language model finds its next token.
 
     For each decoder layer :math:`l` the logit lens reads what the layer knows of the
@@ -92,6 +82,13 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         torch.Size([1, 1, 12, 12])
     """
 
+    step_arguments: ClassVar[tuple[str, ...]] = (
+        "head_filter",
+        "top_k",
+        "attention_power",
+        "grad_kwargs",
+    )
+
     def __init__(
         self,
         forward_func: nn.Module,
@@ -100,28 +97,10 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
         *,
         engine: str = "closed_form",
     ) -> None:
-        model = forward_func
-        if isinstance(forward_func, VLMForward):
-            model = forward_func.model
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                "forward_func must be a Hugging Face vision-language model or a "
-                f"VLMForward around one, got {type(forward_func).__name__}."
-            )
-        if device_ids is not None and len(device_ids) > 1:
-            raise ValueError(
-                f"device_ids names {len(device_ids)} devices, but DataParallel copies "
-                "of a model can't be explained. Pass the model itself."
-            )
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
-        self.model = model
-        self.adapter = adapter_for_config(getattr(model, "config", None))
         self.engine = engine
-        decoder_layers = find_layers(model)
-        self.layer_indices = layer_indices(decoder_layers, layer)
-        chosen = [decoder_layers[index] for index in self.layer_indices]
-        LayerAttribution.__init__(self, forward_func, chosen, device_ids)
+        StepwiseLayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
@@ -210,35 +189,19 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             >>> LayerAttribution.interpolate(attr, (96, 96), "bilinear").shape
             torch.Size([2, 1, 96, 96])
         """
-        check_model_state(self.model)
-        model_inputs = positional_inputs(inputs, additional_forward_args, self.model)
-        target_ids = self._target_ids(model_inputs, target)
-        steps = DecodingSteps(self.model, model_inputs, target_ids[:, None])
-        layout = self.adapter.layout(
-            model_inputs,
-            steps.image_keys.shape[1],
-            image_sizes=None,
-            config=self.model.config,
-        )
-        result = self.attribute_steps(
-            steps,
+        return self.attribute_next_token(
+            inputs,
+            target,
+            additional_forward_args,
+            normalize=normalize,
+            sum_layers=sum_layers,
             head_filter=head_filter,
             top_k=top_k,
             attention_power=attention_power,
             grad_kwargs=grad_kwargs,
         )
-        per_layer = result.layer_attr[:, 0, :, layout.placed]
-        tokens = [per_layer.sum(1)] if sum_layers else list(per_layer.unbind(1))
-        maps = [compose(values, layout) for values in tokens]
-        if normalize:
-            maps = [
-                scoring.min_max_normalize(token_map.flatten(1)).view_as(token_map)
-                for token_map in maps
-            ]
-        pictures = [token_map.float().unsqueeze(1) for token_map in maps]
-        return pictures[0] if sum_layers else pictures
 
-    def attribute_steps(
+    def attribute_steps(  # type: ignore[override]
         self,
         steps: DecodingSteps,
         cache: Any = None,
@@ -335,49 +298,6 @@ class LayerDexAR(LayerAttribution, GradientAttribution):
             grad_kwargs,
             self.adapter.cross_attention,
         )
-
-    def _target_ids(self, model_inputs: dict[str, Any], target: Any) -> Tensor:
-        """One id for each example, ``(N,)``."""
-        batch = model_inputs["input_ids"].shape[0]
-        if target is None:
-            inputs = dict(model_inputs)
-            pixels = inputs.pop(self.adapter.pixel_input)
-            ids = inputs.pop("input_ids")
-            with torch.no_grad():
-                logits: Tensor = VLMForward(self.model)(pixels, ids, inputs)
-            return logits.argmax(-1)
-        ids = ids_of(target, "a vocabulary id, or one for each example")
-        if ids.dim() > 1 or ids.numel() not in (1, batch):
-            raise ValueError(
-                f"target must be one id, or one for each of {batch} examples, got "
-                f"shape {tuple(ids.shape)}. Answers of several tokens are for "
-                "VLMAttribution."
-            )
-        check_integers(ids)
-        config: Any = self.model.config
-        check_vocabulary(ids.reshape(-1), config.get_text_config().vocab_size)
-        device = model_inputs["input_ids"].device
-        return ids.reshape(-1).long().to(device).expand(batch)
-
-    def has_convergence_delta(self) -> bool:
-        """False: the maps do not sum to a difference of outputs."""
-        return False
-
-    def compute_convergence_delta(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Not defined for DEX-AR."""
-        raise NotImplementedError(
-            "DEX-AR has no convergence delta: its maps do not sum to a difference of "
-            "the model's outputs."
-        )
-
-    def attribute_future(self, *args: Any, **kwargs: Any) -> None:
-        """Not supported."""
-        raise NotImplementedError("attribute_future is not supported for LayerDexAR.")
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: attributions are gradients, not multiplied by the inputs."""
-        return False
 
     @classmethod
     def get_name(cls) -> str:

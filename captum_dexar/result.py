@@ -49,6 +49,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         token_weights (Tensor or None): how much more the image than the text raises
             each token, ``(T,)``; equation (6). Zero: nothing visual supported it.
         token_log_probs (Tensor or None): the model's log-probabilities, ``(T,)``
+        convergence_delta (Tensor or None): of a method that has one and was asked for
+            it (``return_convergence_delta=True``), each step's, ``(T,)``
         head_weights (Tensor or None): equation (5), ``(T, layers, heads)``
         layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(T, layers,
             N)``
@@ -89,6 +91,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         placeless_attr: Tensor | None = None,
         token_weights: Tensor | None = None,
         token_log_probs: Tensor | None = None,
+        convergence_delta: Tensor | None = None,
         head_weights: Tensor | None = None,
         layer_attr: Tensor | None = None,
         layer_indices: list[int] | None = None,
@@ -116,6 +119,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         )
         self.token_weights = token_weights
         self.token_log_probs = token_log_probs
+        self.convergence_delta = convergence_delta
         self.head_weights = head_weights
         self.layer_attr = layer_attr
         self.layer_indices = layer_indices
@@ -219,6 +223,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             layout=layout,
             token_weights=self.token_weights,
             token_log_probs=self.token_log_probs,
+            convergence_delta=self.convergence_delta,
             head_weights=self.head_weights,
             layer_attr=(
                 None if self.layer_attr is None else self.layer_attr[..., columns]

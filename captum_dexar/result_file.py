@@ -25,6 +25,7 @@ TENSORS = (
     "placeless_attr",
     "token_weights",
     "token_log_probs",
+    "convergence_delta",
     "head_weights",
     "layer_attr",
     "special_tokens",

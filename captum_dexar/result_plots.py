@@ -27,6 +27,7 @@ FAINTEST = 0.3
 class ResultPlots:
     """Draws what a :class:`VLMAttributionResult` holds."""
 
+    images: list[Image.Image]
     inp: InterpretableInput | None
     layer_indices: list[int] | None
     layout: ImageLayout
@@ -55,10 +56,10 @@ class ResultPlots:
 
         def words(self, special: bool = False) -> list[Word]: ...
 
-        def pixel_map(self, selection: Any = None) -> Tensor: ...
+        def pixel_map(self, selection: Any = None, image: int = 0) -> Tensor: ...
 
     def plot_tokens(
-        self, words: bool = True, show: bool = False
+        self, words: bool = True, show: bool = False, image: int = 0
     ) -> tuple[Figure, Any] | None:
         """The image, then a panel a word: its map, its text and its weight.
 
@@ -71,6 +72,7 @@ class ResultPlots:
                 Default: True
             show (bool, optional): shows the figure instead of returning it.
                 Default: False
+            image (int, optional): which of several images. Default: 0
 
         Returns:
             Figure and axes, the image's first; None if shown.
@@ -88,12 +90,12 @@ class ResultPlots:
             )
         opacity = self._opacity(parts)
         figure, axes = token_figure(
-            np.asarray(self._known_image()),
-            [self.pixel_map(part).numpy().astype(float) for part in parts],
+            np.asarray(self._known_image(image)),
+            [self.pixel_map(part, image).numpy().astype(float) for part in parts],
             opacity,
             [part.text for part in parts],
             [_caption(part) for part in parts],
-            self.unseen_pixels.numpy(),
+            self._unseen(image),
             "map; fainter, the smaller the word's weight",
         )
         return None if _shown(show) else (figure, axes)
@@ -105,20 +107,23 @@ class ResultPlots:
         largest = max(weights, default=0.0) or 1.0
         return [FAINTEST + (1 - FAINTEST) * weight / largest for weight in weights]
 
-    def plot_sequence(self, show: bool = False) -> tuple[Figure, Axes] | None:
+    def plot_sequence(
+        self, show: bool = False, image: int = 0
+    ) -> tuple[Figure, Axes] | None:
         """The image, and the map of the whole answer on it.
 
         Args:
             show (bool, optional): shows the figure instead of returning it.
                 Default: False
+            image (int, optional): which of several images. Default: 0
 
         Returns:
             Figure and the map's axes; None if shown.
         """
         figure, axis = sequence_figure(
-            np.asarray(self._known_image()),
-            self.pixel_map().numpy().astype(float),
-            self.unseen_pixels.numpy(),
+            np.asarray(self._known_image(image)),
+            self.pixel_map(image=image).numpy().astype(float),
+            self._unseen(image),
             self.answer,
         )
         return None if _shown(show) else (figure, axis)
@@ -183,6 +188,11 @@ class ResultPlots:
             show, target_token_pos, border_width, show_legends: as in Captum's
                 ``LLMAttributionResult``
         """
+        if self.layout.num_images > 1:
+            raise ValueError(
+                f"The prompt has {self.layout.num_images} images; draw one with "
+                "result.of_image(index).plot_image_heatmap()."
+            )
         shown = copy.copy(self)
         shown.inp = display_input(self._known_image(), self.layout)
         drawn: tuple[Figure, Axes] | None = LLMAttributionResult.plot_image_heatmap(
@@ -190,13 +200,16 @@ class ResultPlots:
         )
         return drawn
 
-    def _known_image(self) -> Image.Image:
-        if self.image is None:
+    def _unseen(self, image: int) -> Any:
+        return (self.layout.token_of_pixel(image) < 0).numpy()
+
+    def _known_image(self, image: int = 0) -> Image.Image:
+        if not self.images:
             raise ValueError(
                 "There is no image to draw on, because the input was made without the "
                 "original one. Use ImagePromptInput(image, prompt, processor)."
             )
-        return self.image
+        return self.images[image]
 
 
 def _caption(word: Word) -> str:

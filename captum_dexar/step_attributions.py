@@ -11,8 +11,9 @@ class StepAttributions:
 
     Attributes:
         token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
-        token_weights (Tensor): equation (6), ``(batch, steps)``
-        head_weights (Tensor): equation (5), ``(batch, steps, layers, heads)``
+        token_weights (Tensor or None): equation (6), ``(batch, steps)``; None for a
+            method that has none
+        head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``
         layer_attr (Tensor): each layer's part of ``token_attr``, ``(batch, steps,
             layers, image tokens)``
         token_log_probs (Tensor): the model's log-probability of each target,
@@ -22,8 +23,8 @@ class StepAttributions:
     """
 
     token_attr: Tensor
-    token_weights: Tensor
-    head_weights: Tensor
+    token_weights: Tensor | None
+    head_weights: Tensor | None
     layer_attr: Tensor
     token_log_probs: Tensor
     layer_indices: list[int]

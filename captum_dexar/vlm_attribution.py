@@ -2,30 +2,40 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
+import torch
 from captum.attr import Attribution, ImageMaskInput, InterpretableInput
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
 from captum_dexar import scoring
 from captum_dexar.answer_tokens import AnswerTokens
-from captum_dexar.decoding import DecodingSteps, generate, target_tensor
+from captum_dexar.captum_methods import (
+    extra_arguments,
+    model_of,
+    name_of,
+    run_captum_method,
+    StepRequest,
+)
+from captum_dexar.decoding import (
+    contrast_tensor,
+    DecodingSteps,
+    generate,
+    target_tensor,
+)
+from captum_dexar.families import adapter_for_config
 from captum_dexar.image_tokens import ImageTokenInput
-from captum_dexar.inputs import layout_of, model_inputs_of
-from captum_dexar.layer_dexar import LayerDexAR
+from captum_dexar.inputs import check_places, layout_of, model_inputs_of
 from captum_dexar.layout import ImageLayout
 from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
-from torch import nn, Tensor
+from captum_dexar.stepwise import StepwiseLayerAttribution
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.generation.streamers import BaseStreamer
 
-METHOD_ARGUMENTS = (
-    "head_filter",
-    "top_k",
-    "attention_power",
-    "normalize",
-    "grad_kwargs",
-)
+# Arguments of Captum's methods that are given for the user.
+_OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
 Target = str | Sequence[int] | Tensor | None
 
 
@@ -39,8 +49,13 @@ class VLMAttribution(Attribution):
 
     Args:
 
-        attr_method (LayerDexAR): the method. All decoding steps are explained in one
-            pass, on the cache that generating leaves.
+        attr_method (Attribution): the method, made with the model or a
+            :class:`VLMForward` around it. :class:`LayerDexAR` and the methods of
+            :mod:`captum_dexar.baselines` explain all decoding steps in one pass, on the
+            cache that generating leaves. Captum's own methods explain one step after
+            the other: gradient methods the pixels, whose attributions are summed into
+            the image tokens' boxes; perturbation methods the image tokens' boxes; layer
+            methods the vision tower's or the projector's tokens.
         processor (ProcessorMixin, optional): the model's processor (or tokenizer).
             Needed for a target given as a string, for the tokens' text, and to know
             where the image tokens of a plain ``ImageMaskInput`` lie. Default: None
@@ -64,17 +79,13 @@ class VLMAttribution(Attribution):
         torch.Size([7, 144])
     """
 
-    def __init__(self, attr_method: LayerDexAR, processor: Any = None) -> None:
-        if not isinstance(attr_method, LayerDexAR):
-            raise TypeError(
-                "attr_method must be a LayerDexAR, got "
-                f"{type(attr_method).__name__}. Captum's own methods can be run by "
-                "hand on a VLMForward."
-            )
+    def __init__(self, attr_method: Attribution, processor: Any = None) -> None:
+        model = model_of(attr_method)
         super().__init__(attr_method.forward_func)
-        self.attr_method = attr_method
+        self.attr_method: Any = attr_method
         self.processor = processor
-        self.model: nn.Module = attr_method.model
+        self.model = model
+        self.adapter = adapter_for_config(model.config)
 
     def attribute(
         self,
@@ -83,6 +94,7 @@ class VLMAttribution(Attribution):
         gen_args: Mapping[str, Any] | None = None,
         *,
         progress: bool = False,
+        contrast: Target = None,
         grid: tuple[int, int] | None = None,
         boxes: Tensor | None = None,
         **kwargs: Any,
@@ -100,6 +112,11 @@ class VLMAttribution(Attribution):
             gen_args (Mapping, optional): arguments of ``model.generate``, only without
                 a target. Default: None, at most 25 tokens, greedily, as in Captum
             progress (bool, optional): shows a progress bar. Default: False
+            contrast (str, list of int or Tensor, optional): another answer. Each token
+                is then explained against the one in the same place there: why this
+                rather than that, by the difference of their logits. Where both agree
+                the attribution is zero; tokens beyond a shorter contrast are explained
+                by themselves. Default: None
             grid (tuple of int, optional), boxes (Tensor, optional): where the image
                 tokens lie, for a model of a family that is not known; as in
                 :class:`ImagePromptInput`. Default: None
@@ -127,17 +144,11 @@ class VLMAttribution(Attribution):
                 "gen_args are for generating an answer, but target gives one. Leave "
                 "one of them out."
             )
-        unknown = sorted(set(kwargs) - set(METHOD_ARGUMENTS))
-        if unknown:
-            raise TypeError(
-                f"{self.attr_method.get_name()} has no argument {', '.join(unknown)}; "
-                f"it has {', '.join(METHOD_ARGUMENTS)}. Layers are chosen in its "
-                "constructor, and a result always holds the maps of single layers."
-            )
+        self._check_arguments(kwargs)
         normalize = bool(kwargs.pop("normalize", True))
         given_ids = None if target is None else self._given_ids(target)
         inputs = model_inputs_of(inp, self.model)
-        image_keys = self.attr_method.adapter.image_keys(inputs, self.model.config)
+        image_keys = self.adapter.image_keys(inputs, self.model.config)
         layout = layout_of(
             inp,
             inputs,
@@ -147,6 +158,8 @@ class VLMAttribution(Attribution):
             grid=grid,
             boxes=boxes,
         )
+        if grid is None and boxes is None:
+            check_places(inp, inputs, layout, self.model)
         cache = None
         if given_ids is None:
             with _generation_progress(gen_args, progress) as arguments:
@@ -154,42 +167,124 @@ class VLMAttribution(Attribution):
         else:
             target_ids = given_ids[None]
         steps = DecodingSteps(self.model, inputs, target_ids)
-        num_layers = len(self.attr_method.layer_indices)
-        with tqdm(
-            total=num_layers, desc="explaining", unit="layer", disable=not progress
-        ) as bar:
-            explained = self.attr_method.attribute_steps(
-                steps, cache, on_layer=bar.update, **kwargs
+        contrast_ids = None
+        if contrast is not None:
+            contrast_ids = contrast_tensor(
+                self._given_ids(contrast, "contrast"), steps.num_steps
             )
-        token_attr = explained.token_attr[0].cpu()
-        weights = explained.token_weights[0].cpu()
-        placed = layout.placed
+        explain = self._explain if self._is_stepwise else self._run_captum_method
+        every_token, fields = explain(
+            inp, steps, layout, cache, contrast_ids, progress, kwargs
+        )
         answer = AnswerTokens(steps.target_ids[0].cpu(), self.processor)
+        token_attr = every_token[:, layout.placed]
+        weights = fields.get("token_weights")
         return VLMAttributionResult(
             output_tokens=answer.texts,
             target_ids=answer.ids,
             special_tokens=answer.special,
             word_starts=answer.word_starts,
-            token_attr=token_attr[:, placed],
+            token_attr=token_attr,
             seq_attr=scoring.sequence_attribution(
-                token_attr[:, placed], weights, normalize=normalize
+                token_attr,
+                torch.ones(len(token_attr)) if weights is None else weights,
+                normalize=normalize,
             ).float(),
-            placeless_attr=token_attr[:, layout.placeless],
-            token_weights=weights,
-            token_log_probs=explained.token_log_probs[0].cpu(),
-            head_weights=explained.head_weights[0].cpu(),
-            layer_attr=explained.layer_attr[0].cpu()[..., placed],
-            layer_indices=explained.layer_indices,
+            placeless_attr=every_token[:, layout.placeless],
             layout=layout,
             **_pictured(inp, layout),
-            method=self.attr_method.get_name(),
+            **fields,
+            method=name_of(self.attr_method),
         )
 
-    def _given_ids(self, target: Any) -> Tensor:
+    def _explain(
+        self,
+        inp: Any,
+        steps: DecodingSteps,
+        layout: ImageLayout,
+        cache: Any,
+        contrast_ids: Tensor | None,
+        progress: bool,
+        arguments: dict[str, Any],
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """All steps in as few passes as the method allows: attributions of all image
+        tokens, ``(T, image tokens)``, and further fields of the result."""
+        if contrast_ids is not None:
+            arguments = {**arguments, "contrast_ids": contrast_ids}
+        num_layers = len(self.attr_method.layer_indices)
+        with tqdm(
+            total=num_layers, desc="explaining", unit="layer", disable=not progress
+        ) as bar:
+            explained = self.attr_method.attribute_steps(
+                steps, cache, on_layer=bar.update, **arguments
+            )
+        layer_attr = explained.layer_attr[0].cpu()
+        return explained.token_attr[0].cpu(), {
+            "token_weights": _first(explained.token_weights),
+            "token_log_probs": _first(explained.token_log_probs),
+            "head_weights": _first(explained.head_weights),
+            "layer_attr": layer_attr[..., layout.placed],
+            "layer_indices": explained.layer_indices,
+        }
+
+    def _run_captum_method(
+        self,
+        inp: Any,
+        steps: DecodingSteps,
+        layout: ImageLayout,
+        cache: Any,
+        contrast_ids: Tensor | None,
+        progress: bool,
+        arguments: dict[str, Any],
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """One step after the other, by a method of Captum; see :meth:`_explain`."""
+        with tqdm(
+            total=steps.num_steps, desc="explaining", unit="token", disable=not progress
+        ) as bar:
+            scores = run_captum_method(
+                StepRequest(
+                    method=self.attr_method,
+                    model=self.model,
+                    inp=inp,
+                    steps=steps,
+                    contrast_ids=contrast_ids,
+                    layout=layout,
+                    arguments=arguments,
+                    on_step=bar.update,
+                )
+            )
+        return scores.token_attr.cpu(), {
+            "token_log_probs": scores.token_log_probs.cpu(),
+            "convergence_delta": scores.convergence_delta,
+        }
+
+    @property
+    def _is_stepwise(self) -> bool:
+        return isinstance(self.attr_method, StepwiseLayerAttribution)
+
+    def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Raises TypeError for an argument that the method does not have."""
+        if self._is_stepwise:
+            known: tuple[str, ...] = (*self.attr_method.step_arguments, "normalize")
+        else:
+            parameters = signature(self.attr_method.attribute).parameters
+            known = (*parameters, "normalize", *extra_arguments(self.attr_method))
+            if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                return
+        unknown = sorted(set(arguments) - set(known) | set(arguments) & set(_OURS))
+        if unknown:
+            raise TypeError(
+                f"{name_of(self.attr_method)} has no argument {', '.join(unknown)} "
+                f"here; it has {', '.join(k for k in known if k not in _OURS)}. Layers "
+                "are chosen in its constructor, and a result always holds the maps of "
+                "single layers."
+            )
+
+    def _given_ids(self, target: Any, name: str = "target") -> Tensor:
         if isinstance(target, str):
             if self.processor is None:
                 raise ValueError(
-                    "A target given as a string needs a processor to tokenise it: "
+                    f"A {name} given as a string needs a processor to tokenise it: "
                     "VLMAttribution(attr_method, processor). Or give its ids."
                 )
             tokenizer = getattr(self.processor, "tokenizer", self.processor)
@@ -201,6 +296,11 @@ class VLMAttribution(Attribution):
     def get_name(cls) -> str:
         """The name for humans."""
         return "VLM Attribution"
+
+
+def _first(tensor: Tensor | None) -> Tensor | None:
+    """The only example of a batch, on the CPU."""
+    return None if tensor is None else tensor[0].cpu()
 
 
 def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:

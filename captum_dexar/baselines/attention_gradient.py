@@ -1,0 +1,55 @@
+"""Attention times its gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+from captum_dexar.attention_gradients import ClosedForm, find_decoder, LayerGradients
+from captum_dexar.baselines.baseline import by_layer, LayerBaseline
+from captum_dexar.decoding import DecodingSteps
+from torch import Tensor
+
+
+class LayerAttentionGradient(LayerBaseline):
+    r"""Attention x gradient, as the DEX-AR paper compares itself with it.
+
+    For every layer :math:`relu(\sum_i A_i \, \partial o / \partial A_i)` over its heads
+    :math:`i`, where :math:`o` is the layer's own logit-lens reading of the token; the
+    layers are summed. Gradients are those of DEX-AR, in closed form.
+
+    Args:
+
+        forward_func, layer, device_ids: as in :class:`LayerDexAR`
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerAttentionGradient
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerAttentionGradient(model), processor)
+        >>> result = method.attribute(inp, target="the image shows a red circle .")
+        >>> result.token_attr.shape
+        torch.Size([7, 144])
+    """
+
+    def layer_attributions(
+        self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """See :meth:`LayerBaseline.layer_attributions`."""
+        parts: dict[int, Tensor] = {}
+
+        def keep(gradients: LayerGradients) -> None:
+            parts[gradients.layer] = gradients.image.sum(2).relu()
+            on_layer()
+
+        engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
+        logits = engine(find_decoder(self.model), self.layer_indices, keep)
+        stacked, layers = by_layer(parts, self.layer_indices)
+        return stacked, logits, layers
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "Attention x gradient"

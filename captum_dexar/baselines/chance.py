@@ -1,0 +1,100 @@
+"""Maps that know nothing: what every table needs beside its figures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum_dexar.baselines.baseline import LayerBaseline
+from captum_dexar.decoding import DecodingSteps
+from torch import nn, Tensor
+
+
+class LayerUniformMap(LayerBaseline):
+    """The same value on every image token.
+
+    Args:
+
+        forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
+            matter
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerUniformMap
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerUniformMap(model), processor)
+        >>> bool((method.attribute(inp, target=[5]).token_attr == 1).all())
+        True
+    """
+
+    def layer_attributions(
+        self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """See :meth:`LayerBaseline.layer_attributions`."""
+        with torch.no_grad():
+            logits = steps.cheapest_pass(cache).run()
+        maps = self._maps(steps)
+        return maps[:, :, None].to(logits.device), logits, self.layer_indices[-1:]
+
+    def _maps(self, steps: DecodingSteps) -> Tensor:
+        return torch.ones(*steps.target_ids.shape, steps.image_keys.shape[1])
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "Uniform map (chance)"
+
+
+class LayerRandomMap(LayerUniformMap):
+    """Smoothed noise, another for every decoding step.
+
+    Args:
+
+        forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
+            matter
+        seed (int, optional): of the noise. Default: 0
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerRandomMap
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerRandomMap(model, seed=1), processor)
+        >>> method.attribute(inp, target=[5, 6]).token_maps.shape
+        torch.Size([2, 12, 12])
+    """
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | list[nn.Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids)
+        self.seed = seed
+
+    def _maps(self, steps: DecodingSteps) -> Tensor:
+        """Noise of a quarter of each view's resolution, interpolated."""
+        generator = torch.Generator().manual_seed(self.seed)
+        maps = torch.zeros(*steps.target_ids.shape, steps.image_keys.shape[1])
+        for view in steps.layout().views:
+            coarse = [max(2, side // 4) for side in view.grid]
+            noise = torch.rand(*steps.target_ids.shape, *coarse, generator=generator)
+            smooth = nn.functional.interpolate(
+                noise, view.grid, mode="bicubic", align_corners=False
+            )
+            maps[..., view.tokens] = smooth.flatten(2).clamp(min=0)
+        return maps
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "Random smooth map (chance)"

@@ -1,0 +1,93 @@
+"""Grad-CAM on the image tokens."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.baselines.baseline import LayerBaseline
+from captum_dexar.decoding import DecodingSteps
+from torch import Tensor
+
+
+class LayerImageGradCam(LayerBaseline):
+    r"""Grad-CAM on what the vision side hands to the language model.
+
+    :math:`relu(\sum_c \alpha_c a_c)` with :math:`a` the image tokens as they enter the
+    decoder, and :math:`\alpha_c` the mean over image tokens of the gradient of the
+    explained token's logit with respect to channel :math:`c`. The last features that
+    still are a grid over the image, in every family; one forward pass, and a backward
+    pass a decoding step.
+
+    More details can be found in the paper: R. Selvaraju et al., *Grad-CAM*, 2017,
+    https://arxiv.org/abs/1610.02391
+
+    Args:
+
+        forward_func, device_ids: as in :class:`LayerDexAR`
+        layer (nn.Module or list of nn.Module, optional): has no part in it.
+            Default: None
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerImageGradCam
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerImageGradCam(model), processor)
+        >>> result = method.attribute(inp, target="the image shows a red circle .")
+        >>> result.token_attr.shape
+        torch.Size([7, 144])
+    """
+
+    def layer_attributions(
+        self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """See :meth:`LayerBaseline.layer_attributions`.
+
+        Raises:
+            TypeError: the model reads the image by cross-attention.
+        """
+        if self.adapter.cross_attention is not None:
+            raise TypeError(
+                f"{self.get_name()} is not defined for {self.adapter.name}: its image "
+                "tokens do not enter the decoder, which reads them by cross-attention."
+            )
+        decoder = find_decoder(self.model)
+        leaves: list[Tensor] = []
+
+        def start_graph(module: Any, args: Any, kwargs: Any) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            leaves.append(hidden.detach().requires_grad_())
+            if args:
+                return (leaves[0], *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": leaves[0]}
+
+        handle = decoder.layers[0].register_forward_pre_hook(
+            start_graph, with_kwargs=True
+        )
+        try:
+            with torch.enable_grad():
+                logits = steps.full_pass().run()
+        finally:
+            handle.remove()
+        index = steps.image_keys.to(leaves[0].device)[..., None]
+        index = index.expand(-1, -1, leaves[0].shape[-1])
+        tokens = leaves[0].detach().gather(1, index).float()
+        maps = []
+        for step in range(steps.num_steps):
+            target = steps.target_ids[:, step].to(logits.device)
+            reading = logits[:, step].gather(1, target[:, None]).sum()
+            (gradient,) = torch.autograd.grad(reading, leaves, retain_graph=True)
+            weights = gradient.gather(1, index).float().mean(1, keepdim=True)
+            maps.append((tokens * weights).sum(-1).relu())
+            on_layer()
+        attributions = torch.stack(maps, dim=1)[:, :, None]
+        return attributions, logits.detach(), [0]
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "Grad-CAM (image tokens)"

@@ -1,0 +1,214 @@
+"""Token Activation Map, the forward-only neighbour of DEX-AR."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum_dexar.attention_gradients import find_decoder, find_layers
+from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
+from captum_dexar.baselines.baseline import LayerBaseline
+from captum_dexar.decoding import DecodingSteps
+from torch import nn, Tensor
+
+_WINDOW = 3
+
+
+class LayerTokenActivation(LayerBaseline):
+    r"""Token Activation Map: what image tokens themselves would say.
+
+    An image token's final state on the output head's row of the explained token is its
+    activation :math:`a`. What earlier text tokens :math:`j` activate as well is taken
+    off: *estimated causal inference* weights their activations by relevance
+    :math:`r_j`, and subtracts the interference :math:`I` with the scale :math:`s` that
+    fits best. A *rank Gaussian filter* then removes single bright tokens.
+
+    More details can be found in the paper: Y. Li et al., *Token Activation Map to
+    Visually Explain Multimodal LLMs*, 2025, https://arxiv.org/abs/2506.23270
+
+    The final states are those of the last decoder layer; with another ``layer=`` that
+    layer is read through the final norm and head instead.
+
+    Args:
+
+        forward_func, device_ids: as in :class:`LayerDexAR`
+        layer (nn.Module, optional): Default: None, the last decoder layer
+
+    Raises:
+
+        ValueError: several layers are given.
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerTokenActivation
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerTokenActivation(model), processor)
+        >>> result = method.attribute(inp, target="the image shows a red circle .")
+        >>> result.token_attr.shape
+        torch.Size([7, 144])
+    """
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | list[nn.Module] | None = None,
+        device_ids: list[int] | None = None,
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids)
+        if layer is None:
+            last = find_layers(self.model)[-1]
+            super().__init__(forward_func, last, device_ids)
+        if len(self.layer_indices) != 1:
+            raise ValueError(
+                f"{self.get_name()} reads one layer, got {len(self.layer_indices)}."
+            )
+
+    def layer_attributions(
+        self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """See :meth:`LayerBaseline.layer_attributions`.
+
+        Raises:
+            TypeError: the model reads the image by cross-attention.
+        """
+        if self.adapter.cross_attention is not None:
+            raise TypeError(
+                f"{self.get_name()} is not defined for {self.adapter.name}: its image "
+                "tokens have no final state, as they are read by cross-attention."
+            )
+        decoder = find_decoder(self.model)
+        explained_pass = steps.full_pass()
+        states: list[Tensor] = []
+        handle = decoder.layers[self.layer_indices[0]].register_forward_hook(
+            lambda module, args, output: states.append(hidden_of(output).detach())
+        )
+        try:
+            with torch.no_grad():
+                logits = explained_pass.run()
+                hidden = states[0]
+                if decoder.final_norm is not None:
+                    hidden = decoder.final_norm(hidden)
+        finally:
+            handle.remove()
+        on_layer()
+        maps = torch.stack(
+            [
+                self._example(decoder, steps, explained_pass, hidden, example)
+                for example in range(hidden.shape[0])
+            ]
+        )
+        return maps[:, :, None], logits, self.layer_indices
+
+    def _example(
+        self,
+        decoder: Decoder,
+        steps: DecodingSteps,
+        explained_pass: Any,
+        hidden: Tensor,
+        example: int,
+    ) -> Tensor:
+        """Maps of all steps of one example, ``(steps, image tokens)``."""
+        ids = explained_pass.inputs["input_ids"][example]
+        is_text = explained_pass.inputs["attention_mask"][example].bool()
+        is_text[steps.image_keys[example]] = False
+        image_states = hidden[example, steps.image_keys[example]].float()
+        views = steps.layout().views
+        maps = []
+        for row, target in zip(explained_pass.rows, steps.target_ids[example]):
+            earlier = is_text[: int(row) + 1].nonzero()[:, 0]
+            activation = token_activation(
+                image_states,
+                hidden[example, earlier].float(),
+                head_rows(decoder, ids[earlier]),
+                head_rows(decoder, target[None])[0],
+                ids[earlier] == target,
+            )
+            for view in views:
+                tokens = view.tokens.to(activation.device)
+                filtered = rank_gaussian_filter(activation[tokens].view(view.grid))
+                activation[tokens] = filtered.flatten()
+            maps.append(activation)
+        return torch.stack(maps)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "Token Activation Map"
+
+
+def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
+    """The output head's rows of some tokens, ``(tokens, hidden size)``, float32.
+
+    Raises:
+        TypeError: the head is no matrix.
+    """
+    weight = getattr(decoder.head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise TypeError(
+            "Token Activation Map reads rows of the output head, which must be a "
+            f"linear layer, got {type(decoder.head).__name__}."
+        )
+    return weight.detach()[ids.to(weight.device)].float()
+
+
+def token_activation(
+    image_states: Tensor,
+    text_states: Tensor,
+    text_rows: Tensor,
+    target_row: Tensor,
+    is_target: Tensor,
+) -> Tensor:
+    """Activations of a token, those of earlier text tokens taken off.
+
+    Args:
+        image_states (Tensor): final states ``F``, ``(image tokens, hidden size)``
+        text_states (Tensor): final states of earlier text tokens, ``(texts, hidden
+            size)``
+        text_rows (Tensor): the head's rows of these tokens' ids, likewise
+        target_row (Tensor): the head's row of the explained token, ``(hidden size,)``
+        is_target (Tensor): which earlier tokens have its id, ``(texts,)``, bool
+
+    Returns:
+        *Tensor* ``(image tokens,)``, never negative
+    """
+    activation = (image_states @ target_row).relu()
+    relevance = (text_states @ target_row).relu().masked_fill(is_target, 0.0)
+    total = relevance.sum()
+    if total <= 0:
+        return activation
+    relevance = relevance / total
+    interference = (image_states @ text_rows.T).relu() @ relevance
+    power = interference @ interference
+    if power <= 0:
+        return activation
+    scale = (activation @ interference) / power
+    return (activation - scale * interference).relu()
+
+
+def rank_gaussian_filter(grid: Tensor) -> Tensor:
+    """A weighted mean of each 3 x 3 window, weights a Gaussian of the values' ranks.
+
+    The Gaussian's width is the window's coefficient of variation: in even windows the
+    median counts alone, in uneven ones all values.
+
+    Args:
+        grid (Tensor): ``(h, w)``; borders are reflected, or repeated where there are
+            fewer than two rows or columns
+
+    Returns:
+        *Tensor* ``(h, w)``
+    """
+    mode = "reflect" if min(grid.shape) > 1 else "replicate"
+    padded = nn.functional.pad(grid[None, None], (1, 1, 1, 1), mode=mode)
+    windows = nn.functional.unfold(padded, _WINDOW)[0].T.sort(dim=1).values
+    mean = windows.mean(1)
+    deviation = windows.std(1, correction=0)
+    variation = deviation / mean.where(mean > 0, 1.0)
+    rank = torch.arange(_WINDOW**2, device=grid.device) - _WINDOW**2 // 2
+    spread = (2 * variation.square()).clamp(min=1e-12)[:, None]
+    weights = torch.exp(-rank.square() / spread)
+    filtered = (windows * weights).sum(1) / weights.sum(1)
+    return filtered.view_as(grid)

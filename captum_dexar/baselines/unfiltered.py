@@ -1,0 +1,55 @@
+"""DEX-AR without its head filter."""
+
+from collections.abc import Callable
+from typing import Any
+
+from captum_dexar.attention_gradients import ClosedForm, find_decoder, LayerGradients
+from captum_dexar.baselines.baseline import by_layer, LayerBaseline
+from captum_dexar.decoding import DecodingSteps
+from torch import Tensor
+
+
+class LayerUnfilteredDexAR(LayerBaseline):
+    r"""Attention gradients with every head's weight one.
+
+    :math:`\sum_{l,i} relu(\partial o^{l} / \partial A^l_i)`: equation (5) of DEX-AR
+    without ``w``. The same maps as ``LayerDexAR.attribute(..., head_filter=False)``,
+    without token weights: what the filter adds is seen beside it.
+
+    Args:
+
+        forward_func, layer, device_ids: as in :class:`LayerDexAR`
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, VLMAttribution
+        >>> from captum_dexar.baselines import LayerUnfilteredDexAR
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> method = VLMAttribution(LayerUnfilteredDexAR(model), processor)
+        >>> result = method.attribute(inp, target="the image shows a red circle .")
+        >>> result.token_attr.shape
+        torch.Size([7, 144])
+    """
+
+    def layer_attributions(
+        self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """See :meth:`LayerBaseline.layer_attributions`."""
+        parts: dict[int, Tensor] = {}
+
+        def keep(gradients: LayerGradients) -> None:
+            parts[gradients.layer] = gradients.image.relu().sum(2)
+            on_layer()
+
+        engine = ClosedForm(steps.cheapest_pass(cache))
+        logits = engine(find_decoder(self.model), self.layer_indices, keep)
+        stacked, layers = by_layer(parts, self.layer_indices)
+        return stacked, logits, layers
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans."""
+        return "DEX-AR without head filter"

@@ -1,0 +1,166 @@
+"""What perturbation methods switch on and off: parts of the image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr import ImageMaskInput
+from captum_dexar.captum_methods.request import StepRequest
+from captum_dexar.composition import map_grid
+from captum_dexar.image_tokens import ImageTokenInput
+from captum_dexar.layout import ImageLayout, View
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """Parts of the image that can be absent.
+
+    Attributes:
+        count (int): how many there are
+        grid (tuple of int or None): their rows and columns, if they are a grid
+        make_inputs (Callable): model inputs for ``(1, count)``, 0 where one is absent
+        to_tokens (Tensor): each feature's share in every image token, ``(count, image
+            tokens)``; the shares of a feature sum to 1, or to 0 where no token sees it
+    """
+
+    count: int
+    grid: tuple[int, int] | None
+    make_inputs: Callable[[Tensor], Any]
+    to_tokens: Tensor
+
+
+def image_features(
+    request: StepRequest, patches: tuple[int, int] | None, as_grid: bool
+) -> ImageFeatures:
+    """The features of an input.
+
+    Args:
+        request (StepRequest): whose input has them: the image tokens of an
+            ``ImagePromptInput``, the segments of Captum's ``ImageMaskInput``, or the
+            image tokens' pixels where only the model's inputs are known
+        patches (tuple of int or None): rows and columns of patches of the image to take
+            instead
+        as_grid (bool): whether they have to be a grid
+
+    Raises:
+        ValueError: patches or a grid are wanted of an input whose image is not known.
+    """
+    inp, layout = request.inp, request.layout
+    if isinstance(inp, ImageTokenInput):
+        is_one_view = len(layout.views) == 1
+        if patches is None and (is_one_view or not as_grid):
+            return ImageFeatures(
+                count=inp.n_itp_features,
+                grid=layout.views[0].grid if is_one_view else None,
+                make_inputs=inp.to_model_input,
+                to_tokens=torch.eye(layout.num_tokens)[layout.placed],
+            )
+        return _patches(inp, layout, patches or map_grid(layout))
+    if patches is not None:
+        raise ValueError(
+            "patches= are cut out of the original image, which is known of an "
+            f"ImagePromptInput only, got {type(inp).__name__}."
+        )
+    if isinstance(inp, ImageMaskInput):
+        if as_grid:
+            raise ValueError(
+                "Occlusion slides over a grid, which the segments of an ImageMaskInput "
+                "are not. Use an ImagePromptInput."
+            )
+        return _segments(inp, layout)
+    return _token_pixels(request)
+
+
+def _patches(
+    inp: ImageTokenInput, layout: ImageLayout, grid: tuple[int, int]
+) -> ImageFeatures:
+    """Cells of a grid over the whole image."""
+    if layout.num_images != 1 or layout.image_sizes is None:
+        raise ValueError(
+            f"A grid of patches is for one image, the prompt has {layout.num_images}."
+        )
+    height, width = layout.image_sizes[0]
+    if not (1 <= grid[0] <= height and 1 <= grid[1] <= width):
+        raise ValueError(
+            f"patches must be rows and columns of an image of {height} x {width} "
+            f"pixels, got {grid}."
+        )
+    whole = View("patch", grid, (0.0, 0.0, float(height), float(width)))
+    cells = ImageLayout(whole.num_tokens, (whole,), layout.image_sizes)
+    painted = ImageTokenInput(
+        inp.images,
+        cells,
+        inp.processor_fn,
+        baseline=inp.baseline,
+        model_inputs=inp.original_model_inputs,
+    )
+    return ImageFeatures(
+        count=whole.num_tokens,
+        grid=grid,
+        make_inputs=painted.to_model_input,
+        to_tokens=_shares(cells.token_of_pixel(), whole.num_tokens, layout),
+    )
+
+
+def _segments(inp: ImageMaskInput, layout: ImageLayout) -> ImageFeatures:
+    """The segments of the user's own mask."""
+    if not layout.is_located:
+        raise ValueError(
+            "The image tokens' places are not known, so that segments of the image "
+            "can't be matched with them. Give VLMAttribution the processor."
+        )
+    masks = inp.get_mask_list()
+    shares = []
+    for mask in masks:
+        segment = torch.where(mask.bool(), 0, -1)
+        shares.append(_shares(segment, 1, layout))
+    return ImageFeatures(
+        count=len(masks),
+        grid=None,
+        make_inputs=inp.to_model_input,
+        to_tokens=torch.cat(shares),
+    )
+
+
+def _shares(feature_of_pixel: Tensor, count: int, layout: ImageLayout) -> Tensor:
+    """A feature's attribution lies evenly on its pixels; so much is each token's."""
+    placed = layout.placed
+    token = layout.token_of_pixel().long().flatten()
+    feature = feature_of_pixel.long().flatten()
+    both = (token >= 0) & (feature >= 0)
+    shares = torch.zeros(count, layout.num_tokens)
+    shares.index_put_(
+        (feature[both], placed[token[both]]),
+        torch.ones(int(both.sum())),
+        accumulate=True,
+    )
+    total = shares.sum(1, keepdim=True)
+    return shares / total.where(total > 0, 1.0)
+
+
+def _token_pixels(request: StepRequest) -> ImageFeatures:
+    """The image tokens' elements of the model's pixels; absent ones are zero."""
+    adapter, inputs = request.steps.adapter, request.steps.inputs
+    pixels = inputs[adapter.pixel_input]
+    layout = request.layout
+    token = adapter.token_of_pixel_input(inputs, layout, request.steps.config)
+    token = token.to(pixels.device)
+    column = torch.full((layout.num_tokens + 1,), -1, dtype=torch.long)
+    column[layout.placed] = torch.arange(len(layout.placed))
+    feature = column.to(pixels.device)[token]
+
+    def make_inputs(present: Tensor) -> dict[str, Any]:
+        kept = present[0].to(pixels.device)[feature.clamp(min=0)] != 0
+        masked = pixels.where(kept | (feature < 0), torch.zeros_like(pixels))
+        prompt = {k: v for k, v in inputs.items() if k != "position_ids"}
+        return {**prompt, adapter.pixel_input: masked}
+
+    views = layout.views
+    return ImageFeatures(
+        count=len(layout.placed),
+        grid=views[0].grid if len(views) == 1 else None,
+        make_inputs=make_inputs,
+        to_tokens=torch.eye(layout.num_tokens)[layout.placed],
+    )

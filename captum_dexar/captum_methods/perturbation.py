@@ -1,0 +1,119 @@
+"""Captum's perturbation methods, on parts of the image that are painted over."""
+
+from typing import Any
+
+import torch
+from captum.attr import (
+    Attribution,
+    FeatureAblation,
+    KernelShap,
+    Lime,
+    Occlusion,
+    ShapleyValues,
+    ShapleyValueSampling,
+)
+from captum_dexar.captum_methods.features import image_features, ImageFeatures
+from captum_dexar.captum_methods.request import (
+    log_probs,
+    same_randomness,
+    StepRequest,
+    StepScores,
+    TeacherForced,
+    with_forward,
+)
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import prepared
+from torch import Tensor
+
+_METHODS = (
+    FeatureAblation,
+    KernelShap,
+    Lime,
+    Occlusion,
+    ShapleyValues,
+    ShapleyValueSampling,
+)
+# Of image tokens, where the user says nothing.
+_OCCLUSION_WINDOW = 3
+
+
+def explains(method: Attribution) -> bool:
+    """Whether this is a method of that kind."""
+    return isinstance(method, _METHODS)
+
+
+def run(request: StepRequest) -> StepScores:
+    """Explains every step by what the log-probability of its token loses.
+
+    A perturbed image is encoded and the whole answer scored once, for all steps: each
+    step sees the same perturbations, those of random methods included.
+    """
+    arguments = dict(request.arguments)
+    patches = arguments.pop("patches", None)
+    is_occlusion = isinstance(request.method, Occlusion)
+    features = image_features(request, patches, as_grid=is_occlusion)
+    scores = _PerturbedScores(request, features)
+    method = with_forward(request.method, scores)
+    present = torch.ones(1, features.count)
+    if is_occlusion:
+        assert features.grid is not None
+        present = present.view(1, *features.grid)
+        window = tuple(min(_OCCLUSION_WINDOW, side) for side in features.grid)
+        arguments.setdefault("sliding_window_shapes", window)
+    attributions = []
+    for step in same_randomness(request.steps.num_steps):
+        scores.step = step
+        attribution = method.attribute(present, **arguments)
+        attributions.append(attribution.detach().float().view(features.count))
+        request.on_step()
+    return StepScores(
+        token_attr=torch.stack(attributions) @ features.to_tokens,
+        token_log_probs=log_probs(TeacherForced(request.steps, request.contrast_ids)),
+    )
+
+
+class _PerturbedScores:
+    """Log-probabilities of the answer's tokens as a function of what is present.
+
+    Args:
+        request (StepRequest): the answer
+        features (ImageFeatures): what can be absent
+
+    Attributes:
+        step (int): which step's score a call returns
+    """
+
+    def __init__(self, request: StepRequest, features: ImageFeatures) -> None:
+        self.request = request
+        self.features = features
+        self.step = 0
+        self._known: dict[bytes, Tensor] = {}
+
+    def __call__(self, present: Tensor, *unused: Any) -> Tensor:
+        """``(examples, features)`` to ``(examples,)``."""
+        rows = present.detach().reshape(present.shape[0], -1)
+        return torch.stack([self._answer(row[None])[self.step] for row in rows])
+
+    def _answer(self, present: Tensor) -> Tensor:
+        key = (present != 0).cpu().numpy().tobytes()
+        if key not in self._known:
+            self._known[key] = self._scored(self.features.make_inputs(present))
+        return self._known[key]
+
+    def _scored(self, made: Any) -> Tensor:
+        request = self.request
+        inputs = {
+            name: prepared(value, request.model)
+            for name, value in made.items()
+            if value is not None and name != "labels"
+        }
+        steps = DecodingSteps(request.model, inputs, request.steps.target_ids)
+        with torch.no_grad():
+            logits = steps.full_pass().run()[0].float().log_softmax(-1)
+        index = steps.target_ids[0].to(logits.device)[:, None]
+        scores = logits.gather(1, index)[:, 0]
+        if request.contrast_ids is not None:
+            contrast = request.contrast_ids[0].to(logits.device)
+            against = logits.gather(1, contrast.clamp(min=0)[:, None])[:, 0]
+            scores = scores - against.where(contrast >= 0, torch.zeros_like(against))
+        return scores.cpu()

@@ -1,0 +1,148 @@
+"""Captum's gradient methods on the pixels: Integrated Gradients and its relatives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import (
+    Attribution,
+    DeepLift,
+    GradientAttribution,
+    InputXGradient,
+    IntegratedGradients,
+    NoiseTunnel,
+    Saliency,
+)
+from captum_dexar.captum_methods.request import (
+    log_probs,
+    same_randomness,
+    stacked,
+    StepRequest,
+    StepScores,
+    TeacherForced,
+    with_forward,
+)
+from torch import Tensor
+
+# These ask for gradients of the same points at every step, and take them from
+# ``gradient_func``; so one forward pass serves all steps.
+_SHARE_PASSES = (IntegratedGradients, InputXGradient, Saliency)
+# Points of the path that Integrated Gradients evaluates at a time, unless it is told.
+_POINTS_AT_A_TIME = 5
+
+
+def explains(method: Attribution) -> bool:
+    """Whether this is a method of that kind."""
+    inner = method.attribution_method if isinstance(method, NoiseTunnel) else method
+    is_layer = hasattr(inner, "layer")
+    return isinstance(inner, (GradientAttribution, InputXGradient)) and not is_layer
+
+
+def run(request: StepRequest) -> StepScores:
+    """Explains every step, and sums pixels into the image tokens that stand for them.
+
+    Raises:
+        NotImplementedError: the method can't explain this model.
+    """
+    forward = TeacherForced(request.steps, request.contrast_ids)
+    method = with_forward(request.method, forward)
+    arguments = dict(request.arguments)
+    if isinstance(method, IntegratedGradients):
+        # Captum counts rows of the pixels, of which an example may have many.
+        rows = forward.pixels.shape[0] * _POINTS_AT_A_TIME
+        arguments.setdefault("internal_batch_size", rows)
+    if isinstance(method, _SHARE_PASSES):
+        method.gradient_func = _SharedGradients(forward)
+    token_of_pixel = request.steps.adapter.token_of_pixel_input(
+        request.steps.inputs, request.layout, request.steps.config
+    ).to(forward.pixels.device)
+    num_tokens = request.layout.num_tokens
+    scores, deltas = [], []
+    for step in same_randomness(request.steps.num_steps):
+        forward.step = step
+        attribution, delta = _attributed(method, forward.pixels, arguments)
+        scores.append(summed(attribution, token_of_pixel, num_tokens))
+        deltas.append(delta)
+        request.on_step()
+    return StepScores(
+        token_attr=torch.stack(scores),
+        token_log_probs=log_probs(forward),
+        convergence_delta=stacked(deltas),
+    )
+
+
+def _attributed(
+    method: Any, pixels: Tensor, arguments: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    try:
+        attribution = method.attribute(pixels, **arguments)
+    except (AssertionError, RuntimeError, AttributeError) as error:
+        if not isinstance(method, DeepLift):
+            raise
+        raise NotImplementedError(
+            f"{type(method).__name__} can't explain this model: {error} It replaces "
+            "the gradients of activation modules, each of which it must see once, with "
+            "the example and its baseline side by side. Use IntegratedGradients."
+        ) from error
+    if isinstance(attribution, tuple):
+        return attribution[0].detach(), attribution[1].detach().mean()
+    return attribution.detach(), None
+
+
+def summed(attribution: Tensor, token_of_pixel: Tensor, num_tokens: int) -> Tensor:
+    """Sums the attributions of each image token's pixels, ``(image tokens,)``.
+
+    Args:
+        attribution (Tensor): of the shape of the pixels
+        token_of_pixel (Tensor): image token of each element, broadcastable to that; -1
+            where none sees it
+        num_tokens (int): image tokens of the prompt
+    """
+    index = token_of_pixel.expand(attribution.shape).flatten()
+    total = torch.zeros(num_tokens + 1, dtype=torch.float64)
+    index = index.where(index >= 0, num_tokens).cpu()
+    total.index_add_(0, index, attribution.detach().cpu().double().flatten())
+    return total[:-1].float()
+
+
+class _SharedGradients:
+    """Gradients of all steps at the points of the first, remembered for the others.
+
+    Args:
+        forward (TeacherForced): whose ``step`` says which step is being explained
+    """
+
+    def __init__(self, forward: TeacherForced) -> None:
+        self.forward = forward
+        self.points: list[tuple[Tensor, list[Tensor]]] = []
+        self.call = 0
+        self.step = 0
+
+    def __call__(
+        self,
+        forward_fn: Callable[..., Any],
+        inputs: tuple[Tensor, ...],
+        target_ind: Any = None,
+        additional_forward_args: Any = None,
+        **arguments: Any,
+    ) -> tuple[Tensor, ...]:
+        """As Captum's ``compute_gradients``."""
+        if self.forward.step != self.step:
+            self.step, self.call = self.forward.step, 0
+        (point,) = inputs
+        if self.call == len(self.points):
+            self.points.append((point.detach(), self._every_step(point)))
+        known, gradients = self.points[self.call]
+        if not torch.equal(known, point.detach()):
+            gradients = self._every_step(point)
+        self.call += 1
+        return (gradients[self.step],)
+
+    def _every_step(self, point: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            leaf = point.detach().requires_grad_()
+            scores = self.forward.every_step(leaf).sum(0)
+            return [
+                torch.autograd.grad(score, leaf, retain_graph=True)[0]
+                for score in scores
+            ]

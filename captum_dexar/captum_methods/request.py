@@ -1,0 +1,154 @@
+"""What Captum's own methods are asked for: the steps of an answer, one by one."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr import Attribution, NoiseTunnel
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.layout import ImageLayout
+from torch import nn, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StepRequest:
+    """An answer that a method of Captum is to explain.
+
+    Attributes:
+        method (Attribution): the method, as the user made it
+        model (nn.Module): the vision-language model
+        inp (Any): the input, as the user gave it
+        steps (DecodingSteps): the answer's steps, of one prompt
+        contrast_ids (Tensor or None): what each step is contrasted with, ``(1,
+            steps)``; -1 where it is with nothing
+        layout (ImageLayout): places of the image tokens
+        arguments (Mapping): the method's own arguments
+        on_step (Callable): called after each step, for progress
+    """
+
+    method: Attribution
+    model: nn.Module
+    inp: Any
+    steps: DecodingSteps
+    contrast_ids: Tensor | None
+    layout: ImageLayout
+    arguments: Mapping[str, Any]
+    on_step: Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class StepScores:
+    """What a method gave.
+
+    Attributes:
+        token_attr (Tensor): ``(steps, image tokens)``, signs kept
+        token_log_probs (Tensor): ``(steps,)``
+        convergence_delta (Tensor or None): ``(steps,)``, where the method has one and
+            was asked for it
+    """
+
+    token_attr: Tensor
+    token_log_probs: Tensor
+    convergence_delta: Tensor | None = None
+
+
+class TeacherForced(nn.Module):
+    """Logits of all steps of an answer, as a function of the pixels.
+
+    In a causal model the position that predicts a step's token does not depend on later
+    ones, so that one pass over prompt and answer serves every step.
+
+    Args:
+        steps (DecodingSteps): the answer
+        contrast_ids (Tensor, optional): see :class:`StepRequest`
+
+    Attributes:
+        step (int): which step's scores ``forward`` returns
+    """
+
+    def __init__(
+        self, steps: DecodingSteps, contrast_ids: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        whole = steps.full_pass()
+        self.model = steps.model
+        self.rows = whole.rows
+        self.target_ids = steps.target_ids
+        self.contrast_ids = contrast_ids
+        self.adapter = steps.adapter
+        inputs = dict(whole.inputs)
+        self.pixels: Tensor = inputs.pop(self.adapter.pixel_input)
+        self.inputs = inputs
+        self.step = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The step's logit (less that of its contrast), ``(examples,)``."""
+        return self.every_step(pixels)[:, self.step]
+
+    def every_step(self, pixels: Tensor) -> Tensor:
+        """All steps' logits (less those of their contrasts), ``(examples, steps)``."""
+        logits = self.logits(pixels)
+        scores = _of_ids(logits, self.target_ids)
+        if self.contrast_ids is None:
+            return scores
+        contrast = self.contrast_ids.to(logits.device)
+        against = _of_ids(logits, contrast.clamp(min=0))
+        return scores - against.where(contrast >= 0, torch.zeros_like(against))
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """``(examples, steps, vocabulary)``; pixels may be repeated along axis 0."""
+        repeats = pixels.shape[0] // self.pixels.shape[0]
+        tiled = {
+            name: (
+                value.repeat(repeats, *[1] * (value.dim() - 1))
+                if isinstance(value, Tensor) and value.dim() and repeats > 1
+                else value
+            )
+            for name, value in self.inputs.items()
+        }
+        tiled[self.adapter.pixel_input] = pixels
+        logits: Tensor = self.model(**tiled).logits
+        if logits.shape[1] != len(self.rows):
+            logits = logits[:, self.rows.to(logits.device)]
+        return logits
+
+
+def _of_ids(logits: Tensor, ids: Tensor) -> Tensor:
+    index = ids.to(logits.device).expand(logits.shape[0], -1)[..., None]
+    return logits.gather(-1, index)[..., 0]
+
+
+def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
+    """A copy of a method that explains another function; the user's stays as it is."""
+    copied = copy.copy(method)
+    if isinstance(method, NoiseTunnel):
+        copied.attribution_method = with_forward(
+            method.attribution_method, forward_func
+        )
+    copied.forward_func = forward_func
+    if hasattr(copied, "model"):
+        copied.model = forward_func
+    return copied
+
+
+def log_probs(forward: TeacherForced) -> Tensor:
+    """The model's log-probability of each step's token, ``(steps,)``."""
+    with torch.no_grad():
+        logits = forward.logits(forward.pixels).float()
+    return _of_ids(logits.log_softmax(-1), forward.target_ids)[0]
+
+
+def stacked(deltas: list[Tensor | None]) -> Tensor | None:
+    """The deltas of all steps, if the method gave any."""
+    known = [delta for delta in deltas if delta is not None]
+    return torch.stack(known).cpu() if known else None
+
+
+def same_randomness(num_steps: int) -> Iterator[int]:
+    """The steps, each with the random state of the first, which is then left."""
+    state = torch.random.get_rng_state()
+    for step in range(num_steps):
+        torch.random.set_rng_state(state)
+        yield step

@@ -1,0 +1,177 @@
+"""A family that is not known: what can be derived of it, and a check of that."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from captum_dexar.families.base import (
+    FamilyAdapter,
+    ImageTokens,
+    PreparedImage,
+    side_of,
+)
+from captum_dexar.families.geometry import resized_crop
+from captum_dexar.layout import ImageLayout
+from PIL import Image
+from torch import nn, Tensor
+
+WHAT_TO_DO = (
+    "Pass grid=(rows, columns) or boxes= where the image tokens' places are known, or "
+    "register an adapter for the family (captum_dexar.families.register)."
+)
+# Cells that are painted in the check, as parts of the height and the width.
+PROBES = ((0.1, 0.1), (0.1, 0.9), (0.4, 0.6), (0.6, 0.3), (0.9, 0.1), (0.9, 0.9))
+
+
+class GenericAdapter(FamilyAdapter):
+    """One square grid an image, or the grid that the processor states.
+
+    Positions and cache are left to the model, which costs a pass over the whole prompt
+    but is right for every decoder whose own attention reads the image.
+    """
+
+    name: ClassVar[str] = "others"
+    model_types: ClassVar[tuple[str, ...]] = ()
+    processor_types: ClassVar[tuple[str, ...]] = ()
+    boxes_checked: ClassVar[str] = "at run time"
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
+    position_offset: ClassVar[int | None] = None
+    replayable: ClassVar[bool] = False
+    takes_several_images: ClassVar[bool] = False
+
+    def matches(self, config: Any) -> bool:
+        """Whether the model is a decoder that reads image tokens among the text's."""
+        has_tokens = isinstance(getattr(config, "image_token_id", None), int)
+        has_vision = getattr(config, "vision_config", None) is not None
+        return has_tokens and has_vision and not self.is_encoder_decoder(config)
+
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        grid_thw = image.inputs.get("image_grid_thw")
+        if isinstance(grid_thw, Tensor):
+            merge = self._merge_size(image)
+            rows, columns = (int(n) // merge for n in grid_thw[image.index][1:])
+            return self.placed("full", (rows, columns), image.whole())
+        try:
+            side = side_of(image.remaining_tokens)
+        except ValueError:
+            raise ValueError(
+                f"The prompt has {image.remaining_tokens} image tokens, which make no "
+                f"square grid, and the model's family is not known. {WHAT_TO_DO}"
+            ) from None
+        rectangle = image.whole()
+        pixels = image.inputs.get("pixel_values")
+        if (
+            image.size is not None
+            and getattr(image.image_processor, "do_center_crop", None)
+            and isinstance(pixels, Tensor)
+        ):
+            seen_size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+            rectangle = resized_crop(image.image_processor, image.size, seen_size)
+        return self.placed("full", (side, side), rectangle)
+
+    def check(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        layout: ImageLayout,
+        images: list[Image.Image],
+        process: Callable[[Any], Any] | None,
+    ) -> None:
+        """See :meth:`FamilyAdapter.check`.
+
+        Paints single cells of the image: the token of the cell must change most.
+        """
+        (view,) = layout.views
+        cells = {
+            (int(y * view.grid[0]), int(x * view.grid[1])) for y, x in sorted(PROBES)
+        }
+        before = _features(model, inputs, layout.num_tokens)
+        found = 0
+        for row, column in cells:
+            if process is not None and images and layout.is_located:
+                box = layout.boxes()
+                assert box is not None
+                painted = process(_painted(images[0], box[row * view.grid[1] + column]))
+            else:
+                painted = _painted_pixels(inputs, view.grid, row, column)
+            change = (_features(model, painted, layout.num_tokens) - before).norm(dim=1)
+            found += int(change.argmax()) == row * view.grid[1] + column
+        if found < max(1, len(cells) - 1):
+            raise ValueError(
+                f"Models of type {getattr(model.config, 'model_type', None)!r} are not "
+                f"known, and a grid of {view.grid[0]} x {view.grid[1]} over the image "
+                "does not fit: where single cells of it were painted, their own image "
+                f"token changed most in {found} of {len(cells)} cases. {WHAT_TO_DO}"
+            )
+
+    def _merge_size(self, image: PreparedImage) -> int:
+        vision = getattr(image.config, "vision_config", None)
+        merge = getattr(image.image_processor, "merge_size", None)
+        return int(merge or getattr(vision, "spatial_merge_size", None) or 1)
+
+
+def _features(model: nn.Module, inputs: Mapping[str, Any], num_tokens: int) -> Tensor:
+    """The image tokens as the language model gets them, ``(tokens, size)``."""
+    encode: Any = None
+    for owner in (model, getattr(model, "base_model", None)):
+        encode = encode or getattr(owner, "get_image_features", None)
+    if encode is None:
+        raise ValueError(
+            f"{type(model).__name__} has no get_image_features, so that where its image "
+            f"tokens lie can't be checked. {WHAT_TO_DO}"
+        )
+    names = set(signature(encode).parameters)
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    device = next(model.parameters()).device
+    arguments = {
+        name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+        for name, value in inputs.items()
+        if name in names and isinstance(value, Tensor)
+    }
+    with torch.no_grad():
+        output = encode(**arguments)
+    features = getattr(output, "pooler_output", output)
+    if isinstance(features, (list, tuple)):
+        features = torch.cat(list(features))
+    features = features.flatten(0, -2).float()
+    if features.shape[0] != num_tokens:
+        raise ValueError(
+            f"{type(model).__name__} makes {features.shape[0]} image features for "
+            f"{num_tokens} image tokens; where they lie can't be checked. {WHAT_TO_DO}"
+        )
+    kept: Tensor = features
+    return kept
+
+
+def _painted(image: Image.Image, box: Tensor) -> Image.Image:
+    """The image with a box inverted, of a pixel at least."""
+    y0, x0 = (int(edge) for edge in box[:2].floor())
+    y1, x1 = (int(edge) for edge in box[2:].ceil())
+    pixels = np.array(image)
+    pixels[y0:y1, x0:x1] = 255 - pixels[y0:y1, x0:x1].mean((0, 1), keepdims=True)
+    return Image.fromarray(pixels)
+
+
+def _painted_pixels(
+    inputs: Mapping[str, Any], grid: tuple[int, int], row: int, column: int
+) -> dict[str, Any]:
+    """The inputs with a cell of the processed image inverted."""
+    pixels = inputs.get("pixel_values")
+    if not isinstance(pixels, Tensor) or pixels.dim() != 4 or pixels.shape[0] != 1:
+        raise ValueError(
+            "Where the image tokens of this model lie can't be checked without the "
+            f"original image. Use ImagePromptInput as the input. {WHAT_TO_DO}"
+        )
+    height, width = pixels.shape[-2] / grid[0], pixels.shape[-1] / grid[1]
+    ys = slice(int(row * height), int((row + 1) * height))
+    xs = slice(int(column * width), int((column + 1) * width))
+    painted = pixels.clone()
+    painted[..., ys, xs] = -painted[..., ys, xs].mean((-2, -1), keepdim=True) + 1.0
+    return {**inputs, "pixel_values": painted}
