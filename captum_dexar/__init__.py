@@ -6,6 +6,7 @@ wrapper that explains every token of an answer.
 
 from importlib.metadata import version
 
+from captum_dexar.comparison import compare, Comparison
 from captum_dexar.inputs import ImagePromptInput
 from captum_dexar.layer_dexar import LayerDexAR
 from captum_dexar.result import VLMAttributionResult
@@ -15,9 +16,11 @@ from captum_dexar.vlm_forward import VLMForward
 __version__ = version("captum-dexar")
 
 __all__ = [
+    "Comparison",
     "ImagePromptInput",
     "LayerDexAR",
     "VLMAttribution",
     "VLMAttributionResult",
     "VLMForward",
+    "compare",
 ]

@@ -8,11 +8,13 @@ single pass, and the rows' prefix may come from a cache.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
-from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
 from captum_dexar.families import adapter_for_config, FamilyAdapter
+from captum_dexar.layout import ImageLayout
+from captum_dexar.model_state import kept_state
 from torch import nn, Tensor
 from transformers import DynamicCache
 
@@ -44,9 +46,12 @@ class ModelPass:
 
     def run(self) -> Tensor:
         """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
-        logits = self.model(**self.inputs, logits_to_keep=self.rows).logits
-        assert isinstance(logits, Tensor)
-        return logits
+        kept = logits_of(self.model, self.rows)
+        with kept_state(self.model):
+            logits: Tensor = self.model(**self.inputs, **kept).logits
+        if logits.shape[1] == self.rows.shape[0]:
+            return logits
+        return logits[:, self.rows.to(logits.device)]
 
 
 class DecodingSteps:
@@ -72,6 +77,28 @@ class DecodingSteps:
         self.target_ids = target_ids.to(self.prompt_ids.device)
         self.prompt_length = self.prompt_ids.shape[1]
         self.num_steps = self.target_ids.shape[1]
+
+    def layout(self) -> ImageLayout:
+        """Grids of the image tokens, as far as the model's inputs tell.
+
+        Raises:
+            ValueError: the examples' images have different grids.
+        """
+        num_examples, num_tokens = self.image_keys.shape
+        for name in self.adapter.grid_inputs:
+            grids = torch.as_tensor(self.inputs[name]).tolist()
+            per_example = len(grids) // num_examples
+            if grids != grids[:per_example] * num_examples:
+                raise ValueError(
+                    "All examples of a batch must have images of the same grid, got "
+                    f"{name} {grids}. Explain them one at a time."
+                )
+        return self.adapter.layout(
+            self.inputs,
+            num_tokens,
+            image_sizes=None,
+            config=self.config,
+        )
 
     def full_pass(self) -> ModelPass:
         """Prompt and answer in one pass without a cache."""
@@ -156,10 +183,22 @@ class DecodingSteps:
             for key, value in self.inputs.items()
         }
         with torch.no_grad():
-            self.model(
-                **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
+            kept = logits_of(self.model, 1)
+            self.model(**inputs, past_key_values=cache, use_cache=True, **kept)
         return cache
+
+
+def logits_of(model: nn.Module, positions: int | Tensor) -> dict[str, Any]:
+    """Arguments that ask a model for the logits of some positions only.
+
+    A few models can't be asked; of these, some take the argument and ignore it.
+    """
+    parameters = signature(model.forward).parameters.values()
+    can_be_asked = any(
+        parameter.name == "logits_to_keep" or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in parameters
+    )
+    return {"logits_to_keep": positions} if can_be_asked else {}
 
 
 def complete_inputs(
@@ -175,89 +214,6 @@ def complete_inputs(
     if positions is not None:
         complete.setdefault("position_ids", positions)
     return complete
-
-
-def generate(
-    model: nn.Module, inputs: Mapping[str, Any], gen_args: Mapping[str, Any] | None
-) -> tuple[Tensor, DynamicCache | None]:
-    """Lets the model answer, and keeps the cache if it can be used again.
-
-    Args:
-        model (nn.Module): the vision-language model
-        inputs (Mapping): its inputs for one prompt
-        gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
-            default, at most 25 tokens, greedily
-
-    Returns:
-        The generated ids, ``(1, steps)``, end-of-sequence token included, and a cache
-        of all positions of the prompt but the last, or None.
-
-    Raises:
-        ValueError: nothing was generated, or several answers were asked for.
-    """
-    arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
-    arguments["return_dict_in_generate"] = True
-    config: Any = model.config
-    adapter = adapter_for_config(config)
-    # An encoder-decoder's sequences begin with the decoder's own first token.
-    first = complete_inputs(adapter, inputs, config)
-    is_encoder_decoder = adapter.is_encoder_decoder(config)
-    prompt = first["decoder_input_ids" if is_encoder_decoder else "input_ids"]
-    prompt_length = prompt.shape[1]
-    cache = None
-    if adapter.is_replayable(inputs, config):
-        cache = _recording_cache(model, arguments)
-    if cache is not None:
-        arguments["past_key_values"] = cache
-    generating: Any = model
-    with torch.no_grad():
-        output = generating.generate(**inputs, **arguments)
-    if output.sequences.shape[0] != 1:
-        raise ValueError(
-            "gen_args must ask for one answer, got num_return_sequences="
-            f"{output.sequences.shape[0]}."
-        )
-    answer = output.sequences[:, prompt_length:]
-    if answer.shape[1] == 0:
-        raise ValueError(
-            "The model generated no token, so there is nothing to explain. Check "
-            "gen_args (max_new_tokens, stopping criteria), or give a target."
-        )
-    if cache is None or cache.get_seq_length() != prompt_length + answer.shape[1] - 1:
-        return answer, None
-    cache.crop(-answer.shape[1])
-    return answer, cache
-
-
-def _recording_cache(
-    model: nn.Module, arguments: Mapping[str, Any]
-) -> DynamicCache | None:
-    """A cache that can go back to the prompt, if generating is plain enough for one."""
-    if arguments.get("past_key_values") is not None:
-        return None
-    config: Any = model.config
-    settings: Any = model.generation_config
-
-    def setting(name: str) -> Any:
-        custom = arguments.get("generation_config")
-        for source in (arguments, vars(custom) if custom else {}, vars(settings)):
-            if source.get(name) is not None:
-                return source[name]
-        return None
-
-    is_plain = (
-        (setting("num_beams") or 1) == 1
-        and (setting("num_return_sequences") or 1) == 1
-        and setting("cache_implementation") is None
-        and setting("use_cache") is not False
-        and arguments.get("assistant_model") is None
-        and setting("prompt_lookup_num_tokens") is None
-    )
-    if not is_plain:
-        return None
-    cache = DynamicCache(config=config.get_text_config(decoder=True))
-    cache.activate_past_recording()
-    return cache
 
 
 def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
@@ -286,6 +242,14 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
     ids = ids.long()
     check_vocabulary(ids, vocab_size)
     return ids
+
+
+def contrast_tensor(ids: Tensor, num_steps: int) -> Tensor:
+    """What each step is contrasted with: the ids, cut or filled up with -1, ``(1,
+    steps)``."""
+    kept = ids[:num_steps]
+    filling = kept.new_full((num_steps - len(kept),), -1)
+    return torch.cat([kept, filling])[None]
 
 
 def ids_of(target: Any, expected: str) -> Tensor:

@@ -114,6 +114,7 @@ class ImagePromptInput(ImageTokenInput):
             layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
         super().__init__(images, layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
+        self.places_are_given = grid is not None or boxes is not None
 
 
 def _whole_prompt(
@@ -190,9 +191,12 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
             f"mapping), got {type(made).__name__}."
         )
     inputs = {
-        key: prepared(value, model) for key, value in made.items() if value is not None
+        key: prepared(value, model)
+        for key, value in made.items()
+        if value is not None and key != "labels"
     }
-    check_image_and_prompt(inputs, adapter_for_config(getattr(model, "config", None)))
+    config: Any = getattr(model, "config", None)
+    check_image_and_prompt(inputs, adapter_for_config(config), config)
     batch = inputs["input_ids"].shape[0]
     if batch != 1:
         raise ValueError(f"inp must hold one prompt, got {batch}.")
@@ -236,7 +240,7 @@ def positional_inputs(
     joined = joined_inputs(pixel_values, arguments[0], others, adapter)
     model_inputs = {name: prepared(value, model) for name, value in joined.items()}
     model_inputs[adapter.pixel_input] = model_inputs[adapter.pixel_input].detach()
-    check_image_and_prompt(model_inputs, adapter)
+    check_image_and_prompt(model_inputs, adapter, model.config)
     return model_inputs
 
 
@@ -266,6 +270,22 @@ def layout_of(
     )
 
 
+def check_places(
+    inp: Any, inputs: Mapping[str, Any], layout: ImageLayout, model: nn.Module
+) -> None:
+    """Raises ValueError unless the image tokens lie where ``layout`` says."""
+    if isinstance(inp, ImagePromptInput) and inp.places_are_given:
+        return
+    is_token_input = isinstance(inp, ImageTokenInput)
+    adapter_for_config(model.config).check(
+        model,
+        inputs,
+        layout,
+        inp.images if is_token_input else [],
+        inp.processor_fn if is_token_input else None,
+    )
+
+
 def prepared(value: Any, model: nn.Module) -> Any:
     """A tensor on the model's device, and in its dtype if it is a floating one.
 
@@ -278,8 +298,13 @@ def prepared(value: Any, model: nn.Module) -> Any:
     return moved.clone() if moved.is_inference() else moved
 
 
-def check_image_and_prompt(inputs: Mapping[str, Any], adapter: FamilyAdapter) -> None:
-    """Raises ValueError unless there are ids, not padded behind, and finite pixels."""
+def check_image_and_prompt(
+    inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
+) -> None:
+    """Raises ValueError unless there are ids, not padded behind, and finite pixels.
+
+    The prompt of an encoder may be padded behind: the answer is not appended to it.
+    """
     if inputs.get("pixel_values_videos") is not None:
         raise ValueError(
             "The input holds a video ('pixel_values_videos'), whose tokens have a "
@@ -296,13 +321,24 @@ def check_image_and_prompt(inputs: Mapping[str, Any], adapter: FamilyAdapter) ->
             f"The input has no image: {adapter.pixel_input!r} is missing from "
             f"{sorted(inputs)}. Give the processor an image as well as a text."
         )
+    required = adapter.inputs_required_by(config)
+    missing = [name for name in required if inputs.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"The input has no {' and no '.join(map(repr, missing))}, only "
+            f"{sorted(inputs)}. Without it a model of the family {adapter.name} does "
+            "not work as it was trained to. Pass on all that the processor returns."
+        )
     if inputs["input_ids"].dim() != 2:
         raise ValueError(
             "input_ids must be (batch, tokens), got shape "
             f"{tuple(inputs['input_ids'].shape)}."
         )
     mask = inputs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask[:, -1].all()):
+    is_padded_behind = (
+        isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask[:, -1].all())
+    )
+    if is_padded_behind and not adapter.is_encoder_decoder(config):
         raise ValueError(
             "A prompt ends with padding, but the token after the last position is what "
             "is explained. Pad on the left: processor.tokenizer.padding_side = 'left'."

@@ -82,6 +82,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         torch.Size([1, 1, 12, 12])
     """
 
+    takes_contrast: ClassVar[bool] = True
     step_arguments: ClassVar[tuple[str, ...]] = (
         "head_filter",
         "top_k",
@@ -210,6 +211,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         top_k: int = 1,
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
+        contrast_ids: Tensor | None = None,
         on_layer: Callable[[], object] | None = None,
     ) -> StepAttributions:
         """Explains all decoding steps of an answer in one pass.
@@ -220,6 +222,9 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             cache (DynamicCache, optional): keys and values of the prompt but its last
                 token, from generating the answer. Default: computed
             head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
+            contrast_ids (Tensor, optional): tokens against which the targets are
+                explained, ``(batch, steps)``, by the difference of their readings; -1
+                for none. Default: None
             on_layer (Callable, optional): called after each layer, for progress.
                 Default: None
 
@@ -255,7 +260,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
                 on_layer()
 
         decoder = find_decoder(self.model)
-        engine = self._engine(steps, cache, attention_power, grad_kwargs)
+        engine = self._engine(steps, cache, attention_power, grad_kwargs, contrast_ids)
         logits = engine(decoder, self.layer_indices, score)
         # The model runs its layers in its own order; results keep the user's. Layers
         # without attention (convolution, linear attention) have nothing to explain.
@@ -286,9 +291,12 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         cache: Any,
         attention_power: float,
         grad_kwargs: Mapping[str, Any] | None,
+        contrast_ids: Tensor | None,
     ) -> AttentionGradients:
         if self.engine == "closed_form":
-            return ClosedForm(steps.cheapest_pass(cache), attention_power, grad_kwargs)
+            return ClosedForm(
+                steps.cheapest_pass(cache), attention_power, grad_kwargs, contrast_ids
+            )
         return AutogradTwin(
             self.model,
             steps.prefixes(),
@@ -297,6 +305,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             attention_power,
             grad_kwargs,
             self.adapter.cross_attention,
+            contrast_ids,
         )
 
     @classmethod

@@ -1,7 +1,10 @@
 """Whether a model can be explained in the state it is in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import nn
+from torch import nn, Tensor
 
 
 def check_model_state(model: nn.Module) -> None:
@@ -21,3 +24,24 @@ def check_model_state(model: nn.Module) -> None:
             "The model's weights were made inside torch.inference_mode, so that no "
             "gradient can pass. Load the model outside of it."
         )
+
+
+@contextmanager
+def kept_state(model: nn.Module) -> Iterator[None]:
+    """Puts back the tensors that a model keeps as plain attributes between two passes.
+
+    Models with positions of several axes remember how far those of the last prompt got
+    (``rope_deltas``). Whoever is decoding with a cache of their own relies on it.
+    """
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            now = vars(module)
+            for name, value in attributes.items():
+                other = now.get(name)
+                if other is not value and isinstance(
+                    other if value is None else value, Tensor
+                ):
+                    now[name] = value

@@ -42,8 +42,9 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         placeless_attr (Tensor): attributions of image tokens without a place (a CLS
             token, a newline), ``(T, tokens without a place)``
         placeless_share (Tensor): their part of each token's attribution, ``(T,)``
-        token_maps (Tensor): each token's map in [0, 1], ``(T, h, w)``
-        sequence_map (Tensor): the whole answer's map in [0, 1], ``(h, w)``
+        token_maps (Tensor): each token's map in [0, 1], ``(T, h, w)``; of a signed
+            result in [-1, 1], where 0 is no attribution
+        sequence_map (Tensor): the whole answer's map, likewise, ``(h, w)``
         view_maps (list of Tensor): each view's own tokens, un-normalised, ``(T, rows,
             columns)`` of the view
         token_weights (Tensor or None): how much more the image than the text raises
@@ -146,10 +147,13 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         ]
 
     def _normalized(self, values: Tensor) -> Maps:
-        """Maps in [0, 1], all images on one scale."""
+        """Maps in [0, 1], or [-1, 1] if signed, all images on one scale."""
         maps = self._composed(values)
         joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
-        joint = scoring.min_max_normalize(joint).float()
+        normalized = (
+            scoring.scale_signed if self.is_signed else scoring.min_max_normalize
+        )
+        joint = normalized(joint).float()
         cells = [one.shape[-2] * one.shape[-1] for one in maps]
         return _one_or_all(
             [
@@ -157,6 +161,13 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
                 for part, one in zip(joint.split(cells, dim=-1), maps)
             ]
         )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there are negative attributions, of what lowers a token. All maps of
+        such a result are scaled by their largest absolute value instead of min-max."""
+        assert self.token_attr is not None
+        return bool((self.token_attr < 0).any())
 
     @property
     def image(self) -> Image.Image | None:
@@ -268,7 +279,9 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         )
 
     def token_map_of(self, selection: Selection | Word = None) -> Maps:
-        """A map in [0, 1] of part of the answer, ``(h, w)``; of each image if several.
+        """A map of part of the answer, ``(h, w)``; of each image if several.
+
+        In [0, 1], or in [-1, 1] if the result is signed.
 
         Args:
             selection (int, tuple, sequence of int or Word, optional): one token; a
@@ -311,8 +324,8 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
             image (int, optional): which of several images. Default: 0
 
         Returns:
-            *Tensor* ``(H, W)``, float32, in [0, 1]; zero where no image token sees the
-            pixel (see ``unseen_pixels``).
+            *Tensor* ``(H, W)``, float32, in [0, 1], or in [-1, 1] if the result is
+            signed; zero where no image token sees the pixel (see ``unseen_pixels``).
 
         Raises:
             ValueError: the original image is not known.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 FAINTEST = 0.3
+_FAINT_LABEL = "map; fainter, the smaller the word's weight"
 
 
 class ResultPlots:
@@ -47,6 +48,9 @@ class ResultPlots:
         def image(self) -> Image.Image | None: ...
 
         @property
+        def is_signed(self) -> bool: ...
+
+        @property
         def layer_maps(self) -> Tensor | list[Tensor] | None: ...
 
         def _on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor: ...
@@ -63,9 +67,10 @@ class ResultPlots:
     ) -> tuple[Figure, Any] | None:
         """The image, then a panel a word: its map, its text and its weight.
 
-        All panels share one scale of colours, that of maps in [0, 1]. The map of the
-        word with the largest weight is opaque; the smaller a word's weight, the more
-        transparent its map, down to ``FAINTEST`` for words of weight zero.
+        All panels share one scale of colours, that of maps in [0, 1]; signed maps have
+        a diverging one from -1 (blue) to 1 (red). The map of the word with the largest
+        weight is opaque; the smaller a word's weight, the more transparent its map,
+        down to ``FAINTEST`` for words of weight zero.
 
         Args:
             words (bool, optional): False draws a panel a token, special ones included.
@@ -77,26 +82,17 @@ class ResultPlots:
         Returns:
             Figure and axes, the image's first; None if shown.
         """
-        if words:
-            parts = self.words()
-        else:
-            parts = words_of(
-                self.output_tokens,
-                torch.ones_like(self.word_starts),
-                self.special_tokens,
-                self.token_weights,
-                self.token_log_probs,
-                keep_special=True,
-            )
+        parts = parts_of(self, words)
         opacity = self._opacity(parts)
         figure, axes = token_figure(
             np.asarray(self._known_image(image)),
             [self.pixel_map(part, image).numpy().astype(float) for part in parts],
             opacity,
             [part.text for part in parts],
-            [_caption(part) for part in parts],
+            [caption_of(part) for part in parts],
             self._unseen(image),
-            "map; fainter, the smaller the word's weight",
+            "map" if self.token_weights is None else _FAINT_LABEL,
+            self.is_signed,
         )
         return None if _shown(show) else (figure, axes)
 
@@ -125,6 +121,7 @@ class ResultPlots:
             self.pixel_map(image=image).numpy().astype(float),
             self._unseen(image),
             self.answer,
+            self.is_signed,
         )
         return None if _shown(show) else (figure, axis)
 
@@ -133,7 +130,8 @@ class ResultPlots:
     ) -> tuple[Figure, Any] | None:
         """What each layer contributes to each token: rows tokens, columns layers.
 
-        A row shares one scale, from zero to the largest value of its layers.
+        A row shares one scale, from zero to the largest value of its layers; where some
+        values are negative, a diverging one to the largest absolute value.
 
         Args:
             tokens (sequence of int, optional): which tokens. Default: all that are not
@@ -158,7 +156,7 @@ class ResultPlots:
                 "result.of_image(index).plot_layers()."
             )
         maps = maps[list(tokens)]
-        largest = maps.amax(dim=(1, 2, 3), keepdim=True)
+        largest = maps.abs().amax(dim=(1, 2, 3), keepdim=True)
         relative = maps / largest.masked_fill(largest <= 0, 1.0)
         image = self._known_image()
         heats = [[self._on_pixels(layer).numpy() for layer in row] for row in relative]
@@ -169,6 +167,7 @@ class ResultPlots:
             [f"layer {index}" for index in self.layer_indices],
             self.unseen_pixels.numpy(),
             "share of the largest value in the row",
+            bool((maps < 0).any()),
         )
         return None if _shown(show) else (figure, axes)
 
@@ -212,7 +211,22 @@ class ResultPlots:
         return self.images[image]
 
 
-def _caption(word: Word) -> str:
+def parts_of(result: ResultPlots, words: bool) -> list[Word]:
+    """What has a panel each: the words, or all tokens, special ones included."""
+    if words:
+        return result.words()
+    return words_of(
+        result.output_tokens,
+        torch.ones_like(result.word_starts),
+        result.special_tokens,
+        result.token_weights,
+        result.token_log_probs,
+        keep_special=True,
+    )
+
+
+def caption_of(word: Word) -> str:
+    """A word's weight, where the method has one."""
     if word.weight is None:
         return ""
     return f"weight {word.weight:.3g}"

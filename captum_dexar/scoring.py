@@ -157,6 +157,28 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     return ((wide - low) / spread.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
 
 
+def scale_signed(maps: Tensor) -> Tensor:
+    """Divides every map by its largest absolute value, so that 0 stays 0.
+
+    Min-max normalisation would move the zero of maps whose signs say something: what
+    raises a token and what lowers it.
+
+    Args:
+        maps (Tensor): ``(..., tokens)``, finite
+
+    Returns:
+        *Tensor* of **maps**, ``(..., tokens)``, in [-1, 1]; zero where a map is.
+
+    Example::
+
+        >>> scale_signed(torch.tensor([[-4.0, 0.0, 2.0]]))
+        tensor([[-1.0000,  0.0000,  0.5000]], dtype=torch.float64)
+    """
+    wide = _widen(maps)
+    largest = wide.abs().amax(dim=-1, keepdim=True)
+    return wide / largest.masked_fill(largest <= 0, 1.0)
+
+
 def sequence_attribution(
     token_attr: Tensor, weights: Tensor, normalize: bool = True
 ) -> Tensor:
@@ -169,11 +191,17 @@ def sequence_attribution(
             which is the paper's equation; False sums the un-normalised maps, as the
             method's first public release does. Default: True
 
+    The paper's maps are never negative. Of an answer with negative attributions each
+    token's map is scaled to [-1, 1] instead (:func:`scale_signed`): signs are kept.
+
     Returns:
         *Tensor* of **attributions**, ``(..., tokens)``. All zero, with a warning, when
         no token has both a positive weight and a map that is not constant.
     """
-    maps = min_max_normalize(token_attr) if normalize else _widen(token_attr)
+    maps = _widen(token_attr)
+    if normalize:
+        is_signed = (maps < 0).flatten(-2).any(-1)[..., None, None]
+        maps = torch.where(is_signed, scale_signed(maps), min_max_normalize(maps))
     total = torch.einsum("...tj,...t->...j", maps, _widen(weights))
     if total.numel() and not bool(total.any()):
         warnings.warn(

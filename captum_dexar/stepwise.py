@@ -41,6 +41,7 @@ class StepwiseLayerAttribution(LayerAttribution):
     Attributes:
 
         step_arguments (tuple of str): names of the method's own arguments
+        takes_contrast (bool): whether :meth:`attribute_steps` takes ``contrast_ids``
 
     Raises:
 
@@ -50,6 +51,7 @@ class StepwiseLayerAttribution(LayerAttribution):
     """
 
     step_arguments: ClassVar[tuple[str, ...]] = ()
+    takes_contrast: ClassVar[bool] = False
 
     def __init__(
         self,

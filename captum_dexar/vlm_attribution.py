@@ -1,15 +1,13 @@
 """Explaining every token of an answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from inspect import signature
-from typing import Any
+from __future__ import annotations
 
-import torch
-from captum.attr import Attribution, ImageMaskInput, InterpretableInput
-from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar import scoring
-from captum_dexar.answer_tokens import AnswerTokens
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
+from typing import Any, overload
+
+from captum.attr import Attribution, InterpretableInput
+from captum_dexar.answer_result import answer_result, fields_of
 from captum_dexar.captum_methods import (
     extra_arguments,
     model_of,
@@ -17,29 +15,27 @@ from captum_dexar.captum_methods import (
     run_captum_method,
     StepRequest,
 )
-from captum_dexar.decoding import (
-    contrast_tensor,
-    DecodingSteps,
-    generate,
-    target_tensor,
-)
+from captum_dexar.checked_prompt import CheckedPrompt
+from captum_dexar.decoding import DecodingSteps, target_tensor
 from captum_dexar.families import adapter_for_config
-from captum_dexar.image_tokens import ImageTokenInput
+from captum_dexar.generation import generate
+from captum_dexar.generation_progress import generation_progress
 from captum_dexar.inputs import check_places, layout_of, model_inputs_of
-from captum_dexar.layout import ImageLayout
 from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
+from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
+from captum_dexar.streaming import streamed
+from captum_dexar.vlm_batches import BATCH_SIZE, BatchAttribution
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers.generation.streamers import BaseStreamer
 
 # Arguments of Captum's methods that are given for the user.
 _OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
 Target = str | Sequence[int] | Tensor | None
 
 
-class VLMAttribution(Attribution):
+class VLMAttribution(BatchAttribution, Attribution):
     r"""Runs an attribution method over every decoding step of an answer.
 
     To vision-language models what ``captum.attr.LLMAttribution`` is to language models.
@@ -87,10 +83,28 @@ class VLMAttribution(Attribution):
         self.model = model
         self.adapter = adapter_for_config(model.config)
 
+    @overload
     def attribute(
         self,
         inp: InterpretableInput | Mapping[str, Any],
         target: Target = None,
+        gen_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> VLMAttributionResult: ...
+
+    @overload
+    def attribute(
+        self,
+        inp: Sequence[InterpretableInput | Mapping[str, Any]],
+        target: Sequence[Target] | None = None,
+        gen_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[VLMAttributionResult]: ...
+
+    def attribute(
+        self,
+        inp: Any,
+        target: Any = None,
         gen_args: Mapping[str, Any] | None = None,
         *,
         progress: bool = False,
@@ -98,17 +112,19 @@ class VLMAttribution(Attribution):
         grid: tuple[int, int] | None = None,
         boxes: Tensor | None = None,
         **kwargs: Any,
-    ) -> VLMAttributionResult:
+    ) -> VLMAttributionResult | list[VLMAttributionResult]:
         r"""Explains an answer, token by token.
 
         Args:
 
             inp (ImagePromptInput, ImageMaskInput or Mapping): image and prompt; or the
                 processor's own output for one prompt, of which the original image, and
-                so the image tokens' boxes, are not known
+                so the image tokens' boxes, are not known. A list of them: prompts with
+                equally many image tokens share passes, at most ``batch_size`` (8) of
+                them; a list of results is returned, equal to single ones up to rounding
             target (str, list of int or Tensor, optional): the answer: a string, which
-                is tokenised once without special tokens, or its ids, 1-D.
-                Default: None, the model generates it
+                is tokenised once without special tokens, or its ids, 1-D; for a list
+                of inputs a list of answers. Default: None, the model generates it
             gen_args (Mapping, optional): arguments of ``model.generate``, only without
                 a target. Default: None, at most 25 tokens, greedily, as in Captum
             progress (bool, optional): shows a progress bar. Default: False
@@ -127,7 +143,7 @@ class VLMAttribution(Attribution):
 
         Returns:
 
-            VLMAttributionResult
+            VLMAttributionResult, or a list of them
 
         Raises:
 
@@ -144,96 +160,164 @@ class VLMAttribution(Attribution):
                 "gen_args are for generating an answer, but target gives one. Leave "
                 "one of them out."
             )
+        if isinstance(inp, (list, tuple)):
+            if contrast is not None or grid is not None or boxes is not None:
+                raise ValueError(
+                    "contrast, grid and boxes are for one input; explain the inputs of "
+                    "the list one by one."
+                )
+            batch_size = kwargs.pop("batch_size", BATCH_SIZE)
+            self._check_arguments(kwargs)
+            return self._attribute_list(
+                inp, target, gen_args, progress, batch_size, kwargs
+            )
         self._check_arguments(kwargs)
         normalize = bool(kwargs.pop("normalize", True))
-        given_ids = None if target is None else self._given_ids(target)
-        inputs = model_inputs_of(inp, self.model)
-        image_keys = self.adapter.image_keys(inputs, self.model.config)
-        layout = layout_of(
-            inp,
-            inputs,
-            image_keys.shape[1],
-            self.model,
-            self.processor,
-            grid=grid,
-            boxes=boxes,
-        )
-        if grid is None and boxes is None:
-            check_places(inp, inputs, layout, self.model)
+        prompt = self._prompt(inp, target, contrast, grid=grid, boxes=boxes)
         cache = None
-        if given_ids is None:
-            with _generation_progress(gen_args, progress) as arguments:
-                target_ids, cache = generate(self.model, inputs, arguments)
+        if prompt.answer is None:
+            with generation_progress(gen_args, progress) as arguments:
+                target_ids, cache = generate(self.model, prompt.inputs, arguments)
         else:
-            target_ids = given_ids[None]
-        steps = DecodingSteps(self.model, inputs, target_ids)
-        contrast_ids = None
-        if contrast is not None:
-            contrast_ids = contrast_tensor(
-                self._given_ids(contrast, "contrast"), steps.num_steps
-            )
+            target_ids = prompt.answer[None]
+        steps = DecodingSteps(self.model, prompt.inputs, target_ids)
         explain = self._explain if self._is_stepwise else self._run_captum_method
-        every_token, fields = explain(
-            inp, steps, layout, cache, contrast_ids, progress, kwargs
+        every_token, fields = explain(prompt, steps, cache, progress, kwargs)
+        return self._result(prompt, target_ids[0], every_token, fields, normalize)
+
+    def stream(
+        self,
+        inp: InterpretableInput | Mapping[str, Any],
+        gen_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[VLMAttributionResult]:
+        """Generates an answer, and explains each token as soon as it is decoded.
+
+        Between two decoding steps the position that predicted the newest token is run
+        once more, explained, on the cache of what is before it; the prompt and the
+        image are not. Families whose prompts can't be replayed on a cache take a pass
+        over the prompt for every token.
+
+        Args:
+
+            inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
+            gen_args (Mapping, optional): as in :meth:`attribute`; one beam
+            **kwargs: arguments of the method, as in :meth:`attribute`
+
+        Yields:
+
+            VLMAttributionResult of one token. Closing the iterator stops generating.
+
+        Raises:
+
+            ValueError: several beams or answers are asked for, or as
+                :meth:`attribute`.
+
+        Examples::
+
+            >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> image = make_scene(0).image
+            >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+            >>> dexar = VLMAttribution(LayerDexAR(model), processor)
+            >>> for result in dexar.stream(inp):
+            ...     print(result.answer, result.token_maps.shape)
+            ...     break
+            the torch.Size([1, 12, 12])
+        """
+        check_model_state(self.model)
+        self._check_arguments(kwargs)
+        normalize = bool(kwargs.pop("normalize", True))
+        prompt = self._prompt(inp, None, None)
+        explain = self._explain if self._is_stepwise else self._run_captum_method
+
+        def explain_step(step: DecodingSteps, cache: Any) -> Any:
+            return explain(prompt, step, cache, False, kwargs)
+
+        steps = streamed(self.model, prompt.inputs, gen_args, explain_step)
+        try:
+            for token, (every_token, fields) in steps:
+                yield self._result(prompt, token, every_token, fields, normalize)
+        finally:
+            steps.close()
+
+    def _prompt(
+        self, inp: Any, target: Target, contrast: Target, **places: Any
+    ) -> CheckedPrompt:
+        """Checks an input and what belongs to it."""
+        answer = None if target is None else self._given_ids(target)
+        against = None
+        if contrast is not None:
+            self._check_contrast()
+            against = self._given_ids(contrast, "contrast")
+        inputs = model_inputs_of(inp, self.model)
+        num_tokens = self.adapter.image_keys(inputs, self.model.config).shape[1]
+        layout = layout_of(
+            inp, inputs, num_tokens, self.model, self.processor, **places
         )
-        answer = AnswerTokens(steps.target_ids[0].cpu(), self.processor)
-        token_attr = every_token[:, layout.placed]
-        weights = fields.get("token_weights")
-        return VLMAttributionResult(
-            output_tokens=answer.texts,
-            target_ids=answer.ids,
-            special_tokens=answer.special,
-            word_starts=answer.word_starts,
-            token_attr=token_attr,
-            seq_attr=scoring.sequence_attribution(
-                token_attr,
-                torch.ones(len(token_attr)) if weights is None else weights,
-                normalize=normalize,
-            ).float(),
-            placeless_attr=every_token[:, layout.placeless],
-            layout=layout,
-            **_pictured(inp, layout),
-            **fields,
+        if all(place is None for place in places.values()):
+            check_places(inp, inputs, layout, self.model)
+        return CheckedPrompt(inp, inputs, layout, answer, against)
+
+    def _result(
+        self,
+        prompt: CheckedPrompt,
+        target_ids: Tensor,
+        every_token: Tensor,
+        fields: dict[str, Any],
+        normalize: bool,
+    ) -> VLMAttributionResult:
+        return answer_result(
+            prompt.inp,
+            prompt.layout,
+            target_ids,
+            every_token,
+            fields,
+            processor=self.processor,
             method=name_of(self.attr_method),
+            normalize=normalize,
         )
 
     def _explain(
         self,
-        inp: Any,
+        prompt: CheckedPrompt,
         steps: DecodingSteps,
-        layout: ImageLayout,
         cache: Any,
-        contrast_ids: Tensor | None,
         progress: bool,
         arguments: dict[str, Any],
     ) -> tuple[Tensor, dict[str, Any]]:
         """All steps in as few passes as the method allows: attributions of all image
         tokens, ``(T, image tokens)``, and further fields of the result."""
+        explained = self._explained(
+            steps, cache, prompt.contrast_ids(steps.num_steps), progress, arguments
+        )
+        return fields_of(explained, 0, steps.num_steps, prompt.layout)
+
+    def _explained(
+        self,
+        steps: DecodingSteps,
+        cache: Any,
+        contrast_ids: Tensor | None,
+        progress: bool,
+        arguments: dict[str, Any],
+    ) -> StepAttributions:
         if contrast_ids is not None:
             arguments = {**arguments, "contrast_ids": contrast_ids}
         num_layers = len(self.attr_method.layer_indices)
         with tqdm(
             total=num_layers, desc="explaining", unit="layer", disable=not progress
         ) as bar:
-            explained = self.attr_method.attribute_steps(
+            explained: StepAttributions = self.attr_method.attribute_steps(
                 steps, cache, on_layer=bar.update, **arguments
             )
-        layer_attr = explained.layer_attr[0].cpu()
-        return explained.token_attr[0].cpu(), {
-            "token_weights": _first(explained.token_weights),
-            "token_log_probs": _first(explained.token_log_probs),
-            "head_weights": _first(explained.head_weights),
-            "layer_attr": layer_attr[..., layout.placed],
-            "layer_indices": explained.layer_indices,
-        }
+        return explained
 
     def _run_captum_method(
         self,
-        inp: Any,
+        prompt: CheckedPrompt,
         steps: DecodingSteps,
-        layout: ImageLayout,
         cache: Any,
-        contrast_ids: Tensor | None,
         progress: bool,
         arguments: dict[str, Any],
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -245,10 +329,10 @@ class VLMAttribution(Attribution):
                 StepRequest(
                     method=self.attr_method,
                     model=self.model,
-                    inp=inp,
+                    inp=prompt.inp,
                     steps=steps,
-                    contrast_ids=contrast_ids,
-                    layout=layout,
+                    contrast_ids=prompt.contrast_ids(steps.num_steps),
+                    layout=prompt.layout,
                     arguments=arguments,
                     on_step=bar.update,
                 )
@@ -262,6 +346,14 @@ class VLMAttribution(Attribution):
     def _is_stepwise(self) -> bool:
         return isinstance(self.attr_method, StepwiseLayerAttribution)
 
+    def _check_contrast(self) -> None:
+        """Raises TypeError if the method explains no difference of logits."""
+        if self._is_stepwise and not self.attr_method.takes_contrast:
+            raise TypeError(
+                f"{name_of(self.attr_method)} does not explain a logit, so that there "
+                "is nothing to contrast. Use LayerDexAR or a gradient method."
+            )
+
     def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Raises TypeError for an argument that the method does not have."""
         if self._is_stepwise:
@@ -273,11 +365,14 @@ class VLMAttribution(Attribution):
                 return
         unknown = sorted(set(arguments) - set(known) | set(arguments) & set(_OURS))
         if unknown:
+            layers = (
+                " Layers are chosen in its constructor, and a result always holds the "
+                "maps of single layers."
+            )
             raise TypeError(
-                f"{name_of(self.attr_method)} has no argument {', '.join(unknown)} "
-                f"here; it has {', '.join(k for k in known if k not in _OURS)}. Layers "
-                "are chosen in its constructor, and a result always holds the maps of "
-                "single layers."
+                f"{name_of(self.attr_method)} has no argument {', '.join(unknown)}; "
+                f"it has {', '.join(name for name in known if name not in _OURS)}."
+                f"{layers if self._is_stepwise else ''}"
             )
 
     def _given_ids(self, target: Any, name: str = "target") -> Tensor:
@@ -296,59 +391,3 @@ class VLMAttribution(Attribution):
     def get_name(cls) -> str:
         """The name for humans."""
         return "VLM Attribution"
-
-
-def _first(tensor: Tensor | None) -> Tensor | None:
-    """The only example of a batch, on the CPU."""
-    return None if tensor is None else tensor[0].cpu()
-
-
-def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:
-    """The image of an input, and the input whose features are our columns."""
-    if isinstance(inp, ImageTokenInput):
-        return {"inp": inp, "images": inp.images}
-    if isinstance(inp, ImageMaskInput):
-        # As the processor saw it: it does not turn images by their EXIF tag.
-        image = inp.image.convert("RGB")
-        if layout.boxes() is None:
-            return {"images": [image]}
-        columns = ImageTokenInput(
-            [image],
-            layout,
-            inp.processor_fn,
-            baseline=inp.baseline,
-            model_inputs=inp.original_model_inputs,
-        )
-        return {"inp": columns, "images": [image]}
-    return {}
-
-
-class _TokenCounter(BaseStreamer):
-    """Moves a progress bar with every generated token."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.has_seen_prompt = False
-
-    def put(self, value: Tensor) -> None:
-        if self.has_seen_prompt:
-            self.bar.update(1)
-        self.has_seen_prompt = True
-
-    def end(self) -> None:
-        self.bar.close()
-
-
-@contextmanager
-def _generation_progress(
-    gen_args: Mapping[str, Any] | None, progress: bool
-) -> Iterator[Mapping[str, Any] | None]:
-    """Arguments for generating that show a progress bar, where one is possible."""
-    arguments = dict(gen_args if gen_args is not None else DEFAULT_GEN_ARGS)
-    if not progress or arguments.get("num_beams", 1) != 1 or "streamer" in arguments:
-        yield gen_args
-        return
-    with tqdm(
-        total=arguments.get("max_new_tokens"), desc="generating", unit="token"
-    ) as bar:
-        yield {**arguments, "streamer": _TokenCounter(bar)}

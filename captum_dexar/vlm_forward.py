@@ -120,6 +120,8 @@ def joined_inputs(
             f"{type(other_model_inputs).__name__}."
         )
     others = dict(other_model_inputs or {})
+    # Some processors return what training needs as well.
+    others.pop("labels", None)
     for name in (adapter.pixel_input, "input_ids"):
         if name in others:
             raise ValueError(
@@ -157,7 +159,8 @@ def _for_batch(value: Any, batch: int, name: str) -> Any:
     if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == batch:
         return value
     if bool((value == value[:1]).all()):
-        return value[:1].expand(batch, *value.shape[1:])
+        # Some models take a view of their inputs, which an expanded tensor refuses.
+        return value[:1].expand(batch, *value.shape[1:]).contiguous()
     raise ValueError(
         f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. Where a "
         "Captum method repeats the input, explain one example at a time or give every "

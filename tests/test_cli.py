@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
+from captum_dexar.method_names import METHODS
 from PIL import Image
 from tests.helpers.processors import llava_processor
 from tests.helpers.tiny_models import tiny_vlm
@@ -103,6 +105,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ["explain"],
         ["explain", "--model", "m", "--image", "i", "--prompt", "p", "--dtype", "int8"],
         ["evaluate", "--scenes", "0"],
+        ["compare", "--repeats", "0"],
     ],
     ids=" ".join,
 )
@@ -120,7 +123,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("demo", "explain", "evaluate"))
+    assert all(name in printed for name in ("demo", "explain", "compare", "evaluate"))
 
 
 def test_a_model_that_fails_exits_with_1(
@@ -144,6 +147,67 @@ def test_demo_as_a_visitor_runs_it(tmp_path: Path) -> None:
     folder = tmp_path / "captum-dexar-demo"
     assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "tokens_read.png"}
     assert "The scene:" in done.stdout and "The model:" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compare_runs_every_method_on_a_model(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    model = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
+    more = ["--target", "a b", "--methods", "all", "--out", str(out)]
+    assert main(["compare", *model, *more]) == 0
+    files = {f"{name}.dexar" for name in METHODS}
+    assert {path.name for path in out.iterdir()} == {
+        *files,
+        "compare.png",
+        "compare.csv",
+    }
+    with (out / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert [row["method"] for row in rows] == [m.title for m in METHODS.values()]
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    results = [VLMAttributionResult.load(out / name) for name in files]
+    assert all(torch.equal(r.target_ids, results[0].target_ids) for r in results)
+    printed = capsys.readouterr()
+    assert all(f"| {method.title} |" in printed.out for method in METHODS.values())
+    assert str(out / "compare.png") in printed.out and "comparing" in printed.err
+
+
+def test_compare_on_the_bundled_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    chosen = ["--seed", "2", "--methods", "dexar, attention", "--max-new-tokens", "4"]
+    times = ["--threads", "1", "--repeats", "2", "--out", str(tmp_path)]
+    assert main(["compare", *chosen, *times]) == 0
+    assert torch.get_num_threads() == threads
+    result = VLMAttributionResult.load(tmp_path / "attention.dexar")
+    assert len(result.output_tokens) == 4
+    assert "The answer:  the image shows a" in capsys.readouterr().out
+
+
+def test_compare_says_what_is_wrong(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
+    cases = [
+        (["--methods", "dexar,nothing"], f"called nothing. There are: {list(METHODS)}"),
+        (["--methods", ""], "There are: dexar"),
+        (["--methods", "ig,ig"], "ig is given more than once"),
+        (["--image", str(image)], "--image needs --model and --prompt as well"),
+        ([*model, "--seed", "1"], "--seed draws a scene"),
+        (["--seed", "-1"], "--seed must not be negative"),
+        (["--target", "a", "--max-new-tokens", "3"], "--max-new-tokens is for"),
+    ]
+    for arguments, message in cases:
+        out = ["--out", str(tmp_path / "never")]
+        assert main(["compare", *arguments, *out]) == 2
+        printed = capsys.readouterr().err.replace("\n", " ")
+        plain = message.replace("[", "").replace("]", "").replace("'", "")
+        assert plain in printed and "Traceback" not in printed
+    assert not (tmp_path / "never").exists()
 
 
 def test_evaluate_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,9 @@ def tiled(rows: int = 2, columns: int = 3, side: int = 4) -> ImageLayout:
 
 
 def test_a_single_view_keeps_its_grid_and_values() -> None:
-    layout = ImageLayout(7, (View("full", (2, 3), (-5.0, 0.0, 45.0, 60.0), 1),), (SIZE,))
+    layout = ImageLayout(
+        7, (View("full", (2, 3), (-5.0, 0.0, 45.0, 60.0), 1),), (SIZE,)
+    )
     values = torch.rand(4, 6)
     assert map_grid(layout) == (2, 3)
     assert torch.equal(compose(values, layout), values.view(4, 2, 3))

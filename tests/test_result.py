@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import visualization
-from captum_dexar import VLMAttributionResult
+from captum_dexar import scoring, VLMAttributionResult
 from captum_dexar.layout import ImageLayout, View
 from PIL import Image
 from safetensors.torch import save_file
@@ -135,6 +135,68 @@ def test_panels_fade_with_the_weight() -> None:
     plain = np.asarray(zero_axes.ravel()[1].images[0].get_array())
     distance = [float(np.abs(panel - plain).sum()) for panel in panels]
     assert distance[0] > distance[1] > distance[2] > 0
+    plt.close("all")
+
+
+def make_signed_result() -> VLMAttributionResult:
+    """As Captum's gradient methods give it: some tokens lower, one only raises."""
+    token_attr = torch.rand(5, 8, generator=torch.Generator().manual_seed(2)) - 0.5
+    token_attr[1] = token_attr[1].abs() + 0.25
+    token_attr[3] = 0
+    token_attr[0, 5] = 0
+    seq_attr = scoring.sequence_attribution(token_attr, torch.ones(5)).float()
+    fields = ("token_weights", "head_weights")
+    return make_result(
+        token_attr=token_attr,
+        seq_attr=seq_attr,
+        layer_attr=torch.stack([token_attr, -2 * token_attr], dim=1),
+        layer_indices=[0, 1],
+        **dict.fromkeys(fields),
+    )
+
+
+def test_signs_are_kept(tmp_path: Path) -> None:
+    result = make_signed_result()
+    assert result.is_signed and not make_result().is_signed
+    attr = result.token_attr.view(5, 2, 4)
+    largest = attr.abs().amax((1, 2), keepdim=True)
+    expected = attr / largest.masked_fill(largest == 0, 1.0)
+    torch.testing.assert_close(result.token_maps, expected)
+    assert result.token_maps[0].flatten()[5] == 0
+    # A token that is only raised is not stretched down to zero beside the others.
+    assert result.token_maps[1].min() > 0.2
+    assert not result.token_maps[3].any()
+    summed = expected.sum(0)
+    torch.testing.assert_close(result.sequence_map, summed / summed.abs().max())
+    heat = result.pixel_map(0)
+    assert -1 <= heat.min() < 0 < heat.max() <= 1 and heat.abs().max() > 0.9
+    result.save(tmp_path / "signed")
+    loaded = VLMAttributionResult.load(tmp_path / "signed")
+    assert loaded == result and torch.equal(loaded.token_maps, result.token_maps)
+
+
+@pytest.mark.parametrize("plot", ["plot_tokens", "plot_sequence", "plot_layers"])
+def test_signed_maps_have_a_diverging_scale(plot: str) -> None:
+    for result, limits in ((make_result(), (0, 1)), (make_signed_result(), (-1, 1))):
+        figure, _ = getattr(result, plot)()
+        assert figure.axes[-1].get_ylim() == limits
+        plt.close(figure)
+
+
+def test_red_raises_and_blue_lowers() -> None:
+    result = make_signed_result()
+    _, axes = result.plot_tokens()
+    panel = np.asarray(axes.ravel()[1].images[0].get_array())
+    heat = result.pixel_map(0).numpy()
+    redness = panel[..., 0] - panel[..., 2]
+    assert (redness[heat > 0.2] > 0).all() and (redness[heat < -0.2] < 0).all()
+    seen = ~result.unseen_pixels.numpy()
+    np.testing.assert_allclose(redness[(heat == 0) & seen], 0, atol=1e-9)
+    _, axes = result.plot_layers(tokens=[0])
+    first, second = (np.asarray(a.images[0].get_array()) for a in axes[0])
+    strong = heat > 0.5
+    assert (first[strong][:, 0] > first[strong][:, 2]).all()
+    assert (second[strong][:, 0] < second[strong][:, 2]).all()
     plt.close("all")
 
 

@@ -164,3 +164,22 @@ def test_examples_of_a_batch_do_not_mix() -> None:
         assert torch.equal(
             together[example], explained(gradients[example], text[example])
         )
+
+
+def test_signed_maps_are_scaled_and_zero_stays() -> None:
+    maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
+    expected = torch.tensor([[-1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.25, 0.5, 1.0]])
+    torch.testing.assert_close(scoring.scale_signed(maps), expected.double())
+
+
+def test_a_signed_answer_sums_its_scaled_maps() -> None:
+    signed = torch.tensor([[-4.0, 0.0, 2.0], [1.0, 2.0, 4.0]])
+    unsigned = torch.tensor([[1.0, 2.0, 3.0], [0.0, 2.0, 4.0]])
+    weights = torch.tensor([1.0, 2.0])
+    together = scoring.sequence_attribution(
+        torch.stack([signed, unsigned]), weights.expand(2, -1)
+    )
+    expected = torch.tensor([[-0.5, 1.0, 2.5], [0.0, 1.5, 3.0]], dtype=torch.float64)
+    torch.testing.assert_close(together, expected)
+    plain = scoring.sequence_attribution(signed, weights, normalize=False)
+    torch.testing.assert_close(plain, torch.tensor([-2.0, 4.0, 10.0]).double())

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
+from captum_dexar.attention_gradients.precision import widened
+from captum_dexar.model_state import kept_state
 from torch import nn, Tensor
 
 
@@ -50,6 +52,8 @@ class AutogradTwin:
             Default: None
         cross_attention (str, optional): name of the attention module inside a decoder
             layer that reads the image. Default: None, the self-attention does
+        contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
+            targets', ``(batch, steps)``; -1 for none. Default: None
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class AutogradTwin:
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
         cross_attention: str | None = None,
+        contrast_ids: Tensor | None = None,
     ) -> None:
         self.model = model
         self.prefixes = prefixes
@@ -69,6 +74,7 @@ class AutogradTwin:
         self.attention_power = attention_power
         self.grad_kwargs = {"retain_graph": True, **(grad_kwargs or {})}
         self.cross_attention = cross_attention
+        self.contrast_ids = contrast_ids
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -76,7 +82,11 @@ class AutogradTwin:
         """Runs one pass a step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
         step_logits: list[Tensor] = []
-        with eager_attention(self.model), torch.enable_grad():
+        with (
+            eager_attention(self.model),
+            kept_state(self.model),
+            torch.enable_grad(),
+        ):
             for step, inputs in enumerate(self.prefixes):
                 gradients, logits = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)
@@ -91,6 +101,9 @@ class AutogradTwin:
     ) -> tuple[dict[int, list[_Gradient]], Tensor]:
         """The gradients of each attention call of each layer, and the logits."""
         targets = self.target_ids[:, step : step + 1]
+        contrast = None
+        if self.contrast_ids is not None:
+            contrast = self.contrast_ids[:, step : step + 1]
         with _recorded(decoder, layers, self) as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
             decoder.check(
@@ -105,7 +118,9 @@ class AutogradTwin:
                 )
             result = {}
             for index, calls in attention.items():
-                reading = decoder.reading(hidden_states[index], targets).sum()
+                reading = decoder.contrasted_reading(
+                    hidden_states[index], targets, contrast
+                ).sum()
                 gradients = torch.autograd.grad(
                     reading, [call.probabilities for call in calls], **self.grad_kwargs
                 )
@@ -117,13 +132,13 @@ class AutogradTwin:
 
     def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
         if self.attention_power:
-            read = call.probabilities.detach().float().pow(self.attention_power)
+            read = widened(call.probabilities.detach()).pow(self.attention_power)
             gradient = gradient * read
         may_read = torch.ones_like(gradient[:, :, -1], dtype=torch.bool)
         if call.mask is not None:
             mask = call.mask[:, :, -1, : gradient.shape[-1]]
             may_read &= mask > torch.finfo(mask.dtype).min / 2
-        return _Gradient(gradient[:, :, -1].float(), may_read, call.reads_image)
+        return _Gradient(widened(gradient[:, :, -1]), may_read, call.reads_image)
 
     def _layer_gradients(
         self, layer: int, steps: list[list[_Gradient]]
@@ -216,13 +231,18 @@ def _recorded(
     def keep_hidden(index: int, output: Any) -> None:
         hidden_states[index] = hidden_of(output)[:, -1:]
 
-    def start_graph(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
         # A frozen model has no graph unless its first hidden states ask for one.
-        return output if output.requires_grad else output.detach().requires_grad_()
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if not hidden.requires_grad:
+            hidden = hidden.detach().requires_grad_()
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
 
-    model: Any = twin.model
-    embeddings: Any = model.get_input_embeddings()
-    handles = [embeddings.register_forward_hook(start_graph)]
+    handles = [
+        decoder.layers[0].register_forward_pre_hook(start_graph, with_kwargs=True)
+    ]
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
         handles.append(

@@ -32,6 +32,7 @@ from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
 )
+from captum_dexar.attention_gradients.precision import widened
 from torch import nn, Tensor
 
 
@@ -57,6 +58,8 @@ class ClosedForm:
             explained rows are computed again. Default: 0.0
         grad_kwargs (Mapping, optional): further arguments of ``torch.autograd.grad``.
             Default: None
+        contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
+            targets', ``(batch, steps)``; -1 for none. Default: None
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class ClosedForm:
         explained_pass: ExplainedPass,
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
+        contrast_ids: Tensor | None = None,
     ) -> None:
         self.explained_pass = explained_pass
         self.attention_power = attention_power
         self.grad_kwargs = dict(grad_kwargs or {})
+        self.contrast_ids = contrast_ids
         self._calls: dict[int, list[_AttentionCall]] = {}
         self._cross_attention: set[nn.Module] = set()
         self._last_hidden: Tensor | None = None
@@ -176,7 +181,9 @@ class ClosedForm:
         rows = self._rows(hidden)
         targets = self.explained_pass.target_ids.to(hidden.device)
         with torch.enable_grad():
-            reading = decoder.reading(hidden[:, rows], targets).sum()
+            reading = decoder.contrasted_reading(
+                hidden[:, rows], targets, self.contrast_ids
+            ).sum()
         gradients = torch.autograd.grad(
             reading, [call.output for call in calls], **self.grad_kwargs
         )
@@ -186,7 +193,7 @@ class ClosedForm:
                 [
                     contract(
                         layer,
-                        gradient[:, rows].float(),
+                        widened(gradient[:, rows]),
                         call.value,
                         call.allowed,
                         call.attention,

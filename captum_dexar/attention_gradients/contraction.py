@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.gradients import LayerGradients
 from captum_dexar.attention_gradients.interception import AttentionFunction
+from captum_dexar.attention_gradients.precision import widened
 from torch import nn, Tensor
 
 # Text keys are contracted in blocks of this many, which bounds memory for any prompt.
@@ -53,7 +54,7 @@ def contract(
 
     def gradient_of(keys: Tensor, exists: Tensor) -> Tensor:
         index = keys[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[3])
-        block = value.gather(2, index).float()
+        block = widened(value.gather(2, index))
         grouped = output_gradient.unflatten(2, (value.shape[1], -1))
         gradient = torch.einsum("ntgrd,ngkd->ntgrk", grouped, block).flatten(2, 3)
         if attention is not None:
@@ -144,7 +145,7 @@ def attention_rows(
         mask.masked_fill_(~allowed, lowest)
     attention = eager_function(module, query_rows, key, value, mask, **kwargs)[1]
     assert isinstance(attention, Tensor)
-    return attention.detach().float()
+    return widened(attention.detach())
 
 
 def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:

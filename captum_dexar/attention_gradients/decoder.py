@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.precision import widened
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -52,14 +53,36 @@ class Decoder:
         if type(head) is nn.Linear and head.weight.device == normed.device:
             # Only the targets' rows of the head, rather than the whole vocabulary.
             target_rows = head.weight[target_ids]
-            logits = (normed.float() * target_rows.float()).sum(-1)
+            logits = (widened(normed) * widened(target_rows)).sum(-1)
             if head.bias is not None:
-                logits = logits + head.bias[target_ids].float()
+                logits = logits + widened(head.bias[target_ids])
         else:
             every_logit = head(normed)
             index = target_ids.to(every_logit.device)[..., None]
-            logits = every_logit.gather(-1, index)[..., 0].float()
+            logits = widened(every_logit.gather(-1, index)[..., 0])
         return self.logit_transform(logits)
+
+    def contrasted_reading(
+        self, hidden: Tensor, target_ids: Tensor, contrast_ids: Tensor | None
+    ) -> Tensor:
+        """The logit lens on the target, less that on what it is contrasted with.
+
+        Args:
+            hidden, target_ids: as in :meth:`reading`
+            contrast_ids (Tensor or None): ``(batch, steps)``; -1 for no contrast
+
+        Returns:
+            *Tensor* ``(batch, steps)``
+        """
+        logits = self.reading(hidden, target_ids)
+        if contrast_ids is None:
+            return logits
+        contrast_ids = contrast_ids.to(hidden.device)
+        against = self.reading(hidden, contrast_ids.clamp(min=0))
+        zero = torch.zeros_like(logits)
+        difference = logits - against.where(contrast_ids >= 0, zero)
+        # Rounding would leave a little of equal readings' gradients.
+        return difference.where(contrast_ids != target_ids, zero)
 
     def check(self, last_hidden: Tensor, target_ids: Tensor, logits: Tensor) -> None:
         """Raises if the lens on the last layer is not the model's own logit.
@@ -71,8 +94,15 @@ class Decoder:
         """
         ours = self.reading(last_hidden, target_ids)
         index = target_ids.to(logits.device)[..., None]
-        theirs = logits.gather(-1, index)[..., 0].to(ours.device).float()
-        error = (ours - theirs).abs().max().item()
+        theirs = logits.gather(-1, index)[..., 0].to(ours.device)
+        forbidden = _is_forbidden(theirs)
+        if bool(forbidden.any()):
+            raise ValueError(
+                "The target holds tokens that the model never says, whose logits it "
+                "replaces by the lowest number: "
+                f"{sorted(set(target_ids.to(forbidden.device)[forbidden].tolist()))}."
+            )
+        error = (ours - widened(theirs)).abs().max().item()
         if not error <= _tolerance(logits):
             raise RuntimeError(
                 "The logit lens does not reproduce this model: on its last layer it is "
@@ -118,8 +148,14 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     """
     _output_head(model)
     root: Any = model
-    num_layers = root.config.get_text_config(decoder=True).num_hidden_layers
-    waiting: deque[nn.Module] = deque([root.get_decoder()])
+    text = root.config.get_text_config(decoder=True)
+    decoder, names = root.get_decoder(), ["num_hidden_layers"]
+    if getattr(root.config, "is_encoder_decoder", False):
+        # The first answer may be encoder and decoder together.
+        decoder = decoder.get_decoder()
+        names = ["decoder_layers", "num_decoder_layers", *names]
+    num_layers = next(getattr(text, name) for name in names if hasattr(text, name))
+    waiting: deque[nn.Module] = deque([decoder])
     while waiting:
         module = waiting.popleft()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:
@@ -153,7 +189,9 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     handles: list[RemovableHandle] = []
 
     def keep_last_output(module: nn.Module, args: Any, output: Any) -> None:
+        # Of the layers that run: a model may skip those that read an image.
         last_output.append(hidden_of(output))
+        norm_of_last_output.clear()
 
     def keep_if_fed_by_last(module: nn.Module, args: Any, kwargs: Any) -> None:
         fed = args[0] if args else kwargs.get("hidden_states")
@@ -161,7 +199,8 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             norm_of_last_output.append(module)
 
     try:
-        handles.append(layers[-1].register_forward_hook(keep_last_output))
+        for layer in layers:
+            handles.append(layer.register_forward_hook(keep_last_output))
         for module in model.modules():
             handles.append(
                 module.register_forward_pre_hook(keep_if_fed_by_last, with_kwargs=True)
@@ -174,13 +213,14 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             handle.remove()
 
     final_norm = norm_of_last_output[0] if norm_of_last_output else None
-    logits = logits.float()
+    said = ~_is_forbidden(logits)
+    logits = widened(logits)
     with torch.no_grad():
         hidden = last_output[-1]
-        raw = head(hidden if final_norm is None else final_norm(hidden)).float()
+        raw = widened(head(hidden if final_norm is None else final_norm(hidden)))
         errors = [
-            (float((transform(raw) - logits).abs().max()), description, transform)
-            for description, transform in _logit_transforms(model)
+            (float((transform(raw) - logits)[said].abs().max()), desc, transform)
+            for desc, transform in _logit_transforms(model)
         ]
     error, description, transform = min(errors, key=lambda candidate: candidate[0])
     if error <= _tolerance(logits.to(hidden.dtype)):
@@ -217,10 +257,15 @@ def _identity(raw: Tensor) -> Tensor:
     return raw
 
 
+def _is_forbidden(logits: Tensor) -> Tensor:
+    """Tokens that a model never says get the lowest number, or minus infinity."""
+    return logits < torch.finfo(logits.dtype).min / 2
+
+
 def _tolerance(logits: Tensor) -> float:
     """Rounding of the logits' dtype, through one norm and one matrix product."""
-    scale = max(1.0, logits.abs().max().item())
-    return float(torch.finfo(logits.dtype).eps ** 0.5) * scale
+    largest = logits.abs().masked_fill(_is_forbidden(logits), 0.0).max().item()
+    return float(torch.finfo(logits.dtype).eps ** 0.5) * max(1.0, largest)
 
 
 def _probe_ids(model: nn.Module) -> Tensor:

@@ -155,7 +155,7 @@ def _token_pixels(request: StepRequest) -> ImageFeatures:
         kept = present[0].to(pixels.device)[feature.clamp(min=0)] != 0
         masked = pixels.where(kept | (feature < 0), torch.zeros_like(pixels))
         prompt = {k: v for k, v in inputs.items() if k != "position_ids"}
-        return {**prompt, adapter.pixel_input: masked}
+        return {**prompt, adapter.pixel_input: adapter.visible(masked)}
 
     views = layout.views
     return ImageFeatures(

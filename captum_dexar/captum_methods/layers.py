@@ -1,6 +1,7 @@
 """Captum's layer methods, on a layer of the vision tower or the projector."""
 
-from math import isqrt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from captum.attr import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
+from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import (
+    as_one_example,
+    leads_nowhere,
     log_probs,
     same_randomness,
     stacked,
@@ -46,14 +50,20 @@ def run(request: StepRequest) -> StepScores:
     """
     forward = TeacherForced(request.steps, request.contrast_ids)
     method = with_forward(request.method, forward)
-    arguments = dict(request.arguments)
+    arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, LayerIntegratedGradients):
-        rows = forward.pixels.shape[0] * _POINTS_AT_A_TIME
-        arguments.setdefault("internal_batch_size", rows)
+        # Captum counts rows of the layer's output, of which an example may have many.
+        with _clear_errors(request):
+            activation = _only(
+                LayerActivation(forward, method.layer).attribute(forward.pixels)
+            )
+        rows = activation.shape[0]
+        arguments.setdefault("internal_batch_size", rows * _POINTS_AT_A_TIME)
     scores, deltas = [], []
-    for step in same_randomness(request.steps.num_steps):
+    for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
-        attribution, delta = _attributed(method, forward, arguments)
+        with _clear_errors(request):
+            attribution, delta = _attributed(method, forward, arguments)
         scores.append(_on_image_tokens(attribution, request))
         deltas.append(delta)
         request.on_step()
@@ -71,26 +81,52 @@ def _attributed(
     # Of frozen weights no graph would lead to the layer.
     pixels = forward.pixels.detach().clone().requires_grad_()
     delta = None
-    if isinstance(method, LayerGradCam):
-        return _grad_cam(method, pixels, arguments), None
     with torch.enable_grad():
+        if isinstance(method, LayerGradCam):
+            return _grad_cam(method, pixels, arguments), None
         attribution = method.attribute(pixels, **arguments)
     if arguments.get("return_convergence_delta"):
-        attribution, delta = attribution
-        delta = delta.detach().mean()
+        attribution, deltas = attribution
+        # Captum compares every row of the layer's output with the whole change.
+        total = _only(attribution).detach().sum()
+        delta = total - (total / len(deltas) - deltas.detach().mean())
     attribution = _only(attribution).detach()
     if attribution.dim() == 4:
         return attribution.sum(1).flatten(1), delta
     return attribution.sum(-1), delta
 
 
+@contextmanager
+def _clear_errors(request: StepRequest) -> Iterator[None]:
+    """Says in words what Captum and torch say of a layer that can't be explained."""
+    family = request.steps.adapter.name
+    try:
+        yield
+    except AssertionError as error:
+        if "did not obtain any outputs" not in str(error):
+            raise
+        raise ValueError(
+            f"The layer is not called when a model of the family {family} runs, so "
+            "that it has no output. Choose a layer that is called, not a list of them."
+        ) from error
+    except RuntimeError as error:
+        if not leads_nowhere(error):
+            raise
+        raise ValueError(
+            "No gradient leads from the answer to the layer's output as Captum takes "
+            f"or replaces it in a model of the family {family}: transformers takes "
+            "hidden states of some vision towers before that, and some turn the image "
+            "into codes. Choose an earlier layer or the projector, or a method without "
+            "gradients."
+        ) from error
+
+
 def _grad_cam(method: Any, pixels: Tensor, arguments: dict[str, Any]) -> Tensor:
     """Captum takes axis 1 for the channels; those of tokens come last."""
     relu = bool(arguments.get("relu_attributions", False))
-    with torch.enable_grad():
-        gradients, activations = compute_layer_gradients_and_eval(
-            method.forward_func, method.layer, pixels
-        )
+    gradients, activations = compute_layer_gradients_and_eval(
+        method.forward_func, method.layer, pixels
+    )
     gradient, activation = _only(gradients).detach(), _only(activations).detach()
     if activation.dim() == 4:
         weights = gradient.mean((2, 3), keepdim=True)
@@ -103,55 +139,19 @@ def _grad_cam(method: Any, pixels: Tensor, arguments: dict[str, Any]) -> Tensor:
 
 def _only(values: Any) -> Tensor:
     value = values[0] if isinstance(values, (tuple, list)) else values
-    assert isinstance(value, Tensor)
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"The layer returns {type(value).__name__}, of which no attribution can be "
+            "made. Choose a layer whose output is a tensor with one token a patch."
+        )
     return value
 
 
 def _on_image_tokens(values: Tensor, request: StepRequest) -> Tensor:
     """Sums the layer's tokens into image tokens, ``(image tokens,)``."""
-    layout, steps = request.layout, request.steps
     flat = values.detach().cpu().float().flatten()
-    token = _image_token_of(flat.numel(), values.shape[-1], request)
-    if token is None:
-        raise ValueError(
-            f"The layer gives {flat.numel()} tokens, which can't be matched with the "
-            f"{layout.num_tokens} image tokens of {steps.adapter.name}. Choose a layer "
-            "of the vision tower or the projector whose output has one token a patch."
-        )
-    total = torch.zeros(layout.num_tokens + 1)
-    total.index_add_(0, token.where(token >= 0, layout.num_tokens), flat)
+    token = image_token_of(flat.numel(), request)
+    num_tokens = request.layout.num_tokens
+    total = torch.zeros(num_tokens + 1)
+    total.index_add_(0, token.where(token >= 0, num_tokens), flat)
     return total[:-1]
-
-
-def _image_token_of(count: int, per_row: int, request: StepRequest) -> Tensor | None:
-    """The image token that each token of the layer goes into; -1 for none."""
-    layout, steps = request.layout, request.steps
-    if count == layout.num_tokens:
-        return torch.arange(count)
-    if steps.adapter.flat_pixels and steps.inputs[steps.adapter.pixel_input].dim() == 2:
-        rows = steps.adapter.token_of_pixel_input(steps.inputs, layout, steps.config)
-        if rows.shape[0] == count:
-            return rows.flatten()
-    if count % len(layout.views):
-        return None
-    of_view = count // len(layout.views)
-    parts = []
-    for view in layout.views:
-        part = _raster_token_of(of_view, view.grid)
-        if part is None:
-            return None
-        parts.append(torch.where(part >= 0, view.tokens[part.clamp(min=0)], -1))
-    return torch.cat(parts)
-
-
-def _raster_token_of(count: int, grid: tuple[int, int]) -> Tensor | None:
-    """The cell of each of a picture's tokens, a class token first where one is over."""
-    cells = grid[0] * grid[1]
-    for extra in (0, 1):
-        merge = isqrt((count - extra) // cells)
-        if merge and merge**2 * cells == count - extra:
-            rows = torch.arange(grid[0] * merge) // merge
-            columns = torch.arange(grid[1] * merge) // merge
-            raster = (rows[:, None] * grid[1] + columns).flatten()
-            return torch.cat([raster.new_full((extra,), -1), raster])
-    return None

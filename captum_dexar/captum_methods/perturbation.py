@@ -61,7 +61,7 @@ def run(request: StepRequest) -> StepScores:
         window = tuple(min(_OCCLUSION_WINDOW, side) for side in features.grid)
         arguments.setdefault("sliding_window_shapes", window)
     attributions = []
-    for step in same_randomness(request.steps.num_steps):
+    for step in same_randomness(request.steps.num_steps, present.device):
         scores.step = step
         attribution = method.attribute(present, **arguments)
         attributions.append(attribution.detach().float().view(features.count))

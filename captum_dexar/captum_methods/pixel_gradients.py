@@ -14,6 +14,8 @@ from captum.attr import (
     Saliency,
 )
 from captum_dexar.captum_methods.request import (
+    as_one_example,
+    leads_nowhere,
     log_probs,
     same_randomness,
     stacked,
@@ -43,14 +45,14 @@ def run(request: StepRequest) -> StepScores:
 
     Raises:
         NotImplementedError: the method can't explain this model.
+        TypeError: no gradient leads to the pixels of this family's models.
+        ValueError: baselines are of another shape than the pixels.
     """
     forward = TeacherForced(request.steps, request.contrast_ids)
     method = with_forward(request.method, forward)
-    arguments = dict(request.arguments)
+    arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, IntegratedGradients):
-        # Captum counts rows of the pixels, of which an example may have many.
-        rows = forward.pixels.shape[0] * _POINTS_AT_A_TIME
-        arguments.setdefault("internal_batch_size", rows)
+        arguments.setdefault("internal_batch_size", _POINTS_AT_A_TIME)
     if isinstance(method, _SHARE_PASSES):
         method.gradient_func = _SharedGradients(forward)
     token_of_pixel = request.steps.adapter.token_of_pixel_input(
@@ -58,10 +60,20 @@ def run(request: StepRequest) -> StepScores:
     ).to(forward.pixels.device)
     num_tokens = request.layout.num_tokens
     scores, deltas = [], []
-    for step in same_randomness(request.steps.num_steps):
+    for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
-        attribution, delta = _attributed(method, forward.pixels, arguments)
-        scores.append(summed(attribution, token_of_pixel, num_tokens))
+        try:
+            attribution, delta = _attributed(method, forward.pixels, arguments)
+        except RuntimeError as error:
+            if not leads_nowhere(error):
+                raise
+            raise TypeError(
+                f"No gradient leads from the answer of a model of the family "
+                f"{forward.adapter.name} to its pixels, so that {method.get_name()} "
+                "can't explain it. Use LayerDexAR, a method on the image tokens' boxes "
+                "(FeatureAblation) or on layers."
+            ) from error
+        scores.append(summed(attribution[0], token_of_pixel, num_tokens))
         deltas.append(delta)
         request.on_step()
     return StepScores(
@@ -77,7 +89,7 @@ def _attributed(
     try:
         attribution = method.attribute(pixels, **arguments)
     except (AssertionError, RuntimeError, AttributeError) as error:
-        if not isinstance(method, DeepLift):
+        if not isinstance(method, DeepLift) or leads_nowhere(error):
             raise
         raise NotImplementedError(
             f"{type(method).__name__} can't explain this model: {error} It replaces "

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.decoding import DecodingSteps
@@ -65,6 +66,9 @@ class TeacherForced(nn.Module):
         contrast_ids (Tensor, optional): see :class:`StepRequest`
 
     Attributes:
+        pixels (Tensor): the model's pixels as Captum is to take them: those of one
+            example, ``(1, ...)``, whatever their own first axis counts (patches, tiles,
+            images), which is then neither perturbed nor repeated by itself
         step (int): which step's scores ``forward`` returns
     """
 
@@ -79,7 +83,7 @@ class TeacherForced(nn.Module):
         self.contrast_ids = contrast_ids
         self.adapter = steps.adapter
         inputs = dict(whole.inputs)
-        self.pixels: Tensor = inputs.pop(self.adapter.pixel_input)
+        self.pixels: Tensor = inputs.pop(self.adapter.pixel_input)[None]
         self.inputs = inputs
         self.step = 0
 
@@ -98,8 +102,8 @@ class TeacherForced(nn.Module):
         return scores - against.where(contrast >= 0, torch.zeros_like(against))
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """``(examples, steps, vocabulary)``; pixels may be repeated along axis 0."""
-        repeats = pixels.shape[0] // self.pixels.shape[0]
+        """``(examples, steps, vocabulary)``."""
+        repeats = pixels.shape[0]
         tiled = {
             name: (
                 value.repeat(repeats, *[1] * (value.dim() - 1))
@@ -108,7 +112,7 @@ class TeacherForced(nn.Module):
             )
             for name, value in self.inputs.items()
         }
-        tiled[self.adapter.pixel_input] = pixels
+        tiled[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
         logits: Tensor = self.model(**tiled).logits
         if logits.shape[1] != len(self.rows):
             logits = logits[:, self.rows.to(logits.device)]
@@ -146,9 +150,53 @@ def stacked(deltas: list[Tensor | None]) -> Tensor | None:
     return torch.stack(known).cpu() if known else None
 
 
-def same_randomness(num_steps: int) -> Iterator[int]:
-    """The steps, each with the random state of the first, which is then left."""
-    state = torch.random.get_rng_state()
+def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
+    """The steps, each with the random state of the first, which is then left.
+
+    So a method draws the same for every step, and the caller's random state is
+    afterwards what one step by itself would have made of it.
+    """
+    state, numpy_state = torch.random.get_rng_state(), np.random.get_state()
+    is_cuda = device.type == "cuda"
+    cuda_state = torch.cuda.get_rng_state(device) if is_cuda else None
     for step in range(num_steps):
         torch.random.set_rng_state(state)
+        np.random.set_state(numpy_state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state, device)
         yield step
+
+
+def as_one_example(arguments: Mapping[str, Any], pixels: Tensor) -> dict[str, Any]:
+    """A method's arguments with ``baselines`` as :class:`TeacherForced` has pixels.
+
+    Raises:
+        ValueError: baselines are not of the shape of the model's pixels, nor several of
+            these one after the other.
+    """
+    made = dict(arguments)
+    baselines = made.get("baselines")
+    if isinstance(baselines, (tuple, list)) and len(baselines) == 1:
+        baselines = baselines[0]
+    if not isinstance(baselines, Tensor) or baselines.dim() == 0:
+        return made
+    shape = pixels.shape[1:]
+    if baselines.shape[1:] != shape[1:] or baselines.shape[0] % shape[0]:
+        raise ValueError(
+            f"baselines must be of the shape of the model's pixels, {tuple(shape)}, or "
+            f"several of these along axis 0, got {tuple(baselines.shape)}."
+        )
+    made["baselines"] = baselines.to(pixels).view(-1, *shape)
+    return made
+
+
+NO_GRADIENT = (
+    "not have been used in the graph",
+    "does not require grad",
+    "does not have a grad_fn",
+)
+
+
+def leads_nowhere(error: Exception) -> bool:
+    """Whether torch says that no gradient leads to what is asked for."""
+    return any(message in str(error) for message in NO_GRADIENT)

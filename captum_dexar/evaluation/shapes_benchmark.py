@@ -1,8 +1,8 @@
 """How well a method finds the object that a word speaks of, on the bundled world.
 
 For held-out scenes the true caption is teacher-forced, and the map of every colour and
-shape word is compared with the exact mask of *the* object that the word describes. Rows
-of chance (a uniform map, and a random smooth one) go through the same measures.
+shape word is compared with the exact mask of *the* object that the word describes.
+Chance (a uniform map, and a random smooth one) goes through the same measures.
 """
 
 from collections import defaultdict
@@ -12,6 +12,14 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients import find_layers
+from captum_dexar.baselines import (
+    LayerAttention,
+    LayerAttentionGradient,
+    LayerAttentionRollout,
+    LayerRandomMap,
+    LayerTokenActivation,
+    LayerUniformMap,
+)
 from captum_dexar.inputs import ImagePromptInput
 from captum_dexar.layer_dexar import LayerDexAR
 from captum_dexar.metrics import (
@@ -21,8 +29,8 @@ from captum_dexar.metrics import (
     signal_to_noise,
     soft_iou,
 )
-from captum_dexar.result import VLMAttributionResult
 from captum_dexar.shapes import make_scene, Scene
+from captum_dexar.stepwise import StepwiseLayerAttribution
 from captum_dexar.vlm_attribution import VLMAttribution
 from torch import nn, Tensor
 from tqdm.auto import tqdm
@@ -60,8 +68,11 @@ class MethodScores:
     weight_auroc: float | None
 
 
-def dexar_variants(model: nn.Module) -> dict[str, tuple[LayerDexAR, dict[str, Any]]]:
-    """DEX-AR as in the paper and its options, each a method and its arguments."""
+def compared_methods(
+    model: nn.Module,
+) -> dict[str, tuple[StepwiseLayerAttribution, dict[str, Any]]]:
+    """DEX-AR as in the paper, its options, other methods of one pass, and chance; each
+    a method and its arguments."""
     layers = find_layers(model)
     every = LayerDexAR(model)
     last_half = LayerDexAR(model, layers[len(layers) // 2 :])
@@ -71,13 +82,21 @@ def dexar_variants(model: nn.Module) -> dict[str, tuple[LayerDexAR, dict[str, An
         "DEX-AR without head filter": (every, {"head_filter": False}),
         "extension: attention_power=0.5": (every, {"attention_power": 0.5}),
         "extension: attention_power=1": (every, {"attention_power": 1.0}),
+        "extension: 0.5, last half": (last_half, {"attention_power": 0.5}),
+        "attention x gradient": (LayerAttentionGradient(model), {}),
+        "attention, mean of layers": (LayerAttention(model), {}),
+        "attention, last layer": (LayerAttention(model, layers[-1]), {}),
+        "attention rollout": (LayerAttentionRollout(model), {}),
+        "Token Activation Map": (LayerTokenActivation(model), {}),
+        "chance: random smooth map": (LayerRandomMap(model), {}),
+        "chance: uniform map": (LayerUniformMap(model), {}),
     }
 
 
 def evaluate_on_shapes(
     model: nn.Module, processor: Any, seeds: Iterable[int], progress: bool = False
 ) -> list[MethodScores]:
-    """Measures DEX-AR, its options and chance on scenes of the bundled world.
+    """Measures DEX-AR, its options, other methods and chance on scenes of the world.
 
     Args:
         model (nn.Module): a model that was trained on the world
@@ -88,9 +107,11 @@ def evaluate_on_shapes(
     Returns:
         A list of MethodScores, one a method.
     """
+    compared = compared_methods(model)
+    random_map: Any = compared["chance: random smooth map"][0]
     methods = {
         name: (VLMAttribution(method, processor), arguments)
-        for name, (method, arguments) in dexar_variants(model).items()
+        for name, (method, arguments) in compared.items()
     }
     collected: dict[str, _Collector] = defaultdict(_Collector)
     for seed in tqdm(
@@ -98,26 +119,12 @@ def evaluate_on_shapes(
     ):
         scene = make_scene(seed)
         inp = ImagePromptInput(scene.image, PROMPT, processor, model)
+        random_map.seed = seed
         for name, (method, arguments) in methods.items():
             result = method.attribute(inp, target=scene.caption, **arguments)
             maps = [result.pixel_map(t) for t in range(len(result.output_tokens))]
             collected[name].add(scene, maps, result.token_weights)
-        for name, maps in _chance_maps(result, seed).items():
-            collected[name].add(scene, maps, None)
     return [collector.scores(name) for name, collector in collected.items()]
-
-
-def _chance_maps(result: VLMAttributionResult, seed: int) -> dict[str, list[Tensor]]:
-    """Maps that know nothing: one constant, one smoothed noise a token."""
-    generator = torch.Generator().manual_seed(seed)
-    num_tokens = len(result.output_tokens)
-    size = result.pixel_map().shape
-    noise = torch.rand(num_tokens, 1, 4, 4, generator=generator)
-    smooth = torch.nn.functional.interpolate(noise, size, mode="bicubic")[:, 0]
-    return {
-        "chance: random smooth map": list(smooth),
-        "chance: uniform map": [torch.ones(size)] * num_tokens,
-    }
 
 
 class _Collector:

@@ -8,6 +8,7 @@ from captum_dexar.families.registry import (
     known_families,
     register,
 )
+from captum_dexar.families.table import families_table
 from captum_dexar.layout import ImageLayout, View
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "View",
     "adapter_for_config",
     "adapter_for_processor",
+    "families_table",
     "given_layout",
     "known_families",
     "register",

@@ -1,59 +1,19 @@
 """What a family of vision-language models has to state about itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isqrt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import isqrt, prod
 from typing import Any, ClassVar
 
+import torch
+from captum_dexar.families.pixel_cells import patch_of, tokens_of_picture
+from captum_dexar.families.prepared import ImageTokens, PreparedImage
 from captum_dexar.layout import ImageLayout, Rectangle, Size, View
-from torch import Tensor
+from PIL import Image
+from torch import nn, Tensor
 
-
-@dataclass(frozen=True)
-class ImageTokens:
-    """The image tokens of one image.
-
-    Attributes:
-        count (int): how many there are, those without a place included
-        views (tuple of View): their places, in key order; ``start`` is counted from the
-            image's first token
-    """
-
-    count: int
-    views: tuple[View, ...]
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """What is known of one image when its tokens are placed.
-
-    Attributes:
-        index (int): which image of the prompt
-        inputs (Mapping): the model's inputs of the whole prompt, one example
-        size (tuple of int or None): height and width of the original image
-        image_processor (BaseImageProcessor or None): what prepared it; its settings are
-            read, and it is run again where a family's processor drops what it knew
-        processor (ProcessorMixin or None): the processor that it belongs to
-        config (PreTrainedConfig or None): the model's configuration. Of it and of the
-            processor at least one is known.
-        remaining_tokens (int): image tokens of the prompt that belong to this image or
-            to later ones
-    """
-
-    index: int
-    inputs: Mapping[str, Any]
-    size: Size | None
-    image_processor: Any
-    processor: Any
-    config: Any
-    remaining_tokens: int
-
-    def whole(self) -> Rectangle | None:
-        """The rectangle of the whole original image, if its size is known."""
-        if self.size is None:
-            return None
-        return (0.0, 0.0, float(self.size[0]), float(self.size[1]))
+__all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage", "side_of"]
 
 
 class FamilyAdapter(ABC):
@@ -66,6 +26,10 @@ class FamilyAdapter(ABC):
         boxes_checked (str): how the places of the image tokens were checked, for the
             table of families
         pixel_input (str): the model's input that holds the pixels
+        required_inputs (tuple of str): model inputs that must be there: without them
+            the model, or the places of its image tokens, would be wrong unnoticed
+        grid_inputs (tuple of str): model inputs with a row for each image that says
+            what grid it has; the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
             rather than examples
         sequence_inputs (Mapping): model inputs with one entry a token of the prompt,
@@ -79,7 +43,11 @@ class FamilyAdapter(ABC):
             tokens before it, gives what it gave in a pass over the whole prompt
         cross_attention (str or None): name of the attention module inside a decoder
             layer whose keys hold the image, for models that read it by cross-attention
+        can_be_batched (bool): whether prompts padded on the left give what each gives
+            by itself
         takes_several_images (bool): whether a prompt may hold several images
+        class_token_is_last (bool): whether the vision tower puts its class token behind
+            a picture's patches rather than before them
     """
 
     name: ClassVar[str]
@@ -87,12 +55,16 @@ class FamilyAdapter(ABC):
     processor_types: ClassVar[tuple[str, ...]]
     boxes_checked: ClassVar[str] = "end to end"
     pixel_input: ClassVar[str] = "pixel_values"
+    required_inputs: ClassVar[tuple[str, ...]] = ()
+    grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     cross_attention: ClassVar[str | None] = None
+    can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
+    class_token_is_last: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
         """Whether a model's configuration is one of this family."""
@@ -169,6 +141,11 @@ class FamilyAdapter(ABC):
             )
         return started
 
+    def inputs_required_by(self, config: Any) -> tuple[str, ...]:
+        """``required_inputs``, or those of them that a model of this configuration
+        makes use of."""
+        return self.required_inputs
+
     def position_ids(self, attention_mask: Tensor) -> Tensor | None:
         """Positions of a left-padded prompt, ``(batch, tokens)``, as in generating."""
         if self.position_offset is None:
@@ -176,9 +153,14 @@ class FamilyAdapter(ABC):
         counted = attention_mask.long().cumsum(-1) - 1
         return counted.clamp(min=0) + self.position_offset
 
+    @property
+    def is_cache_reused(self) -> bool:
+        """Whether explaining goes on from the cache that generating has left."""
+        return self.replayable and self.cross_attention is None
+
     def is_replayable(self, inputs: Mapping[str, Any], config: Any) -> bool:
         """Whether the prompt's last token can be run again on a cache of the others."""
-        if not self.replayable or self.cross_attention is not None:
+        if not self.is_cache_reused:
             return False
         last = inputs["input_ids"][:, -1]
         return not bool((last == config.image_token_id).any())
@@ -228,6 +210,7 @@ class FamilyAdapter(ABC):
                     processor=processor,
                     config=config,
                     remaining_tokens=num_tokens - used,
+                    num_images=None if image_sizes is None else len(image_sizes),
                 )
             )
             views += [
@@ -249,6 +232,94 @@ class FamilyAdapter(ABC):
         placed = layout.placed
         assert bool((placed[1:] > placed[:-1]).all()), "views are not in key order"
         return layout
+
+    def token_of_pixel_input(
+        self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
+    ) -> Tensor:
+        """Which image token each element of the model's pixels stands for.
+
+        Here for pixels of which every picture ``(channels, height, width)`` is one
+        view, in the order of the views, cut into patches from its top left corner.
+
+        Args:
+            inputs (Mapping): the model's inputs for one prompt
+            layout (ImageLayout): places of its image tokens
+            config (PreTrainedConfig): the model's configuration
+
+        Returns:
+            int64 *Tensor* that can be broadcast to the pixels' shape: an index among
+            all image tokens, -1 for pixels that no token sees.
+
+        Raises:
+            TypeError: it is not known for this family.
+        """
+        shape = tuple(inputs[self.pixel_input].shape)
+        if len(shape) < 4 or prod(shape[:-3]) != len(layout.views):
+            raise self.unknown_pixels(shape)
+        picture, patch = (shape[-2], shape[-1]), self.pixel_patch(config)
+        tokens = [tokens_of_picture(view, picture, patch) for view in layout.views]
+        return torch.stack(tokens).view(*shape[:-3], 1, *picture)
+
+    def pixel_patch(self, config: Any) -> Size | None:
+        """Height and width of a patch of the model's pixels; None where the cells of
+        the grid fill the picture."""
+        return patch_of(config)
+
+    def unknown_pixels(self, shape: Sequence[int]) -> TypeError:
+        """The error for pixels of a shape that can't be matched with image tokens."""
+        return TypeError(
+            f"Which pixels of {self.pixel_input} {tuple(shape)} the image tokens stand "
+            f"for is not known for {self.name}, so that attributions of pixels can't "
+            "be summed. Use a method on the image tokens' boxes (FeatureAblation with "
+            "an ImagePromptInput) or on layers."
+        )
+
+    def vision_order(
+        self, layer: str, inputs: Mapping[str, Any], config: Any
+    ) -> Tensor | None:
+        """The order in which a layer of the vision tower holds its tokens.
+
+        Args:
+            layer (str): the layer's name in the model
+            inputs (Mapping): the model's inputs for one prompt
+            config (PreTrainedConfig): the model's configuration
+
+        Returns:
+            int64 *Tensor*: numbers of as many equal runs of tokens, or None where the
+            tokens are held in their order.
+        """
+        return None
+
+    def visible(self, pixels: Tensor) -> Tensor:
+        """Pixels that the model sees as they are, also where they are zero.
+
+        Methods that compare with an absent image put zeros in its place, which some
+        models take for no picture at all.
+        """
+        return pixels
+
+    def check(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        layout: ImageLayout,
+        images: list[Image.Image],
+        process: Callable[[Any], Any] | None,
+    ) -> None:
+        """Raises if the places of the image tokens are not what they are taken for.
+
+        Families whose places are known have been checked once and for all.
+
+        Args:
+            model (nn.Module): the model
+            inputs (Mapping): its inputs for one prompt
+            layout (ImageLayout): the places to be checked
+            images (list of PIL.Image.Image): the original images, as far as known
+            process (Callable or None): makes model inputs of the image
+
+        Raises:
+            ValueError: they are not, or it can't be told.
+        """
 
     def _count_error(
         self, num_tokens: int, expected: int, images: int, views: Sequence[View]
@@ -282,7 +353,11 @@ class FamilyAdapter(ABC):
 
     def process(self, images: Any, text: str, processor: Any) -> Any:
         """The model's inputs for a prompt and its image, or list of images."""
-        return processor(images=images, text=text, return_tensors="pt")
+        # A chat template writes the first token itself; it must not come twice.
+        first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+        is_begun = isinstance(first, str) and text.startswith(first)
+        special = {"add_special_tokens": False} if is_begun else {}
+        return processor(images=images, text=text, return_tensors="pt", **special)
 
     def placeholder(self, processor: Any) -> str:
         """What stands for an image in a prompt before the processor repeats it."""

@@ -43,6 +43,7 @@ class GenericAdapter(FamilyAdapter):
     }
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
+    can_be_batched: ClassVar[bool] = False
     takes_several_images: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
@@ -124,8 +125,8 @@ def _features(model: nn.Module, inputs: Mapping[str, Any], num_tokens: int) -> T
         encode = encode or getattr(owner, "get_image_features", None)
     if encode is None:
         raise ValueError(
-            f"{type(model).__name__} has no get_image_features, so that where its image "
-            f"tokens lie can't be checked. {WHAT_TO_DO}"
+            f"{type(model).__name__} has no get_image_features, so that where its "
+            f"image tokens lie can't be checked. {WHAT_TO_DO}"
         )
     names = set(signature(encode).parameters)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())

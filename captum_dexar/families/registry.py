@@ -2,10 +2,58 @@
 
 from typing import Any
 
+from captum_dexar.families.anyres import LlavaNextAdapter, LlavaOnevisionAdapter
 from captum_dexar.families.base import FamilyAdapter
+from captum_dexar.families.chameleon import ChameleonAdapter
+from captum_dexar.families.florence2 import Florence2Adapter
+from captum_dexar.families.fuyu import FuyuAdapter
+from captum_dexar.families.gemma import Gemma3Adapter, Gemma4Adapter
+from captum_dexar.families.generic import GenericAdapter
+from captum_dexar.families.grid_thw import (
+    Glm4vAdapter,
+    QwenVLAdapter,
+    VideoLlama3Adapter,
+)
+from captum_dexar.families.idefics import Idefics3Adapter
+from captum_dexar.families.lfm2 import Lfm2VlAdapter
+from captum_dexar.families.llama4 import Llama4Adapter
 from captum_dexar.families.llava import LlavaAdapter
+from captum_dexar.families.mllama import MllamaAdapter
+from captum_dexar.families.paligemma import PaliGemmaAdapter
+from captum_dexar.families.pixtral import PixtralAdapter
+from captum_dexar.families.refused import refuse_model, refuse_processor
+from captum_dexar.families.tiled import (
+    AyaVisionAdapter,
+    Cohere2VisionAdapter,
+    InternVLAdapter,
+    Ovis2Adapter,
+)
 
-_ADAPTERS: list[FamilyAdapter] = [LlavaAdapter()]
+_ADAPTERS: list[FamilyAdapter] = [
+    PixtralAdapter(),
+    LlavaAdapter(),
+    Idefics3Adapter(),
+    Gemma3Adapter(),
+    Gemma4Adapter(),
+    Lfm2VlAdapter(),
+    Llama4Adapter(),
+    QwenVLAdapter(),
+    Glm4vAdapter(),
+    VideoLlama3Adapter(),
+    PaliGemmaAdapter(),
+    Florence2Adapter(),
+    MllamaAdapter(),
+    FuyuAdapter(),
+    ChameleonAdapter(),
+    LlavaNextAdapter(),
+    LlavaOnevisionAdapter(),
+    InternVLAdapter(),
+    AyaVisionAdapter(),
+    Cohere2VisionAdapter(),
+    Ovis2Adapter(),
+]
+
+_GENERIC = GenericAdapter()
 
 
 def register(adapter: FamilyAdapter) -> None:
@@ -30,7 +78,7 @@ def known_families() -> tuple[FamilyAdapter, ...]:
 
 
 def adapter_for_config(config: Any) -> FamilyAdapter:
-    """The adapter of a model's family.
+    """The adapter of a model's family; the generic one where the family is not known.
 
     Raises:
         TypeError: the configuration is of no supported vision-language model.
@@ -39,6 +87,9 @@ def adapter_for_config(config: Any) -> FamilyAdapter:
     for adapter in _ADAPTERS:
         if adapter.matches(config):
             return adapter
+    refuse_model(config)
+    if _GENERIC.matches(config):
+        return _GENERIC
     known = ", ".join(sorted(t for adapter in _ADAPTERS for t in adapter.model_types))
     raise TypeError(
         f"Models of type {model_type!r} are not supported. Supported are the "
@@ -56,6 +107,9 @@ def adapter_for_processor(processor: Any) -> FamilyAdapter:
     for adapter in _ADAPTERS:
         if names & set(adapter.processor_types):
             return adapter
+    refuse_processor(processor)
+    if "ProcessorMixin" in names and hasattr(processor, "image_token_id"):
+        return _GENERIC
     known = ", ".join(
         sorted(t for adapter in _ADAPTERS for t in adapter.processor_types)
     )

@@ -1,5 +1,6 @@
 """Pictures of maps on images."""
 
+from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
 from captum_dexar.visualization.figures import (
     layer_figure,
     sequence_figure,
@@ -8,4 +9,12 @@ from captum_dexar.visualization.figures import (
 from captum_dexar.visualization.overlay import overlay
 from captum_dexar.visualization.text_table import token_table
 
-__all__ = ["layer_figure", "overlay", "sequence_figure", "token_figure", "token_table"]
+__all__ = [
+    "MethodRow",
+    "comparison_figure",
+    "layer_figure",
+    "overlay",
+    "sequence_figure",
+    "token_figure",
+    "token_table",
+]

@@ -8,10 +8,17 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from captum_dexar.visualization.overlay import COLORMAP, FloatArray, overlay, striped
+from captum_dexar.visualization.overlay import (
+    COLORMAP,
+    FloatArray,
+    overlay,
+    SIGNED_COLORMAP,
+    striped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 _PANEL_INCHES = 1.55
@@ -27,17 +34,20 @@ def token_figure(
     captions: Sequence[str],
     unseen: npt.NDArray[np.bool_],
     scale_label: str,
+    signed: bool = False,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """The image, then a panel a token, all on one scale.
 
     Args:
         image (ndarray): ``(height, width, 3)`` bytes
-        heats (sequence of ndarray): each token's map in [0, 1], ``(height, width)``
+        heats (sequence of ndarray): each token's map, ``(height, width)``, in [0, 1],
+            or in [-1, 1] if signed
         strengths (sequence of float): in [0, 1]; how opaque each map is drawn
         labels (sequence of str): the tokens' text, above the panels
         captions (sequence of str): what is below the panels, their weights
         unseen (ndarray): pixels that no token sees
         scale_label (str): what the colour bar measures
+        signed (bool, optional): a diverging scale of colours. Default: False
 
     Returns:
         The figure and its axes, the image's first.
@@ -52,7 +62,7 @@ def token_figure(
     for axis, heat, strength, label, caption in zip(
         flat[1:], heats, strengths, labels, captions
     ):
-        axis.imshow(overlay(image, heat, unseen, strength))
+        axis.imshow(overlay(image, heat, unseen, strength, signed))
         is_dim = strength < 0.5
         axis.set_title(
             label,
@@ -63,7 +73,7 @@ def token_figure(
         axis.set_xlabel(caption, fontsize=7.5, color=_DIM_TEXT if is_dim else "0.2")
     for axis in flat[num_panels:]:
         axis.set_visible(False)
-    _colour_bar(figure, flat[:num_panels].tolist(), scale_label)
+    _colour_bar(figure, flat[:num_panels].tolist(), scale_label, signed)
     return figure, axes
 
 
@@ -72,8 +82,14 @@ def sequence_figure(
     heat: FloatArray,
     unseen: npt.NDArray[np.bool_],
     title: str,
+    signed: bool = False,
 ) -> tuple[Figure, Axes]:
     """One map of the whole answer beside the image's own colours.
+
+    Args:
+        image, unseen, signed: as in :func:`token_figure`
+        heat (ndarray): the map, ``(height, width)``
+        title (str): the answer
 
     Returns:
         The figure and the axes of the map.
@@ -82,10 +98,10 @@ def sequence_figure(
     plain, mapped = axes.ravel()
     plain.imshow(seen_image(image, unseen))
     plain.set_title("image", fontsize=10)
-    mapped.imshow(overlay(image, heat, unseen))
+    mapped.imshow(overlay(image, heat, unseen, signed=signed))
     mapped.set_title("whole answer", fontsize=10)
     figure.suptitle(title, fontsize=10, wrap=True)
-    _colour_bar(figure, [plain, mapped], "share of the largest value")
+    _colour_bar(figure, [plain, mapped], "share of the largest value", signed)
     return figure, mapped
 
 
@@ -96,16 +112,19 @@ def layer_figure(
     column_labels: Sequence[str],
     unseen: npt.NDArray[np.bool_],
     scale_label: str,
+    signed: bool = False,
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """Rows are tokens, columns are layers.
 
     Args:
         image (ndarray): ``(height, width, 3)`` bytes
-        heats (ndarray): ``(rows, columns, height, width)`` in [0, 1]
+        heats (ndarray): ``(rows, columns, height, width)`` in [0, 1], or in [-1, 1] if
+            signed
         row_labels (sequence of str): the tokens' text
         column_labels (sequence of str): the layers' names
         unseen (ndarray): pixels that no token sees
         scale_label (str): what the colour bar measures
+        signed (bool, optional): a diverging scale of colours. Default: False
 
     Returns:
         The figure and its axes, ``(rows, columns)``.
@@ -114,14 +133,25 @@ def layer_figure(
     figure, axes = _panels(rows, columns, image.shape[0] / image.shape[1], scale=0.7)
     for row in range(rows):
         for column in range(columns):
-            axes[row, column].imshow(overlay(image, heats[row, column], unseen))
+            heat = heats[row, column]
+            axes[row, column].imshow(overlay(image, heat, unseen, signed=signed))
             if row == 0:
                 axes[row, column].set_title(column_labels[column], fontsize=8)
         axes[row, 0].set_ylabel(
             row_labels[row], fontsize=9, rotation=0, ha="right", va="center"
         )
-    _colour_bar(figure, axes.ravel().tolist(), scale_label)
+    _colour_bar(figure, axes.ravel().tolist(), scale_label, signed)
     return figure, axes
+
+
+def colour_scale(signed: bool) -> ScalarMappable:
+    """The scale of colours of a map, for a colour bar: from 0 or -1 to 1."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    if signed:
+        return ScalarMappable(Normalize(-1, 1), SIGNED_COLORMAP)
+    return ScalarMappable(Normalize(0, 1), COLORMAP)
 
 
 def seen_image(
@@ -157,11 +187,9 @@ def _panels(
     return figure, axes
 
 
-def _colour_bar(figure: Figure, axes: list[Axes], label: str) -> None:
-    from matplotlib.cm import ScalarMappable
-
+def _colour_bar(figure: Figure, axes: list[Axes], label: str, signed: bool) -> None:
     bar = figure.colorbar(
-        ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.03, pad=0.01, aspect=25
+        colour_scale(signed), ax=axes, fraction=0.03, pad=0.01, aspect=25
     )
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -7,10 +7,13 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 COLORMAP = "inferno"
+# Of signed maps: blue below zero, white at zero, red above.
+SIGNED_COLORMAP = "RdBu_r"
 # Colour is kept in part only, so that the picture does not compete with the map.
 _SATURATION = 0.5
 _BRIGHTNESS = 0.9
 _STRIPE_WIDTH = 40
+_DARKEST_SKETCH = 0.7
 
 
 def overlay(
@@ -18,23 +21,29 @@ def overlay(
     heat: FloatArray,
     unseen: npt.NDArray[np.bool_],
     strength: float = 1.0,
+    signed: bool = False,
 ) -> FloatArray:
-    """Blends a map with a paled image, the more opaque the hotter.
+    """Blends a map with a paled image, the more opaque the farther from zero.
 
     Args:
         image (ndarray): ``(height, width, 3)`` bytes
-        heat (ndarray): ``(height, width)`` in [0, 1]
+        heat (ndarray): ``(height, width)`` in [0, 1], or in [-1, 1] if signed
         unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
             drawn as grey stripes
         strength (float, optional): in [0, 1], factor of the opacity. Default: 1.0
+        signed (bool, optional): draws with the diverging scale of colours, negative
+            values blue and positive ones red. Default: False
 
     Returns:
         *ndarray* ``(height, width, 3)`` in [0, 1]
     """
-    pale = paled(image)
-    heat = np.clip(heat, 0.0, 1.0)
-    colours = matplotlib.colormaps[COLORMAP](heat)[..., :3]
-    opacity = (0.92 * strength * heat**0.6)[..., None]
+    pale = sketched(image) if signed else paled(image)
+    heat = np.clip(heat, -1.0 if signed else 0.0, 1.0)
+    if signed:
+        colours = matplotlib.colormaps[SIGNED_COLORMAP](0.5 + 0.5 * heat)[..., :3]
+    else:
+        colours = matplotlib.colormaps[COLORMAP](heat)[..., :3]
+    opacity = (0.92 * strength * np.abs(heat) ** 0.6)[..., None]
     blended = pale * (1 - opacity) + colours * opacity
     return np.where(unseen[..., None], striped(blended), blended)
 
@@ -45,6 +54,20 @@ def paled(image: npt.NDArray[np.uint8]) -> FloatArray:
     grey = scaled.mean(axis=-1, keepdims=True)
     mixed: FloatArray = _SATURATION * scaled + (1 - _SATURATION) * grey
     return _BRIGHTNESS * mixed
+
+
+def sketched(image: npt.NDArray[np.uint8]) -> FloatArray:
+    """The image in light grey, in [0, 1], for maps with signs.
+
+    Its colours would be taken for signs, and its shadows would darken the white of
+    zero. Saturated objects stay visible whatever their brightness.
+    """
+    scaled = image.astype(np.float64) / 255
+    grey = (scaled.mean(axis=-1) + scaled.min(axis=-1)) / 2
+    low, high = np.percentile(grey, (1, 99))
+    stretched = np.clip((grey - low) / max(high - low, 0.1), 0.0, 1.0)
+    light = _DARKEST_SKETCH + (1 - _DARKEST_SKETCH) * stretched
+    return np.repeat(light[..., None], 3, axis=-1)
 
 
 def striped(picture: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""A family that no adapter knows: derived and checked, given by the user, or refused."""
+"""A family that no adapter knows: derived and checked, given, or refused."""
 
 import copy
 import re
@@ -86,7 +86,7 @@ def test_the_family_is_not_known(model: Any) -> None:
 
 
 def test_the_readme_s_adapter(model: Any, processor: Any) -> None:
-    """It is complete: registered, it puts the tokens where the padded square has them."""
+    """It is complete: it puts the tokens where the padded square has them."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (block,) = [block for block in blocks if "class DeepseekVLAdapter" in block]
@@ -193,9 +193,7 @@ def test_places_that_can_not_be(
     model: Any, processor: Any, places: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        ImagePromptInput(
-            dark_image(20, 60), "is <image> a", processor, model, **places
-        )
+        ImagePromptInput(dark_image(20, 60), "is <image> a", processor, model, **places)
 
 
 def test_tokens_that_make_no_square_are_refused(model: Any) -> None:

@@ -12,7 +12,7 @@ from captum_dexar.layer_dexar import StepAttributions
 from tests.families.cases import CASES
 from tests.helpers.explained import assert_same, explained
 from tests.helpers.family_case import FamilyCase, left_padded_batch
-from tests.helpers.untouched import untouched
+from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
 NUM_TARGETS = 4
@@ -82,7 +82,7 @@ def test_generated_equals_teacher_forced(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     method = VLMAttribution(LayerDexAR(model))
     inputs = case.inputs(0, 3)
-    with untouched(model):
+    with untouched(warm(model, inputs)):
         generated = method.attribute(inputs, gen_args={"max_new_tokens": 5})
         given = method.attribute(inputs, target=generated.target_ids)
     torch.testing.assert_close(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum_dexar import ImagePromptInput
+from captum_dexar.image_tokens import ImageTokenInput
 from captum_dexar.layout import ImageLayout
 from PIL import Image
 from torch import nn, Tensor
@@ -62,7 +62,7 @@ def painted(image: Image.Image, block: Block) -> Image.Image:
 
 
 def block_report(
-    inp: ImagePromptInput,
+    inp: ImageTokenInput,
     blocks: list[Block],
     features: Callable[[Any], Tensor],
     token_pixels: int = 8,

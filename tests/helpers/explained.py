@@ -1,5 +1,6 @@
 """Explaining with either engine, and comparing."""
 
+import copy
 from typing import Any
 
 import torch
@@ -16,7 +17,18 @@ def explained(
     layers: list[int] | None = None,
     **options: Any,
 ) -> StepAttributions:
-    """All decoding steps of ``target_ids`` ``(batch, steps)``."""
+    """All decoding steps of ``target_ids`` ``(batch, steps)``.
+
+    Autograd, the referee of a float32 model, runs in float64: head weights are
+    differences and maps products of gradients, so that its own rounding in float32 can
+    be larger than the closed form's.
+    """
+    if engine == "autograd" and next(model.parameters()).dtype == torch.float32:
+        model = copy.deepcopy(model).double()
+        inputs = {
+            name: value.double() if value.dtype == torch.float32 else value
+            for name, value in inputs.items()
+        }
     method = LayerDexAR(model, engine=engine)
     if layers is not None:
         every = method.layer

@@ -1,0 +1,150 @@
+"""``captum-dexar compare``: several methods on one answer, with their times."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+from captum_dexar.cli.options import (
+    add_model,
+    add_out,
+    bundled_input,
+    generation_arguments,
+    InputError,
+    loaded_input,
+    positive,
+)
+from captum_dexar.cli.reports import save_figure, write_csv
+
+if TYPE_CHECKING:
+    from captum_dexar.cli.options import Commands
+    from captum_dexar.comparison import Comparison
+    from torch import nn
+
+_ONE_NEEDS_ALL = ("model", "image", "prompt")
+_DPI = 200
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    from captum_dexar.method_names import DEFAULT_METHODS, METHODS
+
+    parser = commands.add_parser(
+        "compare",
+        help="explain one answer with several methods, side by side",
+        description="Explains one answer with several methods: a figure with a row a "
+        "method and a column a word, and a table with their times. Without --model, "
+        "--image and --prompt the bundled model describes a drawn scene. For times "
+        "that can be repeated: --methods all --threads 1 --repeats 3.",
+        epilog=f"methods: {', '.join(METHODS)}",
+    )
+    add_model(parser, required=False)
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="which drawn scene (default: 0)"
+    )
+    parser.add_argument(
+        "--methods",
+        default=",".join(DEFAULT_METHODS),
+        metavar="NAMES",
+        help="names with commas between them, or all; the first one is what the others "
+        "are measured by (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="explain N times with each method; the shortest time counts (default: 1)",
+    )
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="use N threads of the processor"
+    )
+    add_out(parser, "captum-dexar-comparison")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs it."""
+    from captum_dexar import compare
+    from captum_dexar.method_names import named_methods
+
+    names = _names(options.methods)
+    gen_args = generation_arguments(options)
+    model, processor, inp = _input(options)
+    with _threads(options.threads):
+        comparison = compare(
+            named_methods(names, model),
+            inp,
+            target=options.target,
+            processor=processor,
+            gen_args=gen_args,
+            repeats=options.repeats,
+            progress=True,
+        )
+    _report(comparison, names, options.out)
+
+
+def _names(given: str) -> list[str]:
+    from captum_dexar.method_names import ALL, check_names, METHODS
+
+    if given.strip() == ALL:
+        return list(METHODS)
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    try:
+        check_names(names)
+    except ValueError as error:
+        raise InputError(f"--methods: {error}") from None
+    return names
+
+
+def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
+    given = [name for name in _ONE_NEEDS_ALL if getattr(options, name) is not None]
+    if not given:
+        model, processor, _, inp = bundled_input(options.seed or 0)
+        return model, processor, inp
+    missing = [f"--{name}" for name in _ONE_NEEDS_ALL if name not in given]
+    if missing:
+        raise InputError(
+            f"--{given[0]} needs {' and '.join(missing)} as well; without all three "
+            "the bundled model describes a drawn scene."
+        )
+    if options.seed is not None:
+        raise InputError(
+            "--seed draws a scene for the bundled model, but --model and --image give "
+            "others. Leave one of them out."
+        )
+    return loaded_input(options)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _report(comparison: Comparison, names: list[str], folder: Path) -> None:
+    first = next(iter(comparison.results.values()))
+    print(f"\nThe answer:  {first.answer}\n")
+    print(comparison.table())
+    folder.mkdir(parents=True, exist_ok=True)
+    save_figure(comparison.plot(), folder / "compare.png", _DPI)
+    rows = comparison.rows()
+    write_csv(
+        folder / "compare.csv",
+        ["name", *rows[0]],
+        [[name, *row.values()] for name, row in zip(names, rows)],
+    )
+    for name, result in zip(names, comparison.results.values()):
+        result.save(folder / f"{name}.dexar")
+    print(f"\nThe maps, side by side:  {folder / 'compare.png'}")
+    print("Beside it:  compare.csv, and a result file a method")

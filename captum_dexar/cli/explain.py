@@ -1,0 +1,59 @@
+"""``captum-dexar explain``: any model's answer about any image."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from captum_dexar.cli.options import (
+    add_layers,
+    add_model,
+    add_out,
+    explained,
+    generation_arguments,
+    loaded_input,
+)
+from captum_dexar.cli.reports import report
+
+if TYPE_CHECKING:
+    from captum_dexar.cli.options import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "explain",
+        help="explain a model's answer to a question about an image",
+        description="Loads a vision-language model of Hugging Face, lets it answer (or "
+        "takes the answer given), and explains every token with DEX-AR. Only "
+        "safetensors weights are loaded, and no code that comes with a model is run.",
+    )
+    add_model(parser, required=True)
+    parser.add_argument(
+        "--attention-power",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="explain by gradient x attention^P: 0 is the paper (the default); 0.5 and "
+        "1 say rather which patches were read",
+    )
+    add_layers(parser)
+    add_out(parser, "captum-dexar-output")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs it."""
+    gen_args = generation_arguments(options)
+    model, processor, inp = loaded_input(options)
+    result = explained(
+        model,
+        processor,
+        inp,
+        options.layers,
+        target=options.target,
+        gen_args=gen_args,
+        attention_power=options.attention_power,
+    )
+    print()
+    report(result, options.out)

@@ -1,0 +1,64 @@
+"""What commands print and write."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captum_dexar.result import VLMAttributionResult
+
+
+def report(result: VLMAttributionResult, folder: Path) -> None:
+    """Prints the words, and writes everything into ``folder``."""
+    from captum_dexar.visualization import token_table
+
+    words = result.words()
+    print(f"The model:  {result.answer}\n")
+    print(
+        token_table(
+            [word.text for word in words],
+            [word.weight for word in words],
+            [word.log_prob for word in words],
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_figure(result.plot_tokens(), folder / "tokens.png")
+    save_figure(result.plot_sequence(), folder / "sequence.png")
+    save_figure(result.plot_layers(), folder / "layers.png")
+    _write_tokens(result, folder / "tokens.csv")
+    result.save(folder / "result.dexar")
+    print(f"\nWhere each word comes from:  {folder / 'tokens.png'}")
+    print("Beside it:  sequence.png, layers.png, tokens.csv, result.dexar")
+
+
+def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:
+    """Writes what a plot returned, and forgets it."""
+    import matplotlib.pyplot as plt
+
+    figure, _ = plotted
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+
+
+def _write_tokens(result: VLMAttributionResult, path: Path) -> None:
+    numbers = (result.token_weights, result.token_log_probs)
+    rows = [
+        [
+            position,
+            int(result.target_ids[position]),
+            token,
+            *(None if n is None else float(n[position]) for n in numbers),
+        ]
+        for position, token in enumerate(result.output_tokens)
+    ]
+    write_csv(path, ["position", "id", "token", "weight", "log_prob"], rows)
+
+
+def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
+    """Writes a table; a cell that is None stays empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(heading)
+        writer.writerows(rows)

@@ -1,0 +1,41 @@
+"""A progress bar over the tokens that a model generates."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers.generation.streamers import BaseStreamer
+
+
+class _TokenCounter(BaseStreamer):
+    """Moves a progress bar with every generated token."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self.has_seen_prompt = False
+
+    def put(self, value: Tensor) -> None:
+        if self.has_seen_prompt:
+            self.bar.update(1)
+        self.has_seen_prompt = True
+
+    def end(self) -> None:
+        self.bar.close()
+
+
+@contextmanager
+def generation_progress(
+    gen_args: Mapping[str, Any] | None, progress: bool
+) -> Iterator[Mapping[str, Any] | None]:
+    """Arguments for generating that show a progress bar, where one is possible."""
+    arguments = dict(gen_args if gen_args is not None else DEFAULT_GEN_ARGS)
+    if not progress or arguments.get("num_beams", 1) != 1 or "streamer" in arguments:
+        yield gen_args
+        return
+    with tqdm(
+        total=arguments.get("max_new_tokens"), desc="generating", unit="token"
+    ) as bar:
+        yield {**arguments, "streamer": _TokenCounter(bar)}

@@ -1,0 +1,217 @@
+"""One figure of several methods' maps of the same words; plain arrays go in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from textwrap import fill
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from captum_dexar.visualization.figures import colour_scale, seen_image
+from captum_dexar.visualization.overlay import FloatArray, overlay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# All lengths are in inches: panels have to line up whatever their number is.
+_PANEL = 1.05
+_LABEL = 1.7
+_GAP = 0.06
+_MARGIN = 0.12
+_TITLE = 0.25
+_CAPTION = 0.17
+_HEADER = 1.05
+# A name of three lines and its note.
+_TEXT_HEIGHT = 0.86
+_BAR = (1.5, 0.1)
+_BAR_PITCH = 0.52
+_NARROWEST = 4.4
+_MAX_COLUMNS = 9
+# Of the longest word that fits above a panel, and of a line of a method's name.
+_TITLE_CHARACTERS, _NAME_CHARACTERS = 15, 19
+_GREY = "0.4"
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRow:
+    """What a method's row shows.
+
+    Attributes:
+        name (str): the method
+        note (str): what is below its name, its time
+        heats (sequence of ndarray): a map a word, ``(height, width)``, in [0, 1], or in
+            [-1, 1] if signed
+        captions (sequence of str): what is below each map
+        signed (bool): whether its maps have signs
+    """
+
+    name: str
+    note: str
+    heats: Sequence[FloatArray]
+    captions: Sequence[str]
+    signed: bool
+
+
+def comparison_figure(
+    image: npt.NDArray[np.uint8],
+    rows: Sequence[MethodRow],
+    labels: Sequence[str],
+    unseen: npt.NDArray[np.bool_],
+    heading: str,
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """Rows are methods, columns are words; the image is above the methods' names.
+
+    Words that do not fit side by side go on in a further block of rows.
+
+    Args:
+        image (ndarray): ``(height, width, 3)`` bytes
+        rows (sequence of MethodRow): the methods
+        labels (sequence of str): the words
+        unseen (ndarray): pixels that no token sees, ``(height, width)``
+        heading (str): what is beside the image, the whole answer
+
+    Returns:
+        The figure and the maps' axes, ``(methods, words)``.
+    """
+    import matplotlib.pyplot as plt
+
+    page = _Page(image, rows, len(labels))
+    figure = plt.figure(figsize=(page.width, page.height), facecolor="white")
+    page.draw_header(figure, seen_image(image, unseen), heading, rows)
+    axes = np.empty((len(rows), len(labels)), dtype=object)
+    for index, row in enumerate(rows):
+        for block in range(page.num_blocks):
+            _draw_name(figure, page, index, block, row)
+        for word, (heat, caption) in enumerate(zip(row.heats, row.captions)):
+            block, column = divmod(word, page.columns)
+            axis = page.axes(figure, *page.panel(index, block, column))
+            axis.imshow(overlay(image, heat, unseen, signed=row.signed))
+            axis.set_xlabel(caption, fontsize=7, color=_GREY, labelpad=1.5)
+            if index == 0:
+                title = _fitting(labels[word])
+                axis.set_title(title, fontsize=9.5, fontweight="bold", pad=4)
+            axes[index, word] = axis
+    return figure, axes
+
+
+class _Page:
+    """Where everything is, in inches from the top left corner."""
+
+    def __init__(
+        self, image: npt.NDArray[np.uint8], rows: Sequence[MethodRow], num_words: int
+    ) -> None:
+        # Very long images would give slivers: panels stay between 1:2 and 2:1.
+        self.panel_height = _PANEL * min(2.0, max(0.5, image.shape[0] / image.shape[1]))
+        # Blocks of equal width: ten words are five and five, not nine and one.
+        self.num_blocks = max(1, ceil(num_words / _MAX_COLUMNS))
+        self.columns = max(1, ceil(num_words / self.num_blocks))
+        has_captions = any(caption for row in rows for caption in row.captions)
+        row_height = self.panel_height + (_CAPTION if has_captions else 0)
+        self.pitch = max(row_height, _TEXT_HEIGHT) + _GAP
+        self.block_height = _TITLE + len(rows) * self.pitch
+        self.header = max(_HEADER, self.panel_height)
+        panels = max(self.columns * (_PANEL + _GAP), _NARROWEST)
+        self.width = 2 * _MARGIN + _LABEL + panels
+        blocks = self.num_blocks * (self.block_height + _MARGIN)
+        self.height = 2 * _MARGIN + self.header + blocks
+
+    def panel(self, row: int, block: int, column: int) -> tuple[float, ...]:
+        """Left, top, width and height of a map."""
+        left = _MARGIN + _LABEL + column * (_PANEL + _GAP)
+        return left, self.row_top(row, block), _PANEL, self.panel_height
+
+    def row_top(self, row: int, block: int) -> float:
+        """Upper edge of a row of maps."""
+        above = 2 * _MARGIN + self.header + block * (self.block_height + _MARGIN)
+        top: float = above + _TITLE + row * self.pitch
+        return top
+
+    def axes(self, figure: Figure, *box: float) -> Axes:
+        """Axes without ticks and frame at left, top, width and height."""
+        left, top, width, height = box
+        bottom = self.height - top - height
+        axis: Axes = figure.add_axes(
+            (
+                left / self.width,
+                bottom / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        return axis
+
+    def text(
+        self, figure: Figure, left: float, top: float, *args: Any, **k: Any
+    ) -> None:
+        """Text at a place."""
+        figure.text(left / self.width, 1 - top / self.height, *args, **k)
+
+    def draw_header(
+        self,
+        figure: Figure,
+        picture: FloatArray,
+        heading: str,
+        rows: Sequence[MethodRow],
+    ) -> None:
+        """The image, the answer and the scales of colours that the rows use."""
+        middle = _MARGIN + self.header / 2
+        top = middle - self.panel_height / 2
+        axis = self.axes(figure, _MARGIN, top, _PANEL, self.panel_height)
+        axis.imshow(picture)
+        bars_left = self.width - _MARGIN - _BAR[0] - 0.1
+        room = bars_left - _MARGIN - _LABEL - 0.25
+        self.text(
+            figure,
+            _MARGIN + _LABEL,
+            middle,
+            fill(heading, max(12, int(room / 0.078))),
+            fontsize=10,
+            style="italic",
+            va="center",
+        )
+        scales = [
+            (signed, label)
+            for signed, label in (
+                (False, "share of the map's largest value"),
+                (True, "lowers (blue), raises (red)"),
+            )
+            if any(row.signed == signed for row in rows)
+        ]
+        top = middle - (len(scales) - 1) * _BAR_PITCH / 2 - _BAR[1] / 2
+        for signed, label in scales:
+            bar_axis = self.axes(figure, bars_left, top, *_BAR)
+            bar = figure.colorbar(
+                colour_scale(signed), cax=bar_axis, orientation="horizontal"
+            )
+            bar.set_ticks([-1, 0, 1] if signed else [0, 0.5, 1])
+            bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
+            bar.outline.set_linewidth(0.4)
+            bar_axis.set_title(label, fontsize=7.5, pad=2.5)
+            top += _BAR_PITCH
+
+
+def _draw_name(
+    figure: Figure, page: _Page, index: int, block: int, row: MethodRow
+) -> None:
+    middle = page.row_top(index, block) + max(page.panel_height, _TEXT_HEIGHT) / 2
+    name = fill(row.name, _NAME_CHARACTERS)
+    # The name grows upwards from the middle and its note downwards.
+    page.text(figure, _MARGIN, middle, name, fontsize=9, fontweight="bold", va="bottom")
+    page.text(
+        figure, _MARGIN, middle + 0.05, row.note, fontsize=7.5, color=_GREY, va="top"
+    )
+
+
+def _fitting(label: str) -> str:
+    """A word that is not wider than its panel."""
+    if len(label) <= _TITLE_CHARACTERS:
+        return label
+    return label[: _TITLE_CHARACTERS - 1] + "…"

@@ -1,0 +1,227 @@
+"""Models whose image tokens have no place are refused, with the reason."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from captum_dexar import ImagePromptInput, LayerDexAR
+from captum_dexar.families import (
+    adapter_for_config,
+    adapter_for_processor,
+    FamilyAdapter,
+    ImageTokens,
+    known_families,
+    PreparedImage,
+    register,
+    registry,
+)
+from captum_dexar.families.refused import REFUSED_MODELS, REFUSED_PROCESSORS
+from tests.families.cases.cross_attention import finished
+from tests.helpers.blocks import dark_image, silence_vision_attention
+from tests.helpers.raw_processors import tokenizer_of
+from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
+from torch import nn, Tensor
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+    Idefics2Processor,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
+    Kosmos2Processor,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.idefics2.image_processing_pil_idefics2 import (
+    Idefics2ImageProcessorPil,
+)
+
+NUM_QUERIES = 6
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+VISION = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.1}
+TEXT = {**SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}
+QFORMER = {**SMALL, "vocab_size": VOCABULARY, "encoder_hidden_size": 32}
+
+
+def idefics2() -> nn.Module:
+    perceiver = {
+        "hidden_size": 32,
+        "resampler_n_latents": NUM_QUERIES,
+        "resampler_depth": 1,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 16,
+        "num_key_value_heads": 1,
+    }
+    config = Idefics2Config(
+        vision_config=VISION,
+        perceiver_config=perceiver,
+        text_config={**TEXT, "model_type": "mistral", "num_key_value_heads": 2},
+        image_token_id=IMAGE_TOKEN,
+    )
+    model = finished(lambda: Idefics2ForConditionalGeneration(config), 0, "sdpa")
+    return silence_vision_attention(model, "vision_model")
+
+
+def blip2() -> nn.Module:
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config={
+            **TEXT,
+            "model_type": "opt",
+            "ffn_dim": 48,
+            "word_embed_proj_dim": 32,
+        },
+        num_query_tokens=NUM_QUERIES,
+        image_token_index=IMAGE_TOKEN,
+    )
+    model = finished(lambda: Blip2ForConditionalGeneration(config), 0, "eager")
+    return silence_vision_attention(model, "vision_model", "self_attn.projection")
+
+
+def instructblip() -> nn.Module:
+    config = InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config={**TEXT, "model_type": "llama", "num_key_value_heads": 2},
+        num_query_tokens=NUM_QUERIES,
+        image_token_index=IMAGE_TOKEN,
+    )
+    model = finished(lambda: InstructBlipForConditionalGeneration(config), 0, "eager")
+    return silence_vision_attention(model, "vision_model", "self_attn.projection")
+
+
+def kosmos2() -> nn.Module:
+    text = {
+        "vocab_size": VOCABULARY,
+        "embed_dim": 32,
+        "layers": 2,
+        "ffn_dim": 48,
+        "attention_heads": 2,
+    }
+    config = Kosmos2Config(
+        text_config=text, vision_config=VISION, latent_query_num=NUM_QUERIES
+    )
+    model = finished(lambda: Kosmos2ForConditionalGeneration(config), 0, "sdpa")
+    return silence_vision_attention(model, "vision_model")
+
+
+def features_of(model: Any, pixels: Tensor) -> Tensor:
+    """What the language model gets of an image, ``(image tokens, size)``."""
+    arguments: dict[str, Any] = {"pixel_values": pixels}
+    if model.config.model_type == "kosmos-2":
+        with torch.no_grad():
+            patches = model.vision_model(pixels)[0]
+            normed = model.vision_model.model.post_layernorm(patches)
+            tokens: Tensor = model.image_to_text_projection(
+                nn.functional.normalize(normed, dim=-1)
+            )[0]
+        return tokens[0]
+    if model.config.model_type == "idefics2":
+        arguments["pixel_values"] = pixels[:, None]
+    if model.config.model_type == "instructblip":
+        arguments["qformer_input_ids"] = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        output = model.get_image_features(**arguments, return_dict=True)
+    (made,) = output.pooler_output
+    assert isinstance(made, Tensor)
+    return made.flatten(0, -2)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "idefics2": idefics2,
+    "blip-2": blip2,
+    "instructblip": instructblip,
+    "kosmos-2": kosmos2,
+}
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    "Idefics2Processor": lambda: Idefics2Processor(
+        Idefics2ImageProcessorPil(), tokenizer_of("<image>"), image_seq_len=NUM_QUERIES
+    ),
+    "Blip2Processor": lambda: Blip2Processor(
+        BlipImageProcessorPil(), tokenizer_of("<image>"), NUM_QUERIES
+    ),
+    "InstructBlipProcessor": lambda: InstructBlipProcessor(
+        BlipImageProcessorPil(),
+        tokenizer_of("<image>"),
+        tokenizer_of("<image>"),
+        NUM_QUERIES,
+    ),
+    "Kosmos2Processor": lambda: Kosmos2Processor(
+        CLIPImageProcessorPil(), tokenizer_of("<image>")
+    ),
+}
+
+
+def test_every_refusal_is_tried_on_the_real_class() -> None:
+    assert set(MODELS) == set(REFUSED_MODELS)
+    assert set(PROCESSORS) == set(REFUSED_PROCESSORS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_refused(name: str) -> None:
+    model: Any = MODELS[name]()
+    assert model.config.model_type == name
+    with pytest.raises(TypeError, match=f"'{name}'.*none has a place on it"):
+        adapter_for_config(model.config)
+    with pytest.raises(TypeError, match="register an adapter"):
+        LayerDexAR(model)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_processors_are_refused(name: str) -> None:
+    processor = PROCESSORS[name]()
+    with pytest.raises(TypeError, match=f"{name}.*none has a place on it"):
+        adapter_for_processor(processor)
+    with pytest.raises(TypeError, match="a grid of patches"):
+        ImagePromptInput(dark_image(30, 30), "what", processor)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_of_their_image_tokens_sees_every_block(name: str) -> None:
+    """Although no patch sees another: the reason that is given is true."""
+    model = MODELS[name]()
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            # Queries start from zero, all alike.
+            if parameter.dim() == 3 and not parameter.any():
+                parameter.normal_()
+    before = features_of(model, pixels)
+    assert before.shape[0] == NUM_QUERIES
+    for y, x in ((2, 3), (20, 5), (4, 28), (28, 28)):
+        changed = pixels.clone()
+        changed[..., y : y + 3, x : x + 3] += 3.0
+        difference = (features_of(model, changed) - before).abs().amax(1)
+        assert (difference > 1e-5 * before.abs().max()).all()
+
+
+def test_an_adapter_that_is_registered_goes_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Places(FamilyAdapter):
+        name: ClassVar[str] = "places for queries"
+        model_types: ClassVar[tuple[str, ...]] = ("blip-2",)
+        processor_types: ClassVar[tuple[str, ...]] = ("Blip2Processor",)
+
+        def image_tokens(self, image: PreparedImage) -> ImageTokens:
+            return self.placed("full", (2, 3), image.whole())
+
+    monkeypatch.setattr(registry, "_ADAPTERS", list(known_families()))
+    places = Places()
+    register(places)
+    config: Any = blip2().config
+    assert adapter_for_config(config) is places
+    assert adapter_for_processor(PROCESSORS["Blip2Processor"]()) is places

@@ -1,0 +1,178 @@
+"""Real processors of families that cut images into tiles, for their tiny models."""
+
+from typing import Any
+from unittest import mock
+
+import pytest
+from tests.families.cases import anyres, tiled
+from tests.helpers.processors import WORDS
+from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
+from tokenizers import models, pre_tokenizers, Tokenizer
+from transformers import (
+    AyaVisionProcessor,
+    Cohere2VisionProcessor,
+    InternVLProcessor,
+    LlavaNextProcessor,
+    LlavaOnevisionProcessor,
+    Ovis2Processor,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
+    GotOcr2ImageProcessorPil,
+)
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
+
+SQUARE = {"height": tiled.TILE, "width": tiled.TILE}
+OVIS2_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+
+
+def chat_template(placeholder: str) -> str:
+    """One turn of the user's, images before the question."""
+    return (
+        "{% for message in messages %}USER: {% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}" + placeholder + "\n"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
+
+def tokenizer(
+    image_token: str = "<image>",
+    last: tuple[str, ...] = (),
+    named: dict[str, str] | None = None,
+) -> PreTrainedTokenizerFast:
+    """A word is a token, and every id of the tiny models is a word.
+
+    Args:
+        image_token: whose id is the tiny models' image token
+        last: special tokens with the last ids of the vocabulary
+        named: special tokens as the processor asks for them, by their names
+    """
+    words = ["<pad>", "<s>", "</s>", image_token, "<unk>", *WORDS.split()]
+    words += [f"word{index}" for index in range(len(words), VOCABULARY - len(last))]
+    words += last
+    made = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=named or {},
+    )
+    wrapped.add_tokens([image_token, *last], special_tokens=True)
+    assert wrapped.convert_tokens_to_ids(image_token) == IMAGE_TOKEN
+    assert len(wrapped) == VOCABULARY
+    return wrapped
+
+
+def without_video(make: Any, *parts: Any, **settings: Any) -> Any:
+    """A processor with nothing for videos, whose own needs torchvision."""
+    with mock.patch.object(
+        ProcessorMixin, "check_argument_for_proper_class", lambda *_: object
+    ):
+        return make(*parts, None, **settings)
+
+
+def llava_next_processor(tile: int = anyres.TILE, patch: int = anyres.PATCH) -> Any:
+    square = {"height": tile, "width": tile}
+    return LlavaNextProcessor(
+        LlavaNextImageProcessorPil(
+            size={"shortest_edge": tile},
+            crop_size=square,
+            image_grid_pinpoints=anyres.PINPOINTS,
+        ),
+        tokenizer(),
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template("<image>"),
+    )
+
+
+def llava_onevision_processor(aspect_ratio: str = "anyres_max_9") -> Any:
+    return without_video(
+        LlavaOnevisionProcessor,
+        LlavaOnevisionImageProcessorPil(
+            size=SQUARE, image_grid_pinpoints=anyres.PINPOINTS
+        ),
+        tokenizer(),
+        num_image_tokens=(anyres.TILE // anyres.PATCH) ** 2,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio=aspect_ratio,
+        chat_template=chat_template("<image>"),
+    )
+
+
+def internvl_processor(**settings: Any) -> Any:
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    return without_video(
+        InternVLProcessor,
+        GotOcr2ImageProcessorPil(size=SQUARE, **settings),
+        tokenizer("<IMG_CONTEXT>", ("<img>", "</img>", "<video>"), named),
+        image_seq_length=tiled.TOKENS_OF_TILE,
+        chat_template=chat_template("<IMG_CONTEXT>"),
+    )
+
+
+def aya_vision_processor(**settings: Any) -> Any:
+    others = (
+        "<|START_OF_IMG|>",
+        "<|END_OF_IMG|>",
+        "<|IMG_LINE_BREAK|>",
+        "TILE",
+        "TILE_GLOBAL",
+        "<image>",
+    )
+    return AyaVisionProcessor(
+        GotOcr2ImageProcessorPil(size=SQUARE, **settings),
+        tokenizer("<|IMG_PATCH|>", others),
+        patch_size=tiled.PATCH,
+        img_size=tiled.TILE,
+        downsample_factor=tiled.MERGE,
+        chat_template=chat_template("<image>"),
+    )
+
+
+def cohere2_vision_processor(**settings: Any) -> Any:
+    """Its image processor can't be imported without torchvision."""
+    pytest.importorskip("torchvision", reason="the image processor needs torchvision")
+    from transformers.models.cohere2_vision.image_processing_cohere2_vision import (
+        Cohere2VisionImageProcessor,
+    )
+
+    named = {
+        "image_token": "<image>",
+        "boi_token": "<|START_OF_IMG|>",
+        "eoi_token": "<|END_OF_IMG|>",
+        "img_line_break_token": "<|IMG_LINE_BREAK|>",
+    }
+    return Cohere2VisionProcessor(
+        Cohere2VisionImageProcessor(size=SQUARE, patch_size=tiled.SIDE, **settings),
+        tokenizer("<image>", tuple(named.values())[1:], named),
+        chat_template=chat_template("<image>"),
+    )
+
+
+def ovis2_processor(**settings: Any) -> Any:
+    return Ovis2Processor(
+        Ovis2ImageProcessorPil(size=SQUARE, **{"crop_to_patches": True, **settings}),
+        tokenizer("<IMG_ATOM>", ("<image>", *OVIS2_INDICATORS)),
+        image_seq_length=tiled.TOKENS_OF_TILE,
+        chat_template=chat_template("<image>"),
+    )
