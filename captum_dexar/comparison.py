@@ -200,6 +200,7 @@ def compare(
 
     Raises:
 
+        TypeError: ``inp`` is a list of inputs.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :meth:`VLMAttribution.attribute`; the message names the method that failed,
             and nothing is returned of the others.
@@ -228,6 +229,11 @@ def compare(
         True
     """
     named = _named(methods)
+    if isinstance(inp, (list, tuple)):
+        raise TypeError(
+            f"compare explains one input, got a list of {len(inp)}. Call it once for "
+            "each."
+        )
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
     if target is not None and gen_args is not None:

@@ -71,7 +71,9 @@ class VLMForward(nn.Module):
 
             pixel_values (Tensor): ``(N, ...)``, as the processor makes them; for
                 models whose pixels are a flat list of patches or tiles, those of all
-                examples one after the other
+                examples one after the other. Methods that repeat or perturb rows one by
+                one (NoiseTunnel, GradientShap) need an axis for the examples before
+                that: give them ``pixel_values[None]``.
             input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
                 shorter prompts padded on the left. For an encoder-decoder model the
                 prompt of the encoder; ``decoder_input_ids`` belong to the others
@@ -129,6 +131,8 @@ def joined_inputs(
                 "its own."
             )
     if adapter.flat_pixels:
+        if pixel_values.dim() == adapter.pixel_dims + 1:
+            pixel_values = pixel_values.flatten(0, 1)
         repeats = _repeats(input_ids, others)
         others = {name: _tiled(value, repeats) for name, value in others.items()}
         return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}

@@ -154,6 +154,8 @@ def test_bad_arguments(world: Any) -> None:
         compare(one, inp, TARGET, processor)
     with pytest.raises(TypeError, match="must be a pair"):
         compare([(one, 0.5)], inp, TARGET, processor)
+    with pytest.raises(TypeError, match="one input, got a list of 2"):
+        compare([one], [inp, inp], [TARGET, TARGET], processor)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         compare([one], inp, TARGET, processor, repeats=0)
     with pytest.raises(ValueError, match="Leave one of them out"):

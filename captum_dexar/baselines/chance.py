@@ -49,7 +49,7 @@ class LayerUniformMap(LayerBaseline):
 
 
 class LayerRandomMap(LayerUniformMap):
-    """Smoothed noise, another for every decoding step.
+    """Smoothed noise, another for every decoding step, the same for all examples.
 
     Args:
 
@@ -84,15 +84,17 @@ class LayerRandomMap(LayerUniformMap):
     def _maps(self, steps: DecodingSteps) -> Tensor:
         """Noise of a quarter of each view's resolution, interpolated."""
         generator = torch.Generator().manual_seed(self.seed)
-        maps = torch.zeros(*steps.target_ids.shape, steps.image_keys.shape[1])
+        num_examples, num_tokens = steps.image_keys.shape
+        maps = torch.zeros(1, steps.num_steps, num_tokens)
         for view in steps.layout().views:
             coarse = [max(2, side // 4) for side in view.grid]
-            noise = torch.rand(*steps.target_ids.shape, *coarse, generator=generator)
+            noise = torch.rand(1, steps.num_steps, *coarse, generator=generator)
             smooth = nn.functional.interpolate(
                 noise, view.grid, mode="bicubic", align_corners=False
             )
             maps[..., view.tokens] = smooth.flatten(2).clamp(min=0)
-        return maps
+        # A map must not depend on which other examples a batch holds.
+        return maps.expand(num_examples, -1, -1)
 
     @classmethod
     def get_name(cls) -> str:

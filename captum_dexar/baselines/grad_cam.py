@@ -79,7 +79,9 @@ class LayerImageGradCam(LayerBaseline):
         maps = []
         for step in range(steps.num_steps):
             target = steps.target_ids[:, step].to(logits.device)
-            reading = logits[:, step].gather(1, target[:, None]).sum()
+            # Captum's metrics and NoiseTunnel call this without gradients.
+            with torch.enable_grad():
+                reading = logits[:, step].gather(1, target[:, None]).sum()
             (gradient,) = torch.autograd.grad(reading, leaves, retain_graph=True)
             weights = gradient.gather(1, index).float().mean(1, keepdim=True)
             maps.append((tokens * weights).sum(-1).relu())

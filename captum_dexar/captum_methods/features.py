@@ -70,6 +70,12 @@ def image_features(
                 "are not. Use an ImagePromptInput."
             )
         return _segments(inp, layout)
+    if as_grid and len(layout.views) > 1:
+        raise ValueError(
+            f"Occlusion slides over one grid, but {request.steps.adapter.name} sees "
+            f"{len(layout.views)} views here, and the original image is not known. Use "
+            "an ImagePromptInput."
+        )
     return _token_pixels(request)
 
 

@@ -84,16 +84,28 @@ def _attributed(
     with torch.enable_grad():
         if isinstance(method, LayerGradCam):
             return _grad_cam(method, pixels, arguments), None
-        attribution = method.attribute(pixels, **arguments)
+        # Captum itself can't tell it of a layer with several rows an example.
+        own = {k: v for k, v in arguments.items() if k != "return_convergence_delta"}
+        attribution = method.attribute(pixels, **own)
     if arguments.get("return_convergence_delta"):
-        attribution, deltas = attribution
-        # Captum compares every row of the layer's output with the whole change.
-        total = _only(attribution).detach().sum()
-        delta = total - (total / len(deltas) - deltas.detach().mean())
+        delta = _convergence_delta(_only(attribution), forward, own.get("baselines"))
     attribution = _only(attribution).detach()
     if attribution.dim() == 4:
         return attribution.sum(1).flatten(1), delta
     return attribution.sum(-1), delta
+
+
+def _convergence_delta(
+    attribution: Tensor, forward: TeacherForced, baselines: Tensor | float | None
+) -> Tensor:
+    """The difference between all attributions and the change of the output."""
+    absent = torch.zeros_like(forward.pixels)
+    if baselines is not None:
+        absent = absent + torch.as_tensor(baselines).to(absent)
+    with torch.no_grad():
+        change = forward(forward.pixels) - forward(absent)
+    delta: Tensor = attribution.detach().sum() - change[0]
+    return delta
 
 
 @contextmanager

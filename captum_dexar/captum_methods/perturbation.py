@@ -1,8 +1,10 @@
 """Captum's perturbation methods, on parts of the image that are painted over."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
+from captum._utils.models.linear_model import SkLearnLinearModel
 from captum.attr import (
     Attribution,
     FeatureAblation,
@@ -48,6 +50,7 @@ def run(request: StepRequest) -> StepScores:
     A perturbed image is encoded and the whole answer scored once, for all steps: each
     step sees the same perturbations, those of random methods included.
     """
+    _check_linear_model(request.method)
     arguments = dict(request.arguments)
     patches = arguments.pop("patches", None)
     is_occlusion = isinstance(request.method, Occlusion)
@@ -70,6 +73,26 @@ def run(request: StepRequest) -> StepScores:
         token_attr=torch.stack(attributions) @ features.to_tokens,
         token_log_probs=log_probs(TeacherForced(request.steps, request.contrast_ids)),
     )
+
+
+def _check_linear_model(method: Any) -> None:
+    """Says what is missing before the image is perturbed many times for nothing.
+
+    Raises:
+        ImportError: the method fits a linear model with scikit-learn, which is not
+            installed.
+    """
+    fits = getattr(method, "interpretable_model", None)
+    if not isinstance(fits, SkLearnLinearModel):
+        return
+    try:
+        import_module("sklearn.linear_model")
+    except ImportError as error:
+        raise ImportError(
+            f"{type(method).__name__} fits a linear model with scikit-learn, which is "
+            "not installed: pip install 'captum-dexar[lime]'. Or give it an "
+            "interpretable_model of another kind."
+        ) from error
 
 
 class _PerturbedScores:

@@ -1,6 +1,7 @@
 """Captum's gradient methods on the pixels: Integrated Gradients and its relatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from captum.attr import (
     NoiseTunnel,
     Saliency,
 )
+from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum_dexar.captum_methods.request import (
     as_one_example,
     leads_nowhere,
@@ -48,6 +50,7 @@ def run(request: StepRequest) -> StepScores:
         TypeError: no gradient leads to the pixels of this family's models.
         ValueError: baselines are of another shape than the pixels.
     """
+    _check_rules(request)
     forward = TeacherForced(request.steps, request.contrast_ids)
     method = with_forward(request.method, forward)
     arguments = as_one_example(request.arguments, forward.pixels)
@@ -62,8 +65,10 @@ def run(request: StepRequest) -> StepScores:
     scores, deltas = [], []
     for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
+        # Captum switches gradients of its input on; the user's stays as it is.
+        pixels = forward.pixels.detach().clone().requires_grad_()
         try:
-            attribution, delta = _attributed(method, forward.pixels, arguments)
+            attribution, delta = _attributed(method, pixels, arguments)
         except RuntimeError as error:
             if not leads_nowhere(error):
                 raise
@@ -83,11 +88,46 @@ def run(request: StepRequest) -> StepScores:
     )
 
 
+def _check_rules(request: StepRequest) -> None:
+    """DeepLift replaces gradients of torch's own activation modules only.
+
+    Raises:
+        NotImplementedError: the model has none, so that it would be gradient times
+            input by another name, and not sum to the change of the output.
+    """
+    if not isinstance(request.method, DeepLift):
+        return
+    replaced = tuple(SUPPORTED_NON_LINEAR)
+    if not any(isinstance(module, replaced) for module in request.model.modules()):
+        raise NotImplementedError(
+            "DeepLift can't explain a model of the family "
+            f"{request.steps.adapter.name}: it replaces the gradients of torch's own "
+            "activation modules (torch.nn.ReLU ...), of which this model has none, as "
+            "transformers uses functions of its own. What is left is gradient times "
+            "input. Use IntegratedGradients, or InputXGradient for just that."
+        )
+
+
+@contextmanager
+def _no_leftovers(method: Any) -> Iterator[None]:
+    """DeepLift notes activations on the modules, and forgets those that no gradient
+    comes through."""
+    modules = list(method.model.modules()) if isinstance(method, DeepLift) else []
+    noted = [(m, name) for m in modules for name in ("input", "output")]
+    new = [(module, name) for module, name in noted if name not in vars(module)]
+    try:
+        yield
+    finally:
+        for module, name in new:
+            vars(module).pop(name, None)
+
+
 def _attributed(
     method: Any, pixels: Tensor, arguments: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     try:
-        attribution = method.attribute(pixels, **arguments)
+        with _no_leftovers(method):
+            attribution = method.attribute(pixels, **arguments)
     except (AssertionError, RuntimeError, AttributeError) as error:
         if not isinstance(method, DeepLift) or leads_nowhere(error):
             raise

@@ -166,13 +166,14 @@ def explained(
     from captum_dexar.attention_gradients import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
-    return VLMAttribution(method, processor).attribute(
+    result: VLMAttributionResult = VLMAttribution(method, processor).attribute(
         inp,
         target=target,
         gen_args=gen_args,
         progress=target is None,
         attention_power=attention_power,
     )
+    return result
 
 
 def _chosen_layers(layers: list[nn.Module], which: str) -> list[nn.Module]:

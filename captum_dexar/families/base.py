@@ -32,6 +32,7 @@ class FamilyAdapter(ABC):
             what grid it has; the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
             rather than examples
+        pixel_dims (int): how many axes ``pixel_input`` has, where it is flat
         sequence_inputs (Mapping): model inputs with one entry a token of the prompt,
             besides ``input_ids``, and the value that a generated token has there; None
             repeats the last token's. Those that the processor does not give are not
@@ -58,6 +59,7 @@ class FamilyAdapter(ABC):
     required_inputs: ClassVar[tuple[str, ...]] = ()
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
+    pixel_dims: ClassVar[int] = 4
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True

@@ -19,6 +19,7 @@ class FuyuAdapter(OneImageFirstAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("fuyu",)
     processor_types: ClassVar[tuple[str, ...]] = ("FuyuProcessor",)
     flat_pixels: ClassVar[bool] = True
+    pixel_dims: ClassVar[int] = 2
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""

@@ -83,6 +83,7 @@ class Gemma4Adapter(FamilyAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
     processor_types: ClassVar[tuple[str, ...]] = ("Gemma4Processor",)
     flat_pixels: ClassVar[bool] = True
+    pixel_dims: ClassVar[int] = 3
     required_inputs: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {
         "attention_mask": 1,

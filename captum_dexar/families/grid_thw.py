@@ -14,6 +14,7 @@ class _GridAdapter(FamilyAdapter):
     """The whole image, stretched to a grid of patches, some of which make a token."""
 
     flat_pixels: ClassVar[bool] = True
+    pixel_dims: ClassVar[int] = 2
     grid_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:

@@ -26,6 +26,7 @@ class Lfm2VlAdapter(FamilyAdapter):
     processor_types: ClassVar[tuple[str, ...]] = ("Lfm2VlProcessor",)
     boxes_checked: ClassVar[str] = "end to end, where torchvision is installed"
     flat_pixels: ClassVar[bool] = True
+    pixel_dims: ClassVar[int] = 3
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""

@@ -1,7 +1,9 @@
 """How well a map finds an object whose mask is known.
 
 Every function takes one map and one mask of the same size. The map is min-max
-normalised to ``A`` in [0, 1] first (a constant one becomes zero); the mask is ``M``.
+normalised to ``A`` in [0, 1] first (a constant one becomes zero); the mask is ``M``. Of
+a signed map that would take the most negative value for nothing: clip it first, at zero
+from below (``heat.clamp(min=0)``), to ask where a word is supported.
 """
 
 import torch

@@ -32,7 +32,7 @@ _BAR_PITCH = 0.52
 _NARROWEST = 4.4
 _MAX_COLUMNS = 9
 # Of the longest word that fits above a panel, and of a line of a method's name.
-_TITLE_CHARACTERS, _NAME_CHARACTERS = 15, 19
+_TITLE_CHARACTERS, _NAME_CHARACTERS = 13, 19
 _GREY = "0.4"
 
 

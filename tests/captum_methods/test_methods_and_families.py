@@ -1,6 +1,7 @@
 """One table: every method on several families, and a few on every variant."""
 
 import re
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -38,7 +39,7 @@ from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.helpers.explained import relative_error
 from tests.helpers.family_case import FamilyCase
-from tests.helpers.untouched import GET_INTERFACE, state_of, warm
+from tests.helpers.untouched import GET_INTERFACE, state_of, untouched, warm
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
@@ -73,20 +74,19 @@ METHODS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Any]]] = {
     "InputXGradient": (on_pixels(InputXGradient), {}),
     "GradientShap": (
         on_pixels(GradientShap),
-        {"baselines": torch.zeros_like, "n_samples": 2},
+        {"baselines": lambda pixels: 0 * pixels, "n_samples": 2},
     ),
     "NoiseTunnel": (
         lambda model, layer: NoiseTunnel(Saliency(VLMForward(model))),
         {"nt_samples": 2, "stdevs": 0.1},
     ),
-    "DeepLift": (on_pixels(DeepLift), {}),
     "Occlusion": (on_pixels(Occlusion), {}),
     "FeatureAblation": (on_pixels(FeatureAblation), {}),
     "ShapleyValueSampling": (on_pixels(ShapleyValueSampling), {"n_samples": 2}),
     "KernelShap": (on_pixels(KernelShap), {"n_samples": 12}),
     "Lime": (
         # Captum's own penalty leaves nothing of small attributions.
-        lambda model, layer: Lime(VLMForward(model), SkLearnLasso(alpha=1e-6)),
+        lambda model, layer: Lime(VLMForward(model), SkLearnLasso(alpha=1e-3)),
         {"n_samples": 20},
     ),
     "LayerGradCam": (on_layer(LayerGradCam), {}),
@@ -266,6 +266,54 @@ def test_copies_of_an_example_keep_their_patches(name: str) -> None:
     assert relative_error(one_by_one.token_attr, plain.token_attr) <= 1e-3
 
 
+def test_occlusion_of_several_views_needs_the_image() -> None:
+    case = BY_NAME["internvl"]
+    method = VLMAttribution(Occlusion(VLMForward(case.model(3, "sdpa"))))
+    with pytest.raises(ValueError, match="InternVL sees 3 views here"):
+        method.attribute(case.inputs(3, 3), target=TARGETS)
+
+
+def test_layers_of_an_answer_are_complete() -> None:
+    """Integrated gradients of a layer with a row a patch sum to the change."""
+    of = family("qwen2_5_vl")
+    blocks = of.model.get_submodule("model.visual.blocks.1")
+    result = of.explained(
+        LayerIntegratedGradients(VLMForward(of.model), blocks),
+        n_steps=100,
+        return_convergence_delta=True,
+        baselines=torch.randn(24, 384, generator=torch.Generator().manual_seed(0)),
+    )
+    total = result.token_attr.sum(1)
+    assert (result.convergence_delta.abs() <= 0.02 * total.abs().max()).all()
+
+
+def with_relu(model: Any) -> Any:
+    """The same model with torch's own activations in its vision tower."""
+    for module in model.model.vision_tower.modules():
+        for name, child in list(module.named_children()):
+            if name == "activation_fn":
+                setattr(module, name, torch.nn.ReLU())
+    return model.eval()
+
+
+def test_deep_lift_where_it_has_rules() -> None:
+    """It replaces gradients of torch's own activations. Where there are none it would
+    be input times gradient, and says so instead."""
+    case = BY_NAME["llava"]
+    model, inputs = case.model(3, "sdpa"), case.inputs(3, 3)
+    explain = VLMAttribution(DeepLift(VLMForward(model))).attribute
+    with untouched(model), pytest.raises(NotImplementedError, match="it replaces the"):
+        explain(inputs, target=TARGETS)
+    model = warm(with_relu(model), inputs)
+    with untouched(model):
+        result = explain(inputs, target=TARGETS, return_convergence_delta=True)
+    assert result.token_attr.shape == (3, 16) and result.token_attr.any(1).all()
+    assert result.convergence_delta.shape == (3,)
+    plain = VLMAttribution(InputXGradient(VLMForward(model)))
+    product = plain.attribute(inputs, target=TARGETS)
+    assert relative_error(result.token_attr, product.token_attr) > 1e-2
+
+
 def test_baselines_of_another_shape_are_refused() -> None:
     of = family("qwen2_5_vl")
     method = IntegratedGradients(VLMForward(of.model))
@@ -275,3 +323,15 @@ def test_baselines_of_another_shape_are_refused() -> None:
     given = of.explained(method, baselines=black, n_steps=4)
     left_out = of.explained(method, n_steps=4)
     assert relative_error(given.token_attr, left_out.token_attr) <= 1e-6
+
+
+@pytest.mark.parametrize("method", ["KernelShap", "Lime"])
+def test_without_scikit_learn_it_is_named(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = family("qwen2_5_vl")
+    make, arguments = METHODS[method]
+    for name in ("sklearn", "sklearn.linear_model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'captum-dexar\[lime\]'"):
+        of.explained(make(of.model, of.layer), **arguments)

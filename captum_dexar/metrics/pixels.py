@@ -1,0 +1,72 @@
+"""Maps of image tokens in the shape of the pixels, as Captum's metrics want them."""
+
+from torch import nn, Tensor
+
+
+def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> Tensor:
+    r"""Upsamples maps to the model's pixels, every channel alike.
+
+    ``captum.metrics.infidelity`` compares the change of the output with
+    :math:`\sum_p \text{perturbation}_p \cdot \text{attribution}_p`, so that it needs an
+    attribution of every element of its input. A map is resized to the picture and
+    repeated for each channel; its values are neither divided by the number of pixels
+    nor by that of channels, as the metric's ``normalize=True`` finds the best scale.
+
+    Only for pixels of which every picture is one map: not for a model that sees an
+    image as tiles or as rows of patches.
+
+    Args:
+
+        attributions (Tensor): ``(N, 1, h, w)``, as :meth:`LayerDexAR.attribute` returns
+        pixels (Tensor): the model's pixels, ``(N, channels, H, W)``
+        mode (str, optional): of ``torch.nn.functional.interpolate``.
+            Default: ``"bilinear"``
+
+    Returns:
+
+        *Tensor* ``(N, channels, H, W)``
+
+    Raises:
+
+        ValueError: the shapes do not fit together.
+
+    Examples::
+
+        >>> import torch
+        >>> from captum.metrics import infidelity
+        >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMForward
+        >>> from captum_dexar.metrics import on_pixels
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inputs = dict(inp.to_model_input())
+        >>> pixels = inputs.pop("pixel_values")  # (1, 3, 96, 96)
+        >>> arguments = (inputs.pop("input_ids"), inputs)
+        >>> attr = LayerDexAR(model).attribute(pixels, 7, arguments)
+        >>> def perturb(pixels):
+        ...     noise = 0.1 * torch.randn_like(pixels)
+        ...     return noise, pixels - noise
+        >>> infidelity(
+        ...     VLMForward(model),
+        ...     perturb,
+        ...     pixels,
+        ...     on_pixels(attr, pixels),
+        ...     additional_forward_args=arguments,
+        ...     target=7,
+        ...     normalize=True,
+        ... ).shape
+        torch.Size([1])
+    """
+    is_map = attributions.dim() == 4 and attributions.shape[1] == 1
+    if not is_map or pixels.dim() != 4 or len(attributions) != len(pixels):
+        raise ValueError(
+            "Expected maps (N, 1, h, w) and pixels (N, channels, H, W), got "
+            f"{tuple(attributions.shape)} and {tuple(pixels.shape)}. Pixels of another "
+            "shape are tiles or patches, on which a map can't be laid."
+        )
+    smooth = {"align_corners": False} if mode in ("bilinear", "bicubic") else {}
+    larger: Tensor = nn.functional.interpolate(
+        attributions.detach(), pixels.shape[-2:], mode=mode, **smooth
+    )
+    return larger.expand_as(pixels).to(pixels).contiguous()
