@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
         description="Draws a scene, lets the bundled vision-language model describe "
         "it, and explains every word with DEX-AR.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="which scene (default: 0)")
+    parser.add_argument("--seed", type=int, default=3, help="which scene (default: 3)")
     add_layers(parser)
     add_out(parser, "captum-dexar-demo")
     parser.set_defaults(run=run)

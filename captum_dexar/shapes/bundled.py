@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.utils import logging
 
 VLM_FOLDER = Path(__file__).parent / "vlm"
 
@@ -29,9 +30,16 @@ def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
         >>> ids = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
         >>> answer = processor.decode(ids, skip_special_tokens=True)
     """
-    model = LlavaForConditionalGeneration.from_pretrained(
-        VLM_FOLDER, local_files_only=True
-    )
+    # It is loaded in a moment; a progress bar would only be in the way.
+    shows_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = LlavaForConditionalGeneration.from_pretrained(
+            VLM_FOLDER, local_files_only=True
+        )
+    finally:
+        if shows_progress:
+            logging.enable_progress_bar()
     # Without a backend, the pixels would depend on whether torchvision is installed.
     processor = AutoProcessor.from_pretrained(
         VLM_FOLDER, local_files_only=True, backend="pil"

@@ -33,6 +33,7 @@ class Stage:
             that trains the vision alone.
         object_weights: How readily scenes of 1, 2 and 3 objects are drawn.
         questions: Fewest and most questions a scene.
+        restarts: Whether the stage begins with a new optimiser and new patch heads.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     question_weights: Mapping[str, float]
     object_weights: tuple[float, float, float]
     questions: tuple[int, int] = (5, 7)
+    restarts: bool = False
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of this stage, counted from 0."""
@@ -73,6 +75,18 @@ STAGES = (
     Stage("vision", 2400, 32, (2e-3, 4e-4), 100, (1.0, 1.0), {}, (1, 1, 1)),
     Stage("language", 2400, 24, (1.5e-3, 8e-4), 150, (0.7, 0.07), EVEN, (1, 1, 1)),
     Stage("hard cases", 1400, 24, (8e-4, 1e-5), 0, (0.07, 0.07), HARDER, (1, 1.5, 3)),
+    Stage(
+        "finishing",
+        steps=1500,
+        batch_size=24,
+        learning_rates=(4e-4, 1e-6),
+        warm_up=200,
+        patch_weights=(0.3, 0.3),
+        question_weights=EVEN,
+        object_weights=(1, 3, 2.5),
+        questions=(3, 5),
+        restarts=True,
+    ),
 )
 
 

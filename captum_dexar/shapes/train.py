@@ -45,6 +45,11 @@ class Trainer:
             torch.manual_seed(seed)
             self.model: LlavaForConditionalGeneration = build_model()
             self.heads = PatchHeads(self.model.config.text_config.hidden_size)
+        self._new_optimizer()
+        self.step = 0
+        self.seconds = 0.0
+
+    def _new_optimizer(self) -> None:
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(
             [
@@ -60,8 +65,13 @@ class Trainer:
             betas=BETAS,
             fused=True,
         )
-        self.step = 0
-        self.seconds = 0.0
+
+    def _restart(self) -> None:
+        """New patch heads and a new optimiser; the model stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + 1)
+            self.heads = PatchHeads(self.model.config.text_config.hidden_size)
+        self._new_optimizer()
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step.
@@ -73,6 +83,8 @@ class Trainer:
             What was measured in it.
         """
         stage, number, _ = self.data.locate(self.step)
+        if stage.restarts and number == 0:
+            self._restart()
         for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate(number)
         patch_weight = stage.patch_weight(number)

@@ -33,7 +33,7 @@ def test_resumed_run_equals_uninterrupted_run(
     assert part.step == 1
     assert not (tmp_path / "model.safetensors").exists()
     resumed = train(tmp_path, seed=3, steps_scale=SCALE, workers=0)
-    assert resumed.step == finished[1].step == 3
+    assert resumed.step == finished[1].step == 4
     assert torch.equal(_weights(resumed), _weights(finished[1]))
     assert not torch.equal(_weights(part), _weights(resumed))
 
@@ -59,17 +59,34 @@ def test_command_line_without_patch_supervision(tmp_path: Path) -> None:
     main([*command, "--steps-scale", str(SCALE)])
     assert (tmp_path / "model.safetensors").exists()
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["step"] == 2
+    assert state["step"] == 3
 
 
 def test_variant_without_patch_supervision_has_no_patch_loss() -> None:
     stages = recipe(patch_supervision=False)
-    assert [stage.name for stage in stages] == ["language", "hard cases"]
+    assert [stage.name for stage in stages] == ["language", "hard cases", "finishing"]
     trainer = Trainer(0, recipe(patch_supervision=False, steps_scale=SCALE))
     heads = [parameter.detach().clone() for parameter in trainer.heads.parameters()]
     assert set(trainer.train_step(trainer.data[0])) == {"answers"}
     for before, after in zip(heads, trainer.heads.parameters()):
         assert torch.equal(before, after)
+
+
+def test_a_restarting_stage_keeps_the_model_alone() -> None:
+    stages = recipe(steps_scale=SCALE)
+    (start,) = [index for index, stage in enumerate(stages) if stage.restarts]
+    trainer = Trainer(5, stages)
+    for step in range(start):
+        trainer.train_step(trainer.data[step])
+    model, heads, optimizer = trainer.model, trainer.heads, trainer.optimizer
+    trainer.train_step(trainer.data[start])
+    assert trainer.model is model
+    assert trainer.heads is not heads and trainer.optimizer is not optimizer
+    new = {id(parameter) for parameter in trainer.heads.parameters()}
+    trained = {
+        id(p) for group in trainer.optimizer.param_groups for p in group["params"]
+    }
+    assert new < trained
 
 
 def test_training_lowers_the_loss_of_a_batch() -> None:
@@ -104,7 +121,7 @@ def test_schedules_run_from_start_to_end() -> None:
         assert stage.patch_weight(0) == start
         assert stage.patch_weight(stage.steps - 1) == pytest.approx(last)
     fading = [stage.patch_weights for stage in recipe()[1:]]
-    assert fading == [(0.7, 0.07), (0.07, 0.07)]
+    assert fading == [(0.7, 0.07), (0.07, 0.07), (0.3, 0.3)]
 
 
 def test_patch_labels_name_the_covering_object() -> None:
