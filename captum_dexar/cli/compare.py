@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _ONE_NEEDS_ALL = ("model", "image", "prompt")
 _DPI = 200
+DEFAULT_SEED = 3
 
 
 def add_to(commands: Commands) -> None:
@@ -103,7 +104,8 @@ def _names(given: str) -> list[str]:
 def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     given = [name for name in _ONE_NEEDS_ALL if getattr(options, name) is not None]
     if not given:
-        model, processor, _, inp = bundled_input(3 if options.seed is None else options.seed)
+        seed = DEFAULT_SEED if options.seed is None else options.seed
+        model, processor, _, inp = bundled_input(seed)
         return model, processor, inp
     missing = [f"--{name}" for name in _ONE_NEEDS_ALL if name not in given]
     if missing:
