@@ -139,7 +139,11 @@ class VLMAttribution(BatchAttribution, Attribution):
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
                 ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`.
                 ``normalize=False`` sums un-normalised token maps in the sequence map,
-                as the method's first release does, instead of equation (6).
+                as the method's first release does, instead of equation (6). Of
+                Captum's methods their own; perturbation methods also take ``patches``,
+                rows and columns of coarser parts of the image, and gradient methods of
+                the pixels ``steps_per_batch``, of how many steps the gradients come
+                from one forward pass and are kept (as many as fit into a GiB).
 
         Returns:
 

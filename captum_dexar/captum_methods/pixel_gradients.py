@@ -33,6 +33,8 @@ from torch import Tensor
 _SHARE_PASSES = (IntegratedGradients, InputXGradient, Saliency)
 # Points of the path that Integrated Gradients evaluates at a time, unless it is told.
 _POINTS_AT_A_TIME = 5
+# Of gradients that are kept for the steps to come.
+_REMEMBERED_BYTES = 2**30
 
 
 def explains(method: Attribution) -> bool:
@@ -56,8 +58,13 @@ def run(request: StepRequest) -> StepScores:
     arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, IntegratedGradients):
         arguments.setdefault("internal_batch_size", _POINTS_AT_A_TIME)
+    steps_per_batch = arguments.pop("steps_per_batch", None)
+    if steps_per_batch is None:
+        steps_per_batch = _steps_that_fit(forward.pixels, arguments)
+    if steps_per_batch < 1:
+        raise ValueError(f"steps_per_batch must be positive, got {steps_per_batch}.")
     if isinstance(method, _SHARE_PASSES):
-        method.gradient_func = _SharedGradients(forward)
+        method.gradient_func = _SharedGradients(forward, steps_per_batch)
     token_of_pixel = request.steps.adapter.token_of_pixel_input(
         request.steps.inputs, request.layout, request.steps.config
     ).to(forward.pixels.device)
@@ -158,17 +165,21 @@ def summed(attribution: Tensor, token_of_pixel: Tensor, num_tokens: int) -> Tens
 
 
 class _SharedGradients:
-    """Gradients of all steps at the points of the first, remembered for the others.
+    """Gradients of several steps at the points of one, remembered for the others.
 
     Args:
         forward (TeacherForced): whose ``step`` says which step is being explained
+        steps_per_batch (int): steps whose gradients come from one forward pass and are
+            kept until they are asked for
     """
 
-    def __init__(self, forward: TeacherForced) -> None:
+    def __init__(self, forward: TeacherForced, steps_per_batch: int) -> None:
         self.forward = forward
-        self.points: list[tuple[Tensor, list[Tensor]]] = []
-        self.call = 0
+        self.steps_per_batch = steps_per_batch
+        self.first = 0
         self.step = 0
+        self.call = 0
+        self.points: list[tuple[Tensor, list[Tensor]]] = []
 
     def __call__(
         self,
@@ -181,20 +192,29 @@ class _SharedGradients:
         """As Captum's ``compute_gradients``."""
         if self.forward.step != self.step:
             self.step, self.call = self.forward.step, 0
+            if self.step >= self.first + self.steps_per_batch:
+                self.first, self.points = self.step, []
         (point,) = inputs
         if self.call == len(self.points):
-            self.points.append((point.detach(), self._every_step(point)))
+            self.points.append((point.detach(), self._batch_of_steps(point)))
         known, gradients = self.points[self.call]
         if not torch.equal(known, point.detach()):
-            gradients = self._every_step(point)
+            gradients = self._batch_of_steps(point)
         self.call += 1
-        return (gradients[self.step],)
+        return (gradients[self.step - self.first],)
 
-    def _every_step(self, point: Tensor) -> list[Tensor]:
+    def _batch_of_steps(self, point: Tensor) -> list[Tensor]:
         with torch.enable_grad():
             leaf = point.detach().requires_grad_()
             scores = self.forward.every_step(leaf).sum(0)
+            batch = scores[self.first : self.first + self.steps_per_batch]
             return [
                 torch.autograd.grad(score, leaf, retain_graph=True)[0]
-                for score in scores
+                for score in batch
             ]
+
+
+def _steps_that_fit(pixels: Tensor, arguments: dict[str, Any]) -> int:
+    """How many steps' gradients at all points of the path fit into memory."""
+    points = int(arguments.get("n_steps", 50))
+    return max(1, _REMEMBERED_BYTES // (pixels.nbytes * points))

@@ -47,7 +47,9 @@ def model_of(method: Any) -> nn.Module:
 
 def extra_arguments(method: Attribution) -> tuple[str, ...]:
     """Arguments that a method has here besides its own."""
-    return ("patches",) if perturbation.explains(method) else ()
+    if perturbation.explains(method):
+        return ("patches",)
+    return ("steps_per_batch",) if pixel_gradients.explains(method) else ()
 
 
 def name_of(method: Attribution) -> str:

@@ -95,6 +95,32 @@ def test_gradients_of_pixels(
         assert relative_error(result.token_attr[step], summed(expected)) <= 1e-5
 
 
+@pytest.mark.parametrize("steps_per_batch", [1, 2, 100])
+def test_passes_are_shared_in_batches_of_steps(steps_per_batch: int) -> None:
+    model, inputs, _ = llava()
+    passes: list[int] = []
+    method = VLMAttribution(IntegratedGradients(VLMForward(model)))
+    whole = method.attribute(inputs, target=TARGETS, n_steps=6)
+    handle = model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        batched = method.attribute(
+            inputs, target=TARGETS, n_steps=6, steps_per_batch=steps_per_batch
+        )
+    finally:
+        handle.remove()
+    assert torch.equal(batched.token_attr, whole.token_attr)
+    batches = -(-len(TARGETS) // steps_per_batch)
+    # Two parts of the path for each batch, and one pass for the log-probabilities.
+    assert len(passes) == 2 * batches + 1
+
+
+def test_a_batch_has_a_step() -> None:
+    model, inputs, _ = llava()
+    method = VLMAttribution(Saliency(VLMForward(model)))
+    with pytest.raises(ValueError, match="steps_per_batch must be positive, got 0"):
+        method.attribute(inputs, target=TARGETS, steps_per_batch=0)
+
+
 def test_random_methods_draw_the_same_for_every_step() -> None:
     model, inputs, summed = llava()
     torch.manual_seed(5)
