@@ -68,12 +68,14 @@ def fields_of(
     def of_example(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[example, :num_steps].cpu()
 
-    layer_attr = explained.layer_attr[example, :num_steps].cpu()
+    layer_attr = of_example(explained.layer_attr)
+    if layer_attr is not None and layout.placeless.numel():
+        layer_attr = layer_attr[..., layout.placed]
     return explained.token_attr[example, :num_steps].cpu(), {
         "token_weights": of_example(explained.token_weights),
         "token_log_probs": of_example(explained.token_log_probs),
         "head_weights": of_example(explained.head_weights),
-        "layer_attr": layer_attr[..., layout.placed],
+        "layer_attr": layer_attr,
         "layer_indices": explained.layer_indices,
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from captum.attr import Attribution, InterpretableInput
 from captum_dexar.captum_methods import name_of
 from captum_dexar.comparison_table import duration, markdown, rows_of
-from captum_dexar.generation import generate
+from captum_dexar.decoding.generation import generate
 from captum_dexar.inputs import model_inputs_of
 from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
@@ -248,7 +248,7 @@ def compare(
     if target is None:
         model = runs[0][1].model
         check_model_state(model)
-        target = generate(model, model_inputs_of(inp, model), gen_args)[0][0]
+        target = generate(model, model_inputs_of(inp, model), gen_args).ids[0]
     results: dict[str, VLMAttributionResult] = {}
     seconds: dict[str, float] = {}
     with tqdm(

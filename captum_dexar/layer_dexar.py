@@ -1,21 +1,24 @@
 """DEX-AR as a Captum attribution method."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
-from captum_dexar import scoring
+from captum_dexar.answer_scores import AnswerScores
 from captum_dexar.attention_gradients import (
     AttentionGradients,
     AutogradTwin,
     ClosedForm,
     find_decoder,
-    LayerGradients,
+    LensMismatch,
+    LiveGradients,
+    TargetLogits,
 )
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model_state import check_model_state
+from captum_dexar.decoding import DecodingSteps, PromptCache
+from captum_dexar.memory_budget import tokens_per_pass
+from captum_dexar.model_state import check_model_state, frozen_parameters
 from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
 from torch import nn, Tensor
@@ -88,6 +91,8 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         "top_k",
         "attention_power",
         "grad_kwargs",
+        "keep_layers",
+        "max_tokens_per_pass",
     )
 
     def __init__(
@@ -207,108 +212,167 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         steps: DecodingSteps,
         cache: Any = None,
         *,
+        first: StepAttributions | None = None,
         head_filter: bool = True,
         top_k: int = 1,
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
+        keep_layers: bool | None = None,
+        max_tokens_per_pass: int | None = None,
         contrast_ids: Tensor | None = None,
-        on_layer: Callable[[], object] | None = None,
+        on_layer: Callable[[int], object] | None = None,
     ) -> StepAttributions:
-        """Explains all decoding steps of an answer in one pass.
+        """Explains all decoding steps of an answer in as few passes as fit.
 
         Args:
 
             steps (DecodingSteps): the prompts and their answers
-            cache (DynamicCache, optional): keys and values of the prompt but its last
-                token, from generating the answer. Default: computed
+            cache (PromptCache or DynamicCache, optional): keys and values of what is
+                before the steps, from generating the answer. Default: computed
+            first (StepAttributions, optional): those of the steps before the cache's
+                end, which were explained already. Default: None
             head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
+            keep_layers (bool, optional): whether the maps of single layers and the
+                weights of single heads are kept. Default: None, if they take no more
+                than 64 MiB
+            max_tokens_per_pass (int, optional): how many steps are explained at once.
+                Default: None, as many as fit into a part of the free memory, up to 256
             contrast_ids (Tensor, optional): tokens against which the targets are
                 explained, ``(batch, steps)``, by the difference of their readings; -1
                 for none. Default: None
-            on_layer (Callable, optional): called after each layer, for progress.
-                Default: None
+            on_layer (Callable, optional): called with the number of steps of which a
+                layer is done, for progress. Default: None
 
         Returns:
 
             StepAttributions
         """
         check_model_state(self.model)
-        if not attention_power >= 0:
+        _check_power(attention_power)
+        if max_tokens_per_pass is None:
+            max_tokens_per_pass = tokens_per_pass(
+                self.model, self.layer[0], steps.target_ids, steps.said is None
+            )
+        elif max_tokens_per_pass < 1:
             raise ValueError(
-                f"attention_power must not be negative, got {attention_power}."
+                "max_tokens_per_pass must be a positive number of tokens, got "
+                f"{max_tokens_per_pass}."
             )
-        image_scores: list[Tensor] = []
-        text_scores: list[Tensor] = []
-        weights: list[Tensor] = []
-        layer_maps: list[Tensor] = []
-        explained: list[int] = []
+        if first is not None and steps.num_steps == 1:
+            return first
+        options: dict[str, Any] = {
+            "attention_power": attention_power,
+            "grad_kwargs": grad_kwargs,
+            "contrast_ids": contrast_ids,
+        }
+        scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
 
-        def score(gradients: LayerGradients) -> None:
-            image = scoring.head_scores(
-                gradients.image, gradients.num_image_keys, top_k=top_k
+        def run(engines: Iterator[AttentionGradients], start: int) -> StepAttributions:
+            scores = AnswerScores(
+                steps.image_keys, steps.num_steps, start, *scoring_options
             )
-            text = scoring.head_scores(
-                gradients.text_blocks, gradients.num_text_keys, top_k=top_k
-            )
-            weight = scoring.head_weights(image, text, head_filter=head_filter)
-            image_scores.append(image)
-            text_scores.append(text)
-            weights.append(weight)
-            layer_maps.append(scoring.token_map(gradients.image, weight))
-            explained.append(gradients.layer)
-            if on_layer is not None:
-                on_layer()
+            decoder = find_decoder(self.model)
+            said = [
+                engine(
+                    decoder,
+                    self.layer_indices,
+                    lambda gradients: scores.add(gradients, on_layer),
+                )
+                for engine in engines
+            ]
+            return scores.result(TargetLogits.joined(said))
 
-        decoder = find_decoder(self.model)
-        engine = self._engine(steps, cache, attention_power, grad_kwargs, contrast_ids)
-        logits = engine(decoder, self.layer_indices, score)
-        # The model runs its layers in its own order; results keep the user's. Layers
-        # without attention (convolution, linear attention) have nothing to explain.
-        kept = [index for index in self.layer_indices if index in explained]
-        order = [explained.index(index) for index in kept]
+        with frozen_parameters(self.model):
+            if self.engine == "autograd":
+                return run(iter([self._twin(steps, **options)]), 0)
+            start = cache.first_step if isinstance(cache, PromptCache) else 0
+            size = max_tokens_per_pass
+            passes = steps.passes(cache, size)
+            try:
+                rest = run((ClosedForm(p, size, **options) for p in passes), start)
+            except LensMismatch:
+                if steps.said is None:
+                    raise
+                # Going on from what generating left gave something else, in a family
+                # that is not known: then everything is run again.
+                return run(iter([ClosedForm(steps.full_pass(), size, **options)]), 0)
+        return rest if first is None else StepAttributions.joined([first, rest])
 
-        def stacked(per_layer: list[Tensor]) -> Tensor:
-            device = per_layer[0].device
-            return torch.stack([per_layer[i].to(device) for i in order], dim=2)
-
-        layer_attr = stacked(layer_maps)
-        log_probs = logits.float().log_softmax(-1)
-        target_index = steps.target_ids.to(logits.device)[..., None]
-        return StepAttributions(
-            token_attr=layer_attr.sum(2).float(),
-            token_weights=scoring.token_weights(
-                stacked(image_scores), stacked(text_scores)
-            ).float(),
-            head_weights=stacked(weights).float(),
-            layer_attr=layer_attr.float(),
-            token_log_probs=log_probs.gather(-1, target_index)[..., 0],
-            layer_indices=kept,
-        )
-
-    def _engine(
+    def live(  # type: ignore[override]
         self,
         steps: DecodingSteps,
-        cache: Any,
-        attention_power: float,
-        grad_kwargs: Mapping[str, Any] | None,
-        contrast_ids: Tensor | None,
-    ) -> AttentionGradients:
-        if self.engine == "closed_form":
-            return ClosedForm(
-                steps.cheapest_pass(cache), attention_power, grad_kwargs, contrast_ids
-            )
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        keep_layers: bool | None = None,
+        max_tokens_per_pass: int | None = None,
+    ) -> "LiveDexAR | None":
+        """See :meth:`StepwiseLayerAttribution.live`."""
+        if self.engine != "closed_form":
+            return None
+        check_model_state(self.model)
+        _check_power(attention_power)
+        gradients = LiveGradients(
+            find_decoder(self.model),
+            self.layer_indices,
+            steps.image_keys,
+            steps.prompt_length,
+            self.adapter.cross_attention,
+            attention_power,
+            grad_kwargs,
+        )
+        options = (self.layer_indices, head_filter, top_k, keep_layers)
+        return LiveDexAR(self.model, gradients, options)
+
+    def _twin(self, steps: DecodingSteps, **options: Any) -> AutogradTwin:
         return AutogradTwin(
             self.model,
             steps.prefixes(),
             steps.target_ids,
             steps.image_keys,
-            attention_power,
-            grad_kwargs,
-            self.adapter.cross_attention,
-            contrast_ids,
+            cross_attention=self.adapter.cross_attention,
+            **options,
         )
 
     @classmethod
     def get_name(cls) -> str:
         """The name for humans, which Captum would split at every capital."""
         return "Layer DEX-AR"
+
+
+class LiveDexAR:
+    """DEX-AR of each token in the pass that predicts it, while the model generates.
+
+    Args:
+        model (nn.Module): the vision-language model
+        gradients (LiveGradients): watches its passes
+        options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
+    """
+
+    def __init__(
+        self, model: nn.Module, gradients: LiveGradients, options: tuple[Any, ...]
+    ) -> None:
+        self.model = model
+        self.gradients = gradients
+        self.options = options
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See :class:`LiveAttribution`."""
+        with frozen_parameters(self.model), self.gradients.watching():
+            yield
+
+    def explain(self, token: Tensor, said: TargetLogits, step: int) -> StepAttributions:
+        """See :class:`LiveAttribution`."""
+        scores = AnswerScores(self.gradients.image_keys, step + 1, step, *self.options)
+        self.gradients.explain(token, said, step, scores.add)
+        return scores.result(said)
+
+
+def _check_power(attention_power: float) -> None:
+    if not attention_power >= 0:
+        raise ValueError(
+            f"attention_power must not be negative, got {attention_power}."
+        )

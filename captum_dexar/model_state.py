@@ -45,3 +45,22 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                     other if value is None else value, Tensor
                 ):
                     now[name] = value
+
+
+@contextmanager
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """Within it no parameter asks for a gradient: nothing is kept for one."""
+    asking = [
+        (module, name)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    try:
+        for module, name in asking:
+            module.get_parameter(name).requires_grad_(False)
+        yield
+    finally:
+        for module, name in asking:
+            # By its name: offloading puts others in a parameter's place.
+            module.get_parameter(name).requires_grad_(True)

@@ -1,7 +1,11 @@
 """What explaining some decoding steps gives, before it becomes a picture."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -13,9 +17,10 @@ class StepAttributions:
         token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
         token_weights (Tensor or None): equation (6), ``(batch, steps)``; None for a
             method that has none
-        head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``
-        layer_attr (Tensor): each layer's part of ``token_attr``, ``(batch, steps,
-            layers, image tokens)``
+        head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``;
+            None for a method that has none, or where they were not kept
+        layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(batch,
+            steps, layers, image tokens)``; None where it was not kept
         token_log_probs (Tensor): the model's log-probability of each target,
             ``(batch, steps)``
         layer_indices (list of int): the decoder layers that were explained: those that
@@ -25,6 +30,47 @@ class StepAttributions:
     token_attr: Tensor
     token_weights: Tensor | None
     head_weights: Tensor | None
-    layer_attr: Tensor
+    layer_attr: Tensor | None
     token_log_probs: Tensor
     layer_indices: list[int]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[StepAttributions]") -> "StepAttributions":
+        """Those of successive steps."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def together(name: str) -> Any:
+            tensors = [getattr(part, name) for part in parts]
+            if any(tensor is None for tensor in tensors):
+                return None
+            return torch.cat(
+                [tensor.to(tensors[0].device) for tensor in tensors], dim=1
+            )
+
+        return cls(
+            token_attr=together("token_attr"),
+            token_weights=together("token_weights"),
+            head_weights=together("head_weights"),
+            layer_attr=together("layer_attr"),
+            token_log_probs=together("token_log_probs"),
+            layer_indices=parts[0].layer_indices,
+        )
+
+
+class LiveAttribution(Protocol):
+    """A method at work while a model generates."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Within it the model's passes, in this thread, can be explained."""
+        ...
+
+    def explain(self, token: Tensor, said: Any, step: int) -> StepAttributions:
+        """Attributions of the token that the last pass predicted.
+
+        Args:
+            token (Tensor): ``(batch, 1)``
+            said (TargetLogits): its logits in that pass
+            step (int): its number in the answer
+        """
+        ...

@@ -18,7 +18,7 @@ from captum_dexar.decoding import (
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import positional_inputs
 from captum_dexar.model_state import check_model_state, kept_state
-from captum_dexar.step_attributions import StepAttributions
+from captum_dexar.step_attributions import LiveAttribution, StepAttributions
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
 
@@ -85,7 +85,7 @@ class StepwiseLayerAttribution(LayerAttribution):
         steps: DecodingSteps,
         cache: Any = None,
         *,
-        on_layer: Callable[[], object] | None = None,
+        on_layer: Callable[[int], object] | None = None,
         **arguments: Any,
     ) -> StepAttributions:
         """Explains all decoding steps of an answer.
@@ -93,16 +93,30 @@ class StepwiseLayerAttribution(LayerAttribution):
         Args:
 
             steps (DecodingSteps): the prompts and their answers
-            cache (DynamicCache, optional): keys and values of the prompt but its last
-                token, from generating the answer. Default: computed
-            on_layer (Callable, optional): called after each layer, for progress.
-                Default: None
+            cache (PromptCache or DynamicCache, optional): keys and values of what is
+                before the steps, from generating the answer. Default: computed
+            on_layer (Callable, optional): called with the number of steps of which a
+                layer is done, for progress. Default: None
             **arguments: the method's own, see ``step_arguments``
 
         Returns:
 
             StepAttributions
         """
+
+    def live(self, steps: DecodingSteps, **arguments: Any) -> LiveAttribution | None:
+        """The method at work while the model generates.
+
+        Args:
+
+            steps (DecodingSteps): the prompts; their answers are not known yet
+            **arguments: the method's own, see ``step_arguments``
+
+        Returns:
+
+            LiveAttribution, or None if the method explains answers as a whole only
+        """
+        return None
 
     def attribute_next_token(
         self,
@@ -126,9 +140,12 @@ class StepwiseLayerAttribution(LayerAttribution):
         steps = DecodingSteps(self.model, model_inputs, target_ids[:, None])
         layout = steps.layout()
         self.adapter.check(self.model, model_inputs, layout, [], None)
+        if "keep_layers" in self.step_arguments:
+            arguments["keep_layers"] = not sum_layers
         result = self.attribute_steps(steps, **arguments)
         tokens = [result.token_attr[:, 0, layout.placed]]
         if not sum_layers:
+            assert result.layer_attr is not None
             tokens = list(result.layer_attr[:, 0, :, layout.placed].unbind(1))
         maps = [compose(values, layout) for values in tokens]
         if normalize:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
 from typing import Any, overload
 
+import torch
 from captum.attr import Attribution, InterpretableInput
 from captum_dexar.answer_result import answer_result, fields_of
 from captum_dexar.captum_methods import (
-    extra_arguments,
     model_of,
     name_of,
     run_captum_method,
@@ -17,21 +16,20 @@ from captum_dexar.captum_methods import (
 )
 from captum_dexar.checked_prompt import CheckedPrompt
 from captum_dexar.decoding import DecodingSteps, target_tensor
+from captum_dexar.decoding.generation import generate, GeneratedAnswer
+from captum_dexar.decoding.generation_progress import generation_progress
+from captum_dexar.decoding.streaming import streamed
 from captum_dexar.families import adapter_for_config
-from captum_dexar.generation import generate
-from captum_dexar.generation_progress import generation_progress
 from captum_dexar.inputs import check_places, layout_of, model_inputs_of
+from captum_dexar.method_arguments import check_arguments, check_contrast
 from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
-from captum_dexar.step_attributions import StepAttributions
+from captum_dexar.step_attributions import LiveAttribution, StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
-from captum_dexar.streaming import streamed
 from captum_dexar.vlm_batches import BATCH_SIZE, BatchAttribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-# Arguments of Captum's methods that are given for the user.
-_OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
 Target = str | Sequence[int] | Tensor | None
 
 
@@ -171,23 +169,24 @@ class VLMAttribution(BatchAttribution, Attribution):
                     "the list one by one."
                 )
             batch_size = kwargs.pop("batch_size", BATCH_SIZE)
-            self._check_arguments(kwargs)
+            check_arguments(self.attr_method, kwargs)
             return self._attribute_list(
                 inp, target, gen_args, progress, batch_size, kwargs
             )
-        self._check_arguments(kwargs)
+        check_arguments(self.attr_method, kwargs)
         normalize = bool(kwargs.pop("normalize", True))
         prompt = self._prompt(inp, target, contrast, grid=grid, boxes=boxes)
-        cache = None
         if prompt.answer is None:
             with generation_progress(gen_args, progress) as arguments:
-                target_ids, cache = generate(self.model, prompt.inputs, arguments)
+                answer = self._generated(
+                    prompt.inputs, arguments, kwargs if contrast is None else None
+                )
         else:
-            target_ids = prompt.answer[None]
-        steps = DecodingSteps(self.model, prompt.inputs, target_ids)
+            answer = GeneratedAnswer(prompt.answer[None])
+        steps = DecodingSteps(self.model, prompt.inputs, answer.ids, answer.said)
         explain = self._explain if self._is_stepwise else self._run_captum_method
-        every_token, fields = explain(prompt, steps, cache, progress, kwargs)
-        return self._result(prompt, target_ids[0], every_token, fields, normalize)
+        every_token, fields = explain(prompt, steps, answer, progress, kwargs)
+        return self._result(prompt, answer.ids[0], every_token, fields, normalize)
 
     def stream(
         self,
@@ -197,10 +196,10 @@ class VLMAttribution(BatchAttribution, Attribution):
     ) -> Iterator[VLMAttributionResult]:
         """Generates an answer, and explains each token as soon as it is decoded.
 
-        Between two decoding steps the position that predicted the newest token is run
-        once more, explained, on the cache of what is before it; the prompt and the
-        image are not. Families whose prompts can't be replayed on a cache take a pass
-        over the prompt for every token.
+        :class:`LayerDexAR` explains a token in the very pass that predicts it: no
+        position is run a second time, in any family. Of other methods the position that
+        predicted the newest token is run once more on the cache of what is before it,
+        or, in families where that is not exact, the whole prompt.
 
         Args:
 
@@ -231,20 +230,46 @@ class VLMAttribution(BatchAttribution, Attribution):
             the torch.Size([1, 12, 12])
         """
         check_model_state(self.model)
-        self._check_arguments(kwargs)
+        check_arguments(self.attr_method, kwargs)
         normalize = bool(kwargs.pop("normalize", True))
         prompt = self._prompt(inp, None, None)
+        live = self._live(prompt.inputs, kwargs)
         explain = self._explain if self._is_stepwise else self._run_captum_method
 
         def explain_step(step: DecodingSteps, cache: Any) -> Any:
-            return explain(prompt, step, cache, False, kwargs)
+            answer = GeneratedAnswer(step.target_ids, cache, step.said)
+            return explain(prompt, step, answer, False, kwargs)
 
-        steps = streamed(self.model, prompt.inputs, gen_args, explain_step)
+        steps = streamed(self.model, prompt.inputs, gen_args, live, explain_step)
         try:
-            for token, (every_token, fields) in steps:
+            for token, explained in steps:
+                if live is not None:
+                    explained = fields_of(explained, 0, 1, prompt.layout)
+                every_token, fields = explained
                 yield self._result(prompt, token, every_token, fields, normalize)
         finally:
             steps.close()
+
+    def _live(
+        self, inputs: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> LiveAttribution | None:
+        """The method at work while the model answers a prompt, if it can be."""
+        if not self._is_stepwise:
+            return None
+        nothing = torch.zeros(1, 1, dtype=torch.long)
+        steps = DecodingSteps(self.model, inputs, nothing)
+        live: LiveAttribution | None = self.attr_method.live(steps, **arguments)
+        return live
+
+    def _generated(
+        self,
+        inputs: Mapping[str, Any],
+        gen_args: Mapping[str, Any] | None,
+        arguments: Mapping[str, Any] | None,
+    ) -> GeneratedAnswer:
+        """Lets the model answer; without ``arguments`` no step is explained there."""
+        live = None if arguments is None else self._live(inputs, arguments)
+        return generate(self.model, inputs, gen_args, live)
 
     def _prompt(
         self, inp: Any, target: Target, contrast: Target, **places: Any
@@ -253,7 +278,7 @@ class VLMAttribution(BatchAttribution, Attribution):
         answer = None if target is None else self._given_ids(target)
         against = None
         if contrast is not None:
-            self._check_contrast()
+            check_contrast(self.attr_method)
             against = self._given_ids(contrast, "contrast")
         inputs = model_inputs_of(inp, self.model)
         num_tokens = self.adapter.image_keys(inputs, self.model.config).shape[1]
@@ -287,33 +312,39 @@ class VLMAttribution(BatchAttribution, Attribution):
         self,
         prompt: CheckedPrompt,
         steps: DecodingSteps,
-        cache: Any,
+        answer: GeneratedAnswer,
         progress: bool,
         arguments: dict[str, Any],
     ) -> tuple[Tensor, dict[str, Any]]:
         """All steps in as few passes as the method allows: attributions of all image
         tokens, ``(T, image tokens)``, and further fields of the result."""
         explained = self._explained(
-            steps, cache, prompt.contrast_ids(steps.num_steps), progress, arguments
+            steps, answer, prompt.contrast_ids(steps.num_steps), progress, arguments
         )
         return fields_of(explained, 0, steps.num_steps, prompt.layout)
 
     def _explained(
         self,
         steps: DecodingSteps,
-        cache: Any,
+        answer: GeneratedAnswer,
         contrast_ids: Tensor | None,
         progress: bool,
         arguments: dict[str, Any],
     ) -> StepAttributions:
         if contrast_ids is not None:
             arguments = {**arguments, "contrast_ids": contrast_ids}
+        if answer.first is not None:
+            arguments = {**arguments, "first": answer.first}
         num_layers = len(self.attr_method.layer_indices)
         with tqdm(
-            total=num_layers, desc="explaining", unit="layer", disable=not progress
+            total=num_layers * steps.num_steps,
+            desc="explaining",
+            unit="token",
+            unit_scale=1 / num_layers,
+            disable=not progress,
         ) as bar:
             explained: StepAttributions = self.attr_method.attribute_steps(
-                steps, cache, on_layer=bar.update, **arguments
+                steps, answer.cache, on_layer=bar.update, **arguments
             )
         return explained
 
@@ -321,7 +352,7 @@ class VLMAttribution(BatchAttribution, Attribution):
         self,
         prompt: CheckedPrompt,
         steps: DecodingSteps,
-        cache: Any,
+        answer: GeneratedAnswer,
         progress: bool,
         arguments: dict[str, Any],
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -349,35 +380,6 @@ class VLMAttribution(BatchAttribution, Attribution):
     @property
     def _is_stepwise(self) -> bool:
         return isinstance(self.attr_method, StepwiseLayerAttribution)
-
-    def _check_contrast(self) -> None:
-        """Raises TypeError if the method explains no difference of logits."""
-        if self._is_stepwise and not self.attr_method.takes_contrast:
-            raise TypeError(
-                f"{name_of(self.attr_method)} does not explain a logit, so that there "
-                "is nothing to contrast. Use LayerDexAR or a gradient method."
-            )
-
-    def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Raises TypeError for an argument that the method does not have."""
-        if self._is_stepwise:
-            known: tuple[str, ...] = (*self.attr_method.step_arguments, "normalize")
-        else:
-            parameters = signature(self.attr_method.attribute).parameters
-            known = (*parameters, "normalize", *extra_arguments(self.attr_method))
-            if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                return
-        unknown = sorted(set(arguments) - set(known) | set(arguments) & set(_OURS))
-        if unknown:
-            layers = (
-                " Layers are chosen in its constructor, and a result always holds the "
-                "maps of single layers."
-            )
-            raise TypeError(
-                f"{name_of(self.attr_method)} has no argument {', '.join(unknown)}; "
-                f"it has {', '.join(name for name in known if name not in _OURS)}."
-                f"{layers if self._is_stepwise else ''}"
-            )
 
     def _given_ids(self, target: Any, name: str = "target") -> Tensor:
         if isinstance(target, str):

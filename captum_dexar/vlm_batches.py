@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.answer_result import fields_of
-from captum_dexar.batching import batch_key, left_padded, right_padded
 from captum_dexar.checked_prompt import CheckedPrompt
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding.batching import batch_key, left_padded, right_padded
+from captum_dexar.decoding.generation import answer_lengths, GeneratedAnswer
 from captum_dexar.families import FamilyAdapter
-from captum_dexar.generation import answer_lengths, generate
 from captum_dexar.result import VLMAttributionResult
 from captum_dexar.step_attributions import StepAttributions
 from torch import nn, Tensor
@@ -39,10 +39,17 @@ class BatchAttribution:
 
         def _prompt(self, inp: Any, target: Any, contrast: Any) -> CheckedPrompt: ...
 
+        def _generated(
+            self,
+            inputs: Mapping[str, Any],
+            gen_args: Mapping[str, Any] | None,
+            arguments: Mapping[str, Any] | None,
+        ) -> GeneratedAnswer: ...
+
         def _explained(
             self,
             steps: DecodingSteps,
-            cache: Any,
+            answer: GeneratedAnswer,
             contrast_ids: Tensor | None,
             progress: bool,
             arguments: dict[str, Any],
@@ -131,19 +138,18 @@ class BatchAttribution:
         inputs = left_padded(
             [prompt.inputs for prompt in prompts], self.adapter, pad_id
         )
-        cache = None
         answers = [prompt.answer for prompt in prompts if prompt.answer is not None]
         if answers:
-            target_ids = right_padded(answers, pad_id)
+            answer = GeneratedAnswer(right_padded(answers, pad_id))
             lengths = [len(answer) for answer in answers]
         else:
-            target_ids, cache = generate(self.model, inputs, gen_args)
-            lengths = answer_lengths(target_ids, self.model, gen_args)
-        steps = DecodingSteps(self.model, inputs, target_ids)
-        explained = self._explained(steps, cache, None, False, arguments)
+            answer = self._generated(inputs, gen_args, arguments)
+            lengths = answer_lengths(answer.ids, self.model, gen_args)
+        steps = DecodingSteps(self.model, inputs, answer.ids, answer.said)
+        explained = self._explained(steps, answer, None, False, arguments)
         results = []
         for row, (prompt, length) in enumerate(zip(prompts, lengths)):
             every_token, fields = fields_of(explained, row, length, prompt.layout)
-            ids = target_ids[row, :length]
+            ids = answer.ids[row, :length]
             results.append(self._result(prompt, ids, every_token, fields, normalize))
         return results

@@ -75,7 +75,7 @@ def test_words_of_the_bundled_model() -> None:
     parts[1].plot_tokens()
 
 
-def test_the_prompt_is_run_once() -> None:
+def test_no_position_is_run_twice() -> None:
     model: Any = tiny_vlm(seed=3)
     lengths: list[int] = []
     handle = model.model.language_model.register_forward_pre_hook(
@@ -90,7 +90,7 @@ def test_the_prompt_is_run_once() -> None:
         list(method.stream(inputs, gen_args=FEW))
     finally:
         handle.remove()
-    assert lengths == [inputs["input_ids"].shape[1], *[1] * 7]
+    assert lengths == [inputs["input_ids"].shape[1], *[1] * 3]
 
 
 def test_a_token_comes_before_the_next_is_decoded() -> None:

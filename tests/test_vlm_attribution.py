@@ -6,7 +6,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.generation import generate
+from captum_dexar.decoding.generation import generate
 from captum_dexar.layer_dexar import StepAttributions
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import (
@@ -44,22 +44,18 @@ def test_generated_equals_teacher_forced(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cached_equals_uncached(variant: str) -> None:
     model, inputs = tiny_vlm(variant, seed=2), prompt_inputs(2, after=3)
-    ids, cache = generate(model, inputs, GREEDY)
-    assert cache is not None
+    answer = generate(model, inputs, GREEDY)
+    assert answer.cache is not None and answer.said is not None
     method = LayerDexAR(model)
-    on_cache = method.attribute_steps(DecodingSteps(model, inputs, ids), cache)
-    for other in (_Prefilled, _Full):
-        assert_same(on_cache, method.attribute_steps(other(model, inputs, ids)))
-
-
-class _Prefilled(DecodingSteps):
-    def cheapest_pass(self, cache: Any = None) -> Any:
-        return self.cached_pass()
+    generated = DecodingSteps(model, inputs, answer.ids, answer.said)
+    on_cache = method.attribute_steps(generated, answer.cache)
+    for other in (DecodingSteps, _Full):
+        assert_same(on_cache, method.attribute_steps(other(model, inputs, answer.ids)))
 
 
 class _Full(DecodingSteps):
-    def cheapest_pass(self, cache: Any = None) -> Any:
-        return self.full_pass()
+    def passes(self, cache: Any = None, max_tokens: Any = None) -> Any:
+        yield self.full_pass()
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")

@@ -7,11 +7,14 @@ from captum_dexar.attention_gradients.decoder import (
     find_decoder,
     find_layers,
     layer_indices,
+    LensMismatch,
 )
 from captum_dexar.attention_gradients.gradients import (
     AttentionGradients,
     LayerGradients,
 )
+from captum_dexar.attention_gradients.live_gradients import LiveGradients
+from captum_dexar.attention_gradients.target_logits import TargetLogits
 
 __all__ = [
     "AttentionGradients",
@@ -19,6 +22,9 @@ __all__ = [
     "ClosedForm",
     "Decoder",
     "LayerGradients",
+    "LensMismatch",
+    "LiveGradients",
+    "TargetLogits",
     "find_decoder",
     "find_layers",
     "layer_indices",

@@ -18,6 +18,7 @@ from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
 )
+from captum_dexar.attention_gradients.target_logits import TargetLogits
 from torch import nn, Tensor
 
 
@@ -83,7 +84,7 @@ def read_attention(
     decoder: Decoder,
     layers: list[int],
     consume: Callable[[AttentionCall], None],
-) -> Tensor:
+) -> TargetLogits:
     """Runs a pass and shows every attention call of the chosen layers.
 
     Args:
@@ -93,7 +94,7 @@ def read_attention(
         consume (Callable): called with each AttentionCall, in the model's order
 
     Returns:
-        The model's logits of the explained rows, ``(batch, steps, vocabulary)``.
+        What the model says of the targets.
     """
     layer_of: dict[nn.Module, int] = {}
     cross_attention: set[nn.Module] = set()
@@ -136,4 +137,4 @@ def read_attention(
         )
 
     with torch.no_grad(), intercepted_attention(layer_of, tap):
-        return explained_pass.run()
+        return explained_pass.say()

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
+from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.precision import widened
+from captum_dexar.attention_gradients.target_logits import TargetLogits
 from captum_dexar.model_state import kept_state
 from torch import nn, Tensor
 
@@ -78,49 +80,46 @@ class AutogradTwin:
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
-    ) -> Tensor:
+    ) -> TargetLogits:
         """Runs one pass a step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
-        step_logits: list[Tensor] = []
+        said: list[TargetLogits] = []
         with (
             eager_attention(self.model),
             kept_state(self.model),
             torch.enable_grad(),
         ):
             for step, inputs in enumerate(self.prefixes):
-                gradients, logits = self._one_step(decoder, layers, step, inputs)
+                gradients, of_step = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)
-                step_logits.append(logits)
+                said.append(of_step)
         for index in layers:
             if index in steps[0]:
                 consume(self._layer_gradients(index, [step[index] for step in steps]))
-        return torch.stack(step_logits, dim=1)
+        return TargetLogits.joined(said)
 
     def _one_step(
         self, decoder: Decoder, layers: list[int], step: int, inputs: Mapping[str, Any]
-    ) -> tuple[dict[int, list[_Gradient]], Tensor]:
-        """The gradients of each attention call of each layer, and the logits."""
+    ) -> tuple[dict[int, list[_Gradient]], TargetLogits]:
+        """Gradients of each layer's attention calls, and the target's logits."""
         targets = self.target_ids[:, step : step + 1]
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
         with _recorded(decoder, layers, self) as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
-            decoder.check(
-                hidden_states[len(decoder.layers) - 1].detach(),
-                targets,
-                logits.detach()[:, None],
-            )
+            said = TargetLogits.of(logits.detach()[:, None], targets)
+            last = hidden_states[len(decoder.layers) - 1].detach()
+            decoder.check_reading(decoder.reading(last, targets), targets, said)
             if not attention:
                 raise RuntimeError(
                     "None of the decoder layers returned attention probabilities under "
                     "eager attention; they can't be explained by autograd."
                 )
             result = {}
+            lens = LogitLens(decoder, targets, contrast)
             for index, calls in attention.items():
-                reading = decoder.contrasted_reading(
-                    hidden_states[index], targets, contrast
-                ).sum()
+                reading = lens.read(hidden_states[index]).sum()
                 gradients = torch.autograd.grad(
                     reading, [call.probabilities for call in calls], **self.grad_kwargs
                 )
@@ -128,7 +127,7 @@ class AutogradTwin:
                     self._gradient(call, gradient)
                     for call, gradient in zip(calls, gradients)
                 ]
-        return result, logits.detach()
+        return result, said
 
     def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
         if self.attention_power:

@@ -12,40 +12,35 @@ residual, MLP, norms) at the explained rows. No graph spans two layers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.allowed_keys import allowed_keys
-from captum_dexar.attention_gradients.contraction import (
-    attention_rows,
-    contract,
-    joined_heads,
-)
-from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.contraction import contract, joined_heads
+from captum_dexar.attention_gradients.decoder import Decoder
 from captum_dexar.attention_gradients.gradients import (
     Consumer,
     ExplainedPass,
     LayerGradients,
 )
-from captum_dexar.attention_gradients.interception import (
-    AttentionFunction,
-    intercepted_attention,
+from captum_dexar.attention_gradients.key_blocks import (
+    key_blocks,
+    KeyBlocks,
+    TEXT_BLOCK,
 )
+from captum_dexar.attention_gradients.local_graphs import (
+    AttentionCall,
+    LocalGraph,
+    LocalGraphs,
+)
+from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.precision import widened
-from torch import nn, Tensor
+from captum_dexar.attention_gradients.target_logits import TargetLogits
+from torch import Tensor
 
-
-@dataclass(eq=False)
-class _AttentionCall:
-    """One call of the attention function: its output as a leaf, and what it read."""
-
-    output: Tensor
-    value: Tensor
-    allowed: Tensor | None
-    attention: Tensor | None
-    reads_image: bool
-    num_keys: int
+# Gradients of so many heads, steps and keys are held at once.
+GRADIENTS_AT_ONCE = 2**23
+# Rows of a graph where a layer is run again for them.
+MAX_ROWS = 256
 
 
 class ClosedForm:
@@ -53,18 +48,21 @@ class ClosedForm:
 
     Args:
         explained_pass (ExplainedPass): the pass and its explained rows
+        max_rows (int, optional): rows of one graph, where layers are run again for
+            them. Default: 256
         attention_power (float, optional): gradients are multiplied by the attention
             probabilities to this power. Other than 0, the probabilities of the
             explained rows are computed again. Default: 0.0
         grad_kwargs (Mapping, optional): further arguments of ``torch.autograd.grad``.
             Default: None
         contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
-            targets', ``(batch, steps)``; -1 for none. Default: None
+            targets', ``(batch, steps of the answer)``; -1 for none. Default: None
     """
 
     def __init__(
         self,
         explained_pass: ExplainedPass,
+        max_rows: int = MAX_ROWS,
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
         contrast_ids: Tensor | None = None,
@@ -73,153 +71,160 @@ class ClosedForm:
         self.attention_power = attention_power
         self.grad_kwargs = dict(grad_kwargs or {})
         self.contrast_ids = contrast_ids
-        self._calls: dict[int, list[_AttentionCall]] = {}
-        self._cross_attention: set[nn.Module] = set()
-        self._last_hidden: Tensor | None = None
+        self.max_rows = max_rows
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
-    ) -> Tensor:
+    ) -> TargetLogits:
         """Runs the pass once; see :class:`AttentionGradients`."""
-        layer_of: dict[nn.Module, int] = {}
-        for index in layers:
-            for name, module in decoder.layers[index].named_modules():
-                layer_of[module] = index
-                if name == self.explained_pass.cross_attention:
-                    self._cross_attention.update(module.modules())
-        seen_layers: list[int] = []
-
-        def finish_layer(index: int, output: Any) -> Any:
-            hidden = hidden_of(output)
-            calls = self._calls.pop(index, [])
-            if index == len(decoder.layers) - 1:
-                self._last_hidden = hidden.detach()[:, self._rows(hidden)]
-            if calls:
-                seen_layers.append(index)
-                consume(self._layer_gradients(decoder, index, hidden, calls))
-            torch.set_grad_enabled(False)
-            return _detached(output)
-
-        hooked = sorted({*layers, len(decoder.layers) - 1})
-        handles = [
-            decoder.layers[index].register_forward_hook(
-                lambda module, args, output, index=index: finish_layer(index, output)
-            )
-            for index in hooked
-        ]
-        try:
-            with torch.no_grad(), intercepted_attention(layer_of, self._tap):
-                logits = self.explained_pass.run()
-                self._check(decoder, seen_layers, logits)
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._calls.clear()
-            self._cross_attention.clear()
-            self._last_hidden = None
-        return logits
-
-    def _rows(self, hidden: Tensor) -> Tensor:
-        return self.explained_pass.rows.to(hidden.device)
-
-    def _tap(
-        self,
-        layer: int,
-        attention_function: AttentionFunction,
-        eager_function: AttentionFunction,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Any]:
-        """Runs the model's own attention and hands its output back as a leaf.
-
-        A later call of the same layer (cross-attention) keeps its graph: it depends on
-        the first by its query.
-        """
-        output, *rest = attention_function(
-            module, query, key, value, attention_mask, *args, **kwargs
+        explained = self.explained_pass
+        contrast_ids = self.contrast_ids
+        if contrast_ids is not None:
+            first, steps = explained.first_step, explained.rows.shape[0]
+            contrast_ids = contrast_ids[:, first : first + steps]
+        lens = LogitLens(decoder, explained.target_ids, contrast_ids)
+        contraction = Contraction(
+            lens,
+            explained.image_keys,
+            explained.cross_attention is not None,
+            self.grad_kwargs,
+            explained.first_step,
         )
-        if not output.requires_grad:
-            output = output.detach().requires_grad_()
-        rows = self.explained_pass.rows.to(query.device)
-        allowed = allowed_keys(
-            attention_mask,
-            num_queries=query.shape[2],
-            num_keys=key.shape[2],
-            rows=rows,
-            masked_by_kernel=attention_function is not eager_function,
-            module=module,
-            kwargs=kwargs,
-        )
-        attention = None
-        if self.attention_power:
-            attention = attention_rows(
-                eager_function, module, query[:, :, rows], key, value, allowed, kwargs
-            ).pow(self.attention_power)
-        is_cross = module in self._cross_attention
-        self._calls.setdefault(layer, []).append(
-            _AttentionCall(
-                output,
-                value.detach(),
-                allowed,
-                attention,
-                reads_image=is_cross or self.explained_pass.cross_attention is None,
-                num_keys=key.shape[2] if is_cross else self.explained_pass.num_keys,
-            )
-        )
-        # From here to the end of the layer a graph is kept; its hook ends it.
-        torch.set_grad_enabled(True)
-        return (output, *rest)
+        seen: set[int] = set()
 
-    def _layer_gradients(
-        self, decoder: Decoder, layer: int, hidden: Tensor, calls: list[_AttentionCall]
-    ) -> LayerGradients:
-        rows = self._rows(hidden)
-        targets = self.explained_pass.target_ids.to(hidden.device)
-        with torch.enable_grad():
-            reading = decoder.contrasted_reading(
-                hidden[:, rows], targets, self.contrast_ids
-            ).sum()
-        gradients = torch.autograd.grad(
-            reading, [call.output for call in calls], **self.grad_kwargs
-        )
-        image_keys = self.explained_pass.image_keys
-        with torch.no_grad():
-            return joined_heads(
-                [
-                    contract(
-                        layer,
-                        widened(gradient[:, rows]),
-                        call.value,
-                        call.allowed,
-                        call.attention,
-                        image_keys.to(call.value.device) if call.reads_image else None,
-                        call.num_keys,
-                    )
-                    for call, gradient in zip(calls, gradients)
-                ],
-                num_image_keys=image_keys.shape[1],
-            )
+        def explain(graph: LocalGraph) -> None:
+            seen.add(graph.layer)
+            contraction(graph, explained.num_keys, consume)
 
-    def _check(self, decoder: Decoder, seen_layers: list[int], logits: Tensor) -> None:
-        if not seen_layers:
+        def rows_of(num_queries: int) -> Tensor | None:
+            is_all = len(explained.rows) == num_queries
+            return None if is_all else explained.rows
+
+        graphs = LocalGraphs(
+            decoder,
+            layers,
+            rows_of,
+            explain,
+            self.attention_power,
+            explained.cross_attention,
+            self.max_rows,
+        )
+        with graphs.watching():
+            said = explained.say()
+        if not seen:
             raise RuntimeError(
                 "None of the explained layers called its attention function through "
                 "the attention interface of transformers, so that there is nothing to "
                 'explain. Use LayerDexAR(..., engine="autograd") for such a model.'
             )
-        if self._last_hidden is None:
-            raise RuntimeError(
-                "The last decoder layer did not run in the forward pass."
+        check_lens(lens, graphs, said)
+        return said
+
+
+def check_lens(lens: LogitLens, graphs: LocalGraphs, said: TargetLogits) -> None:
+    """Raises unless the lens on the last layer gives the model's own logits."""
+    if graphs.last_hidden is None:
+        raise RuntimeError("The last decoder layer did not run in the forward pass.")
+    uncontrasted = LogitLens(lens.decoder, lens.target_ids)
+    with torch.no_grad():
+        reading = uncontrasted.read(graphs.last_hidden)
+    lens.decoder.check_reading(reading, lens.target_ids, said)
+
+
+class Contraction:
+    """From a layer's local graph to the gradients of its attention probabilities.
+
+    Args:
+        lens (LogitLens): the reading of the explained tokens
+        image_keys (Tensor): positions of the image tokens, ``(batch, image keys)``
+        reads_by_cross_attention (bool): whether they are keys of a cross-attention
+        grad_kwargs (Mapping): further arguments of ``torch.autograd.grad``
+        first_step (int): number of the first explained step in its answer
+    """
+
+    def __init__(
+        self,
+        lens: LogitLens,
+        image_keys: Tensor,
+        reads_by_cross_attention: bool,
+        grad_kwargs: Mapping[str, Any],
+        first_step: int = 0,
+    ) -> None:
+        self.lens = lens
+        self.image_keys = image_keys
+        self.reads_by_cross_attention = reads_by_cross_attention
+        self.grad_kwargs = dict(grad_kwargs)
+        self.first_step = first_step
+        self._blocks: dict[tuple[Any, ...], KeyBlocks] = {}
+
+    def __call__(self, graph: LocalGraph, num_keys: int, consume: Consumer) -> None:
+        """Hands over the gradients of one layer, a part of the steps at a time.
+
+        Args:
+            graph (LocalGraph): the layer's graph
+            num_keys (int): keys of a self-attention, those included that are not held
+            consume (Callable): takes the gradients
+        """
+        with torch.enable_grad():
+            reading = self.lens.read(graph.hidden, graph.part).sum()
+        gradients = torch.autograd.grad(reading, graph.outputs, **self.grad_kwargs)
+        if graph.kept is not None:
+            gradients = tuple(
+                gradient[:, graph.kept.to(gradient.device)] for gradient in gradients
             )
-        decoder.check(self._last_hidden, self.explained_pass.target_ids, logits)
+        num_rows = graph.hidden.shape[1]
+        batch, _, heads, _ = gradients[0].shape
+        a_row = batch * heads * max(self.image_keys.shape[1], TEXT_BLOCK)
+        at_once = max(1, GRADIENTS_AT_ONCE // a_row)
+        with torch.no_grad():
+            for start in range(0, num_rows, at_once):
+                stop = min(start + at_once, num_rows)
+                consume(self._part(graph, gradients, num_keys, start, stop))
 
+    def _part(
+        self,
+        graph: LocalGraph,
+        gradients: tuple[Tensor, ...],
+        num_keys: int,
+        start: int,
+        stop: int,
+    ) -> LayerGradients:
+        """The gradients of some rows of a graph."""
+        first = graph.part.start
+        rows = slice(first + start, first + stop)
+        steps = slice(self.first_step + rows.start, self.first_step + rows.stop)
+        contracted = []
+        for call, gradient in zip(graph.calls, gradients):
+            attention = call.attention
+            if attention is not None:
+                attention = attention[:, :, rows]
+            contracted.append(
+                contract(
+                    graph.layer,
+                    widened(gradient[:, start:stop]),
+                    call.value,
+                    self._key_blocks(call, num_keys, rows),
+                    attention,
+                    steps,
+                )
+            )
+        return joined_heads(contracted, self.image_keys.shape[1])
 
-def _detached(output: Any) -> Any:
-    if isinstance(output, tuple):
-        return tuple(_detached(item) for item in output)
-    return output.detach() if isinstance(output, Tensor) else output
+    def _key_blocks(self, call: AttentionCall, num_keys: int, rows: slice) -> KeyBlocks:
+        """The same for all layers that mask alike."""
+        key = (*call.mask_key, num_keys, rows.start, rows.stop)
+        if key not in self._blocks:
+            held_keys = call.value.shape[2]
+            allowed = call.allowed()
+            if allowed is not None and allowed.shape[2] > 1:
+                allowed = allowed[:, :, rows]
+            reads_image = call.is_cross or not self.reads_by_cross_attention
+            self._blocks[key] = key_blocks(
+                self.image_keys if reads_image else None,
+                held_keys if call.is_cross else num_keys,
+                held_keys,
+                allowed,
+                rows.stop - rows.start,
+                call.value.device,
+            )
+        return self._blocks[key]

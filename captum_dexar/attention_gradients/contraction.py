@@ -6,77 +6,65 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.gradients import LayerGradients
 from captum_dexar.attention_gradients.interception import AttentionFunction
+from captum_dexar.attention_gradients.key_blocks import KeyBlock, KeyBlocks
 from captum_dexar.attention_gradients.precision import widened
 from torch import nn, Tensor
-
-# Text keys are contracted in blocks of this many, which bounds memory for any prompt.
-TEXT_BLOCK = 1024
 
 
 def contract(
     layer: int,
     output_gradient: Tensor,
     value: Tensor,
-    allowed: Tensor | None,
+    keys: KeyBlocks,
     attention: Tensor | None,
-    image_keys: Tensor | None,
-    num_keys: int,
+    steps: slice,
 ) -> LayerGradients:
     """The inner products of values and output gradients, image and text keys apart.
+
+    Values are read block by block where they lie and widened there, so that no copy of
+    a whole cache is made.
 
     Args:
         layer (int): index of the layer
         output_gradient (Tensor): ``(batch, steps, heads, head size)``, float32
         value (Tensor): ``(batch, value heads, keys, head size)``; a layer with a
             sliding window may hold the last keys of the sequence only
-        allowed (Tensor or None): broadcastable to ``(batch, heads, steps, keys)``
+        keys (KeyBlocks): its image and text keys
         attention (Tensor or None): factors of the gradients, ``(batch, heads, steps,
             keys)``
-        image_keys (Tensor or None): positions among all keys, ``(batch, image keys)``;
-            None where no key is an image token
-        num_keys (int): number of all keys, those included that are not held
+        steps (slice): which steps of the answer these are
 
     Returns:
         LayerGradients
     """
-    batch, steps, _, _ = output_gradient.shape
-    held_keys = value.shape[2]
-    if allowed is None:
-        allowed = torch.ones((), dtype=torch.bool, device=value.device)
-    allowed = allowed.expand(batch, -1 if allowed.dim() == 4 else 1, steps, held_keys)
-    if image_keys is None:
-        image_keys = torch.empty(batch, 0, dtype=torch.long, device=value.device)
-    held_position = image_keys - (num_keys - held_keys)
-    is_held = held_position >= 0
-    is_text = torch.ones(batch, held_keys + 1, dtype=torch.bool, device=value.device)
-    is_text.scatter_(1, held_position.where(is_held, held_keys), False)
-    is_text = is_text[:, :held_keys]
+    batch, num_steps, heads, size = output_gradient.shape
+    value_heads = value.shape[1]
+    # The heads that share a value stand beside each other: (batch, value heads, heads
+    # of a group x steps, head size).
+    by_head = output_gradient.transpose(1, 2)
+    grouped = by_head.reshape(batch, value_heads, -1, size)
 
-    def gradient_of(keys: Tensor, exists: Tensor) -> Tensor:
-        index = keys[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[3])
-        block = widened(value.gather(2, index))
-        grouped = output_gradient.unflatten(2, (value.shape[1], -1))
-        gradient = torch.einsum("ntgrd,ngkd->ntgrk", grouped, block).flatten(2, 3)
+    def gradient_of(block: KeyBlock) -> Tensor:
+        values = widened(block.of(value, 2))
+        product = grouped @ values.transpose(2, 3)
+        gradient = product.view(batch, heads, num_steps, -1)
         if attention is not None:
-            gradient.mul_(_of_keys(attention, keys).transpose(1, 2))
-        may_attend = _of_keys(allowed, keys) & exists[:, None, None]
-        return gradient.masked_fill_(~may_attend.transpose(1, 2), 0.0)
+            gradient.mul_(block.of(attention, 3))
+        if block.hidden is not None:
+            gradient.masked_fill_(block.hidden, 0.0)
+        return gradient.transpose(1, 2)
 
-    def text_blocks() -> Iterator[Tensor]:
-        keys, exists = _positions(is_text)
-        for block, block_exists in zip(
-            keys.split(TEXT_BLOCK, 1), exists.split(TEXT_BLOCK, 1)
-        ):
-            yield gradient_of(block, block_exists)
-
-    num_allowed = allowed.sum(-1).transpose(1, 2)
-    num_text_keys = (allowed & is_text[:, None, None]).sum(-1).transpose(1, 2)
+    if keys.image is None:
+        image = output_gradient.new_zeros(batch, num_steps, heads, 0)
+    else:
+        image = gradient_of(keys.image)
     return LayerGradients(
         layer=layer,
-        image=gradient_of(held_position.clamp(min=0), is_held),
-        text_blocks=text_blocks(),
-        num_image_keys=num_allowed - num_text_keys,
-        num_text_keys=num_text_keys,
+        image=image,
+        text_blocks=(gradient_of(block) for block in keys.text),
+        num_image_keys=keys.num_image_keys,
+        num_text_keys=keys.num_text_keys,
+        steps=steps,
     )
 
 
@@ -105,9 +93,9 @@ def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradi
 
     def counts(name: str) -> Tensor:
         counted = [getattr(call, name) for call in calls]
+        batch = max(count.shape[0] for count in counted)
         return torch.cat(
-            [count.expand(*count.shape[:2], n) for count, n in zip(counted, heads)],
-            dim=2,
+            [count.expand(batch, -1, n) for count, n in zip(counted, heads)], dim=2
         )
 
     images = [
@@ -120,12 +108,8 @@ def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradi
         text_blocks=text_blocks(),
         num_image_keys=counts("num_image_keys"),
         num_text_keys=counts("num_text_keys"),
+        steps=calls[0].steps,
     )
-
-
-def _of_keys(tensor: Tensor, keys: Tensor) -> Tensor:
-    """The columns ``keys``, ``(batch, n)``, of ``(batch, heads, steps, keys)``."""
-    return tensor.gather(3, keys[:, None, None].expand(-1, *tensor.shape[1:3], -1))
 
 
 def attention_rows(
@@ -146,12 +130,3 @@ def attention_rows(
     attention = eager_function(module, query_rows, key, value, mask, **kwargs)[1]
     assert isinstance(attention, Tensor)
     return widened(attention.detach())
-
-
-def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the true entries of each row, and which of them are not filling."""
-    counts = mask.sum(1)
-    width = int(counts.max())
-    order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    exists = torch.arange(width, device=mask.device) < counts[:, None]
-    return order[:, :width], exists

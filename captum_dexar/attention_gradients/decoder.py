@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.precision import widened
+from captum_dexar.attention_gradients.target_logits import TargetLogits
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
 LogitTransform = Callable[[Tensor], Tensor]
+
+
+class LensMismatch(RuntimeError):
+    """What is explained is not what the model says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,41 +54,7 @@ class Decoder:
         Returns:
             *Tensor* of **logits**, ``(batch, steps)``, float32 at least.
         """
-        normed = hidden if self.final_norm is None else self.final_norm(hidden)
-        head = self.head
-        if type(head) is nn.Linear and head.weight.device == normed.device:
-            # Only the targets' rows of the head, rather than the whole vocabulary.
-            target_rows = head.weight[target_ids]
-            logits = (widened(normed) * widened(target_rows)).sum(-1)
-            if head.bias is not None:
-                logits = logits + widened(head.bias[target_ids])
-        else:
-            every_logit = head(normed)
-            index = target_ids.to(every_logit.device)[..., None]
-            logits = widened(every_logit.gather(-1, index)[..., 0])
-        return self.logit_transform(logits)
-
-    def contrasted_reading(
-        self, hidden: Tensor, target_ids: Tensor, contrast_ids: Tensor | None
-    ) -> Tensor:
-        """The logit lens on the target, less that on what it is contrasted with.
-
-        Args:
-            hidden, target_ids: as in :meth:`reading`
-            contrast_ids (Tensor or None): ``(batch, steps)``; -1 for no contrast
-
-        Returns:
-            *Tensor* ``(batch, steps)``
-        """
-        logits = self.reading(hidden, target_ids)
-        if contrast_ids is None:
-            return logits
-        contrast_ids = contrast_ids.to(hidden.device)
-        against = self.reading(hidden, contrast_ids.clamp(min=0))
-        zero = torch.zeros_like(logits)
-        difference = logits - against.where(contrast_ids >= 0, zero)
-        # Rounding would leave a little of equal readings' gradients.
-        return difference.where(contrast_ids != target_ids, zero)
+        return LogitLens(self, target_ids).read(hidden)
 
     def check(self, last_hidden: Tensor, target_ids: Tensor, logits: Tensor) -> None:
         """Raises if the lens on the last layer is not the model's own logit.
@@ -92,9 +64,20 @@ class Decoder:
             target_ids (Tensor): ``(batch, steps)``
             logits (Tensor): the model's logits, ``(batch, steps, vocabulary)``
         """
-        ours = self.reading(last_hidden, target_ids)
-        index = target_ids.to(logits.device)[..., None]
-        theirs = logits.gather(-1, index)[..., 0].to(ours.device)
+        said = TargetLogits.of(logits, target_ids)
+        self.check_reading(self.reading(last_hidden, target_ids), target_ids, said)
+
+    def check_reading(
+        self, reading: Tensor, target_ids: Tensor, said: TargetLogits
+    ) -> None:
+        """Raises if the lens on the last layer is not the model's own logit.
+
+        Args:
+            reading (Tensor): the lens on the last layer, ``(batch, steps)``
+            target_ids (Tensor): ``(batch, steps)``
+            said (TargetLogits): the model's own logits of the targets
+        """
+        theirs = said.logits.to(reading.device)
         forbidden = _is_forbidden(theirs)
         if bool(forbidden.any()):
             raise ValueError(
@@ -102,9 +85,9 @@ class Decoder:
                 "replaces by the lowest number: "
                 f"{sorted(set(target_ids.to(forbidden.device)[forbidden].tolist()))}."
             )
-        error = (ours - widened(theirs)).abs().max().item()
-        if not error <= _tolerance(logits):
-            raise RuntimeError(
+        error = (reading - widened(theirs)).abs().max().item()
+        if not error <= _tolerance(theirs.dtype, float(said.largest)):
+            raise LensMismatch(
                 "The logit lens does not reproduce this model: on its last layer it is "
                 f"off by up to {error:.3g} from the model's own logits, with "
                 f"{self.description}. Attributions would be wrong, so none are given."
@@ -223,7 +206,8 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             for desc, transform in _logit_transforms(model)
         ]
     error, description, transform = min(errors, key=lambda candidate: candidate[0])
-    if error <= _tolerance(logits.to(hidden.dtype)):
+    largest = float(logits[said].abs().max())
+    if error <= _tolerance(hidden.dtype, largest):
         return Decoder(layers, final_norm, head, transform, description)
     raise RuntimeError(
         f"The output head of {type(model).__name__} on its last decoder layer does not "
@@ -262,10 +246,9 @@ def _is_forbidden(logits: Tensor) -> Tensor:
     return logits < torch.finfo(logits.dtype).min / 2
 
 
-def _tolerance(logits: Tensor) -> float:
+def _tolerance(dtype: torch.dtype, largest: float) -> float:
     """Rounding of the logits' dtype, through one norm and one matrix product."""
-    largest = logits.abs().masked_fill(_is_forbidden(logits), 0.0).max().item()
-    return float(torch.finfo(logits.dtype).eps ** 0.5) * max(1.0, largest)
+    return float(torch.finfo(dtype).eps ** 0.5) * max(1.0, largest)
 
 
 def _probe_ids(model: nn.Module) -> Tensor:

@@ -1,10 +1,11 @@
 """What both ways of computing attention gradients hand over, layer by layer."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from captum_dexar.attention_gradients.decoder import Decoder
+from captum_dexar.attention_gradients.target_logits import TargetLogits
 from torch import Tensor
 
 
@@ -22,8 +23,10 @@ class LayerGradients:
         text_blocks (iterable of Tensor): all other keys, in blocks
             ``(batch, steps, heads, keys of the block)``; can be gone through once
         num_image_keys (Tensor): image keys that the query may attend to,
-            ``(batch, steps, heads or 1)``
+            ``(batch or 1, steps, heads or 1)``
         num_text_keys (Tensor): likewise for text keys
+        steps (slice): which of the answer's steps these are; the steps of a long answer
+            come in several parts
     """
 
     layer: int
@@ -31,6 +34,7 @@ class LayerGradients:
     text_blocks: Iterable[Tensor]
     num_image_keys: Tensor
     num_text_keys: Tensor
+    steps: slice = field(default_factory=lambda: slice(None))
 
 
 Consumer = Callable[[LayerGradients], None]
@@ -41,7 +45,7 @@ class ExplainedPass(Protocol):
 
     Attributes:
         rows (Tensor): indices of the explained queries among the queries of the pass,
-            ``(steps,)``
+            ``(steps,)``, ascending
         target_ids (Tensor): token predicted by each of them, ``(batch, steps)``
         image_keys (Tensor): positions of the image tokens among all keys of the
             attention that reads them, ``(batch, image keys)``
@@ -49,6 +53,7 @@ class ExplainedPass(Protocol):
             part included
         cross_attention (str or None): name of the attention module inside a decoder
             layer that reads the image, if not the self-attention does
+        first_step (int): number of the first explained step in its answer
     """
 
     @property
@@ -66,18 +71,20 @@ class ExplainedPass(Protocol):
     @property
     def cross_attention(self) -> str | None: ...
 
-    def run(self) -> Tensor:
-        """Runs the model; returns logits of the rows, ``(batch, steps, vocab)``."""
+    @property
+    def first_step(self) -> int: ...
+
+    def say(self) -> TargetLogits:
+        """Runs the model; returns its logits of the targets."""
         ...
 
 
 class AttentionGradients(Protocol):
     """An engine: runs what is to be explained and feeds each layer to ``consume``.
 
-    Returns the model's own logits of the explained rows,
-    ``(batch, steps, vocabulary)``.
+    Returns what the model itself says of the targets.
     """
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
-    ) -> Tensor: ...
+    ) -> TargetLogits: ...

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.attention_gradients.attention_reader import (
     AttentionCall,
     read_attention,
@@ -40,22 +40,22 @@ class LayerAttention(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`."""
         explained_pass = steps.cheapest_pass(cache)
-        parts: dict[int, Tensor] = {}
+        parts: dict[int, list[Tensor]] = {}
 
         def keep(call: AttentionCall) -> None:
             if call.reads_image:
                 rows = call.rows(explained_pass.rows).mean(1)
-                parts[call.layer] = image_columns(rows, explained_pass.image_keys)
+                parts[call.layer] = [image_columns(rows, explained_pass.image_keys)]
                 on_layer()
 
-        logits = read_attention(
+        said = read_attention(
             explained_pass, find_decoder(self.model), self.layer_indices, keep
         )
         stacked, layers = by_layer(parts, self.layer_indices)
-        return stacked / len(layers), logits, layers
+        return stacked / len(layers), said, layers
 
     @classmethod
     def get_name(cls) -> str:

@@ -3,9 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from captum_dexar.attention_gradients import ClosedForm, find_decoder, LayerGradients
+from captum_dexar.attention_gradients import (
+    ClosedForm,
+    find_decoder,
+    LayerGradients,
+    TargetLogits,
+)
 from captum_dexar.baselines.baseline import by_layer, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model_state import frozen_parameters
 from torch import Tensor
 
 
@@ -36,18 +42,21 @@ class LayerAttentionGradient(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`."""
-        parts: dict[int, Tensor] = {}
+        parts: dict[int, list[Tensor]] = {}
 
         def keep(gradients: LayerGradients) -> None:
-            parts[gradients.layer] = gradients.image.sum(2).relu()
-            on_layer()
+            part = gradients.image.sum(2).relu()
+            parts.setdefault(gradients.layer, []).append(part)
 
         engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
-        logits = engine(find_decoder(self.model), self.layer_indices, keep)
+        with frozen_parameters(self.model):
+            said = engine(find_decoder(self.model), self.layer_indices, keep)
+        for _ in parts:
+            on_layer()
         stacked, layers = by_layer(parts, self.layer_indices)
-        return stacked, logits, layers
+        return stacked, said, layers
 
     @classmethod
     def get_name(cls) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from captum.log import log_usage
+from captum_dexar.attention_gradients import TargetLogits
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model_state import check_model_state
 from captum_dexar.step_attributions import StepAttributions
@@ -59,40 +60,45 @@ class LayerBaseline(StepwiseLayerAttribution):
         steps: DecodingSteps,
         cache: Any = None,
         *,
-        on_layer: Callable[[], object] | None = None,
+        on_layer: Callable[[int], object] | None = None,
         **arguments: Any,
     ) -> StepAttributions:
         """See :meth:`StepwiseLayerAttribution.attribute_steps`."""
         check_model_state(self.model)
-        layer_attr, logits, layers = self.layer_attributions(
-            steps, cache, on_layer or (lambda: None)
-        )
+
+        def layer_is_done() -> None:
+            if on_layer is not None:
+                on_layer(steps.num_steps)
+
+        layer_attr, said, layers = self.layer_attributions(steps, cache, layer_is_done)
         layer_attr = layer_attr.float()
-        log_probs = logits.float().log_softmax(-1)
-        target_index = steps.target_ids.to(logits.device)[..., None]
         return StepAttributions(
             token_attr=layer_attr.sum(2),
             token_weights=None,
             head_weights=None,
             layer_attr=layer_attr,
-            token_log_probs=log_probs.gather(-1, target_index)[..., 0],
+            token_log_probs=said.log_probs.float(),
             layer_indices=layers,
         )
 
     @abstractmethod
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
-        """Attributions of each layer, the explained rows' logits, and the layers.
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
+        """Attributions of each layer, what the model says of the targets, and the
+        layers.
 
         Returns:
-            ``(batch, steps, layers, image tokens)``, ``(batch, steps, vocabulary)``,
-            and indices of the layers
+            ``(batch, steps, layers, image tokens)``, the targets' logits, and indices
+            of the layers
         """
 
 
-def by_layer(parts: dict[int, Tensor], chosen: list[int]) -> tuple[Tensor, list[int]]:
-    """Stacks ``(batch, steps, image tokens)`` of the layers that have attention.
+def by_layer(
+    parts: dict[int, list[Tensor]], chosen: list[int]
+) -> tuple[Tensor, list[int]]:
+    """Stacks ``(batch, steps, image tokens)`` of the layers that have attention, each
+    of which may be in several parts along the steps.
 
     Raises:
         ValueError: none of the chosen layers has any.
@@ -100,8 +106,9 @@ def by_layer(parts: dict[int, Tensor], chosen: list[int]) -> tuple[Tensor, list[
     kept = [index for index in chosen if index in parts]
     if not kept:
         raise ValueError(f"None of the layers {chosen} has attention to the image.")
-    device = parts[kept[0]].device
-    return torch.stack([parts[index].to(device) for index in kept], dim=2), kept
+    device = parts[kept[0]][0].device
+    whole = [torch.cat(parts[index], dim=1).to(device) for index in kept]
+    return torch.stack(whole, dim=2), kept
 
 
 def image_columns(rows: Tensor, image_keys: Tensor) -> Tensor:

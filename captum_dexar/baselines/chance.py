@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients import TargetLogits
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from torch import nn, Tensor
@@ -32,12 +33,12 @@ class LayerUniformMap(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`."""
         with torch.no_grad():
-            logits = steps.cheapest_pass(cache).run()
+            said = steps.cheapest_pass(cache).say()
         maps = self._maps(steps)
-        return maps[:, :, None].to(logits.device), logits, self.layer_indices[-1:]
+        return maps[:, :, None].to(said.logits.device), said, self.layer_indices[-1:]
 
     def _maps(self, steps: DecodingSteps) -> Tensor:
         return torch.ones(*steps.target_ids.shape, steps.image_keys.shape[1])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from torch import Tensor
@@ -44,7 +44,7 @@ class LayerImageGradCam(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`.
 
         Raises:
@@ -85,9 +85,10 @@ class LayerImageGradCam(LayerBaseline):
             (gradient,) = torch.autograd.grad(reading, leaves, retain_graph=True)
             weights = gradient.gather(1, index).float().mean(1, keepdim=True)
             maps.append((tokens * weights).sum(-1).relu())
-            on_layer()
+        on_layer()
         attributions = torch.stack(maps, dim=1)[:, :, None]
-        return attributions, logits.detach(), [0]
+        said = TargetLogits.of(logits.detach(), steps.target_ids)
+        return attributions, said, [0]
 
     @classmethod
     def get_name(cls) -> str:

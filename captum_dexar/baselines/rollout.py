@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.attention_gradients.attention_reader import (
     AttentionCall,
     read_attention,
@@ -52,7 +52,7 @@ class LayerAttentionRollout(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`.
 
         The whole rollout counts as the part of the first layer, which it ends in.
@@ -68,13 +68,13 @@ class LayerAttentionRollout(LayerBaseline):
             )
         explained_pass = steps.full_pass()
         calls: list[AttentionCall] = []
-        logits = read_attention(
+        said = read_attention(
             explained_pass, find_decoder(self.model), self.layer_indices, calls.append
         )
         batch, num_steps = explained_pass.target_ids.shape
         num_keys = explained_pass.num_keys
-        positions = torch.arange(num_keys, device=logits.device)
-        is_explained = positions == explained_pass.rows.to(logits.device)[:, None]
+        positions = torch.arange(num_keys, device=said.logits.device)
+        is_explained = positions == explained_pass.rows.to(positions.device)[:, None]
         relevance = is_explained.float().expand(batch, num_steps, num_keys)
         for call in reversed(calls):
             mixed = torch.zeros_like(relevance)
@@ -87,7 +87,7 @@ class LayerAttentionRollout(LayerBaseline):
             relevance = 0.5 * mixed + 0.5 * relevance
             on_layer()
         attributions = image_columns(relevance, explained_pass.image_keys)
-        return attributions[:, :, None], logits, [min(call.layer for call in calls)]
+        return attributions[:, :, None], said, [min(call.layer for call in calls)]
 
     @classmethod
     def get_name(cls) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder, find_layers
+from captum_dexar.attention_gradients import find_decoder, find_layers, TargetLogits
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
@@ -68,7 +68,7 @@ class LayerTokenActivation(LayerBaseline):
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`.
 
         Raises:
@@ -87,7 +87,7 @@ class LayerTokenActivation(LayerBaseline):
         )
         try:
             with torch.no_grad():
-                logits = explained_pass.run()
+                said = explained_pass.say()
                 hidden = states[0]
                 if decoder.final_norm is not None:
                     hidden = decoder.final_norm(hidden)
@@ -100,7 +100,7 @@ class LayerTokenActivation(LayerBaseline):
                 for example in range(hidden.shape[0])
             ]
         )
-        return maps[:, :, None], logits, self.layer_indices
+        return maps[:, :, None], said, self.layer_indices
 
     def _example(
         self,

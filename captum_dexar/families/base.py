@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from captum_dexar.families.pixel_cells import patch_of, tokens_of_picture
 from captum_dexar.families.prepared import ImageTokens, PreparedImage
+from captum_dexar.families.reuse import can_go_back, Reuse
 from captum_dexar.layout import ImageLayout, Rectangle, Size, View
 from PIL import Image
 from torch import nn, Tensor
@@ -42,6 +43,11 @@ class FamilyAdapter(ABC):
             positions to the model, which makes more of them than a count.
         replayable (bool): whether the prompt's last token, run again on a cache of the
             tokens before it, gives what it gave in a pass over the whole prompt
+        prompt_is_bidirectional (bool): whether the prompt's tokens attend to those
+            behind them, so that it has to be run as a whole
+        inputs_on_cache (tuple of str): of ``sequence_inputs`` those that a pass on a
+            cache takes too, for all tokens so far, besides the attention mask
+        after_generating (str): what explaining goes on from, for the table of families
         cross_attention (str or None): name of the attention module inside a decoder
             layer whose keys hold the image, for models that read it by cross-attention
         can_be_batched (bool): whether prompts padded on the left give what each gives
@@ -63,6 +69,9 @@ class FamilyAdapter(ABC):
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
+    prompt_is_bidirectional: ClassVar[bool] = False
+    inputs_on_cache: ClassVar[tuple[str, ...]] = ()
+    after_generating: ClassVar[str] = "cache replayed"
     cross_attention: ClassVar[str | None] = None
     can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
@@ -155,17 +164,18 @@ class FamilyAdapter(ABC):
         counted = attention_mask.long().cumsum(-1) - 1
         return counted.clamp(min=0) + self.position_offset
 
-    @property
-    def is_cache_reused(self) -> bool:
-        """Whether explaining goes on from the cache that generating has left."""
-        return self.replayable and self.cross_attention is None
+    def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
+        """What can be gone on from once the model has answered a prompt, by its inputs
+        and the model's configuration."""
+        if self.is_encoder_decoder(config):
+            return "encoder"
+        is_replayed = self.replayable and can_go_back(inputs["input_ids"], config)
+        return "replay" if is_replayed else "two_phase"
 
-    def is_replayable(self, inputs: Mapping[str, Any], config: Any) -> bool:
-        """Whether the prompt's last token can be run again on a cache of the others."""
-        if not self.is_cache_reused:
-            return False
-        last = inputs["input_ids"][:, -1]
-        return not bool((last == config.image_token_id).any())
+    def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
+        """Takes the last tokens out of a cache."""
+        if num_tokens:
+            cache.crop(-num_tokens)
 
     def layout(
         self,

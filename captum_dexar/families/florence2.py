@@ -21,7 +21,7 @@ class Florence2Adapter(OneImageFirstAdapter):
     boxes_checked: ClassVar[str] = (
         "end to end with the vision tower's attention and blocks silenced"
     )
-    replayable: ClassVar[bool] = False
+    after_generating: ClassVar[str] = "encoder's output reused"
     # Its positions are absolute, and count padding.
     can_be_batched: ClassVar[bool] = False
     cross_attention: ClassVar[str | None] = "encoder_attn"

@@ -28,8 +28,9 @@ PROBES = ((0.1, 0.1), (0.1, 0.9), (0.4, 0.6), (0.6, 0.3), (0.9, 0.1), (0.9, 0.9)
 class GenericAdapter(FamilyAdapter):
     """One square grid an image, or the grid that the processor states.
 
-    Positions and cache are left to the model, which costs a pass over the whole prompt
-    but is right for every decoder whose own attention reads the image.
+    Positions are left to the model, and the prompt's last token is explained in the
+    pass over the prompt, which is right for every decoder whose own attention reads the
+    image.
     """
 
     name: ClassVar[str] = "others"
@@ -43,6 +44,7 @@ class GenericAdapter(FamilyAdapter):
     }
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
+    after_generating: ClassVar[str] = "in two phases"
     can_be_batched: ClassVar[bool] = False
     takes_several_images: ClassVar[bool] = False
 

@@ -50,8 +50,7 @@ class MultimodalRopeAdapter(_GridAdapter):
     """Image tokens have a row and a column as their positions (M-RoPE).
 
     The model makes these positions itself, of the kind of each token and the grid of
-    each image. After the prompt it goes on from an offset that it keeps as state of its
-    own, so that a cached prompt can't be replayed by what is known of it here.
+    each image; those of the answer count on from what the decoder got for the prompt.
     """
 
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {
@@ -60,7 +59,6 @@ class MultimodalRopeAdapter(_GridAdapter):
     }
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw", "mm_token_type_ids")
     position_offset: ClassVar[int | None] = None
-    replayable: ClassVar[bool] = False
 
 
 class QwenVLAdapter(MultimodalRopeAdapter):
@@ -78,6 +76,7 @@ class QwenVLAdapter(MultimodalRopeAdapter):
         "Qwen2_5_VLProcessor",
         "Qwen3VLProcessor",
     )
+    after_generating: ClassVar[str] = "cache replayed; of Qwen3.5 in two phases"
 
     def vision_order(
         self, layer: str, inputs: Mapping[str, Any], config: Any

@@ -8,6 +8,7 @@ import torch
 from captum_dexar.families.base import ImageTokens, PreparedImage
 from captum_dexar.families.images_first import ImagesFirstAdapter
 from captum_dexar.families.pixel_cells import tokens_of_picture
+from captum_dexar.families.reuse import Reuse
 from captum_dexar.layout import ImageLayout, Rectangle, Size, View
 from torch import Tensor
 from transformers.models.mllama.image_processing_pil_mllama import (
@@ -36,8 +37,23 @@ class MllamaAdapter(ImagesFirstAdapter):
         "aspect_ratio_mask",
         "cross_attention_mask",
     )
-    replayable: ClassVar[bool] = False
+    inputs_on_cache: ClassVar[tuple[str, ...]] = ("cross_attention_mask",)
     cross_attention: ClassVar[str | None] = "cross_attn"
+
+    def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
+        """See :meth:`FamilyAdapter.reuse`."""
+        # A cache is as long as its first layer, which must not be the image's.
+        if 0 in config.get_text_config().cross_attention_layers:
+            return "two_phase"
+        return super().reuse(inputs, config)
+
+    def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
+        """See :meth:`FamilyAdapter.crop`; the image's keys stay."""
+        if num_tokens:
+            reading = set(config.get_text_config().cross_attention_layers)
+            for index, layer in enumerate(cache.layers):
+                if index not in reading:
+                    layer.crop(-num_tokens)
 
     def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
         """See :meth:`FamilyAdapter.image_keys`."""

@@ -6,13 +6,15 @@ from typing import Any, ClassVar
 from captum_dexar.families.base import ImageTokens, PreparedImage, side_of
 from captum_dexar.families.geometry import resized_crop
 from captum_dexar.families.images_first import ImagesFirstAdapter
+from captum_dexar.families.reuse import Reuse
 
 
 class PaliGemmaAdapter(ImagesFirstAdapter):
     """One square grid an image, which is stretched to a square.
 
     ``token_type_ids`` tell the prompt (0) from the answer (1). The prompt's tokens see
-    those behind them, so that none can be run again without the last one.
+    those behind them, in layers with a sliding window also beyond it; what is run on a
+    cache sees no farther than the window.
     """
 
     name: ClassVar[str] = "PaliGemma, PaliGemma 2"
@@ -24,7 +26,17 @@ class PaliGemmaAdapter(ImagesFirstAdapter):
     }
     required_inputs: ClassVar[tuple[str, ...]] = ("token_type_ids",)
     position_offset: ClassVar[int | None] = 1
-    replayable: ClassVar[bool] = False
+    prompt_is_bidirectional: ClassVar[bool] = True
+    after_generating: ClassVar[str] = (
+        "cache replayed; in two phases where the prompt is longer than a window"
+    )
+
+    def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
+        """See :meth:`FamilyAdapter.reuse`."""
+        window = getattr(config.get_text_config(), "sliding_window", None)
+        if window is not None and inputs["input_ids"].shape[1] > window:
+            return "two_phase"
+        return super().reuse(inputs, config)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""

@@ -29,5 +29,5 @@ def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
         ", ".join(adapter.model_types),
         adapter.boxes_checked,
         "several" if adapter.takes_several_images else "one",
-        "cache reused" if adapter.is_cache_reused else "one full pass",
+        adapter.after_generating,
     )

@@ -1,0 +1,128 @@
+"""Equations (4) to (6) over the layers of a pass, as they come."""
+
+from collections.abc import Callable
+
+import torch
+from captum_dexar import scoring
+from captum_dexar.attention_gradients import LayerGradients, TargetLogits
+from captum_dexar.step_attributions import StepAttributions
+from torch import Tensor
+
+# What each layer and head gives is kept by itself up to so many bytes.
+KEPT_BYTES = 64 * 2**20
+
+
+class AnswerScores:
+    """Sums and maxima over layers and heads.
+
+    Memory does not grow with the number of layers, unless what each of them gives is
+    kept.
+
+    Args:
+        image_keys (Tensor): positions of the image tokens, ``(batch, image tokens)``
+        num_steps (int): steps of the answer
+        first_step (int): the first of them that will come
+        layer_indices (list of int): the chosen layers, in the user's order
+        head_filter, top_k: as in :meth:`LayerDexAR.attribute`
+        keep_layers (bool or None): whether the maps of single layers and the weights
+            of single heads are kept; None: if they take no more than 64 MiB
+    """
+
+    def __init__(
+        self,
+        image_keys: Tensor,
+        num_steps: int,
+        first_step: int,
+        layer_indices: list[int],
+        head_filter: bool,
+        top_k: int,
+        keep_layers: bool | None,
+    ) -> None:
+        self.layer_indices = layer_indices
+        self.head_filter = head_filter
+        self.top_k = top_k
+        self.first_step = first_step
+        self.num_steps = num_steps - first_step
+        batch, num_tokens = image_keys.shape
+        self.shape = (batch, self.num_steps, num_tokens)
+        if keep_layers is None:
+            # Of the whole answer, so that it does not depend on how it comes.
+            size = batch * num_steps * num_tokens * len(layer_indices) * 4
+            keep_layers = size <= KEPT_BYTES
+        self.keep_layers = keep_layers
+        self._sum: Tensor | None = None
+        self._best_image: Tensor | None = None
+        self._best_text: Tensor | None = None
+        self._maps: dict[int, Tensor] = {}
+        self._weights: dict[int, Tensor] = {}
+        self._seen: set[int] = set()
+
+    def add(
+        self,
+        gradients: LayerGradients,
+        on_layer: Callable[[int], object] | None = None,
+    ) -> None:
+        """Takes some steps of one layer; ``on_layer`` is told how many."""
+        image = scoring.head_scores(
+            gradients.image, gradients.num_image_keys, top_k=self.top_k
+        )
+        text = scoring.head_scores(
+            gradients.text_blocks, gradients.num_text_keys, top_k=self.top_k
+        )
+        weights = scoring.head_weights(image, text, head_filter=self.head_filter)
+        layer_map = scoring.token_map(gradients.image, weights)
+        if self._sum is None or self._best_image is None or self._best_text is None:
+            self._sum = layer_map.new_zeros(self.shape)
+            self._best_image = layer_map.new_zeros(self.shape[:2])
+            self._best_text = layer_map.new_zeros(self.shape[:2])
+        device, steps = self._sum.device, self._places(gradients.steps)
+        self._sum[:, steps] += layer_map.to(device)
+        for best, scores in ((self._best_image, image), (self._best_text, text)):
+            highest = scores.amax(-1).to(device)
+            best[:, steps] = torch.maximum(best[:, steps], highest)
+        layer = gradients.layer
+        if self.keep_layers:
+            self._keep(self._maps, layer, steps, layer_map)
+            self._keep(self._weights, layer, steps, weights)
+        self._seen.add(layer)
+        if on_layer is not None:
+            on_layer(layer_map.shape[1])
+
+    def result(self, said: TargetLogits) -> StepAttributions:
+        """What has come of all layers."""
+        assert self._sum is not None
+        assert self._best_image is not None and self._best_text is not None
+        # The model runs its layers in its own order; results keep the user's. Layers
+        # without attention (convolution, linear attention) have nothing to explain.
+        kept = [index for index in self.layer_indices if index in self._seen]
+
+        def stacked(per_layer: dict[int, Tensor]) -> Tensor | None:
+            if not self.keep_layers:
+                return None
+            device = per_layer[kept[0]].device
+            return torch.stack([per_layer.pop(i).to(device) for i in kept], dim=2)
+
+        return StepAttributions(
+            token_attr=self._sum.float(),
+            token_weights=scoring.token_weights(
+                self._best_image[..., None, None], self._best_text[..., None, None]
+            ).float(),
+            head_weights=stacked(self._weights),
+            layer_attr=stacked(self._maps),
+            token_log_probs=said.log_probs.float(),
+            layer_indices=kept,
+        )
+
+    def _places(self, steps: slice) -> slice:
+        """Where the steps of an answer stand among those that come."""
+        if steps == slice(None):
+            return steps
+        return slice(steps.start - self.first_step, steps.stop - self.first_step)
+
+    def _keep(
+        self, kept: dict[int, Tensor], layer: int, steps: slice, values: Tensor
+    ) -> None:
+        if layer not in kept:
+            shape = (values.shape[0], self.num_steps, *values.shape[2:])
+            kept[layer] = values.new_zeros(shape, dtype=torch.float32)
+        kept[layer][:, steps] = values.float()

@@ -1,0 +1,61 @@
+"""One forward pass in which some positions predict known tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captum_dexar.attention_gradients import TargetLogits
+from captum_dexar.decoding.model_inputs import logits_of
+from captum_dexar.model_state import kept_state
+from torch import nn, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPass:
+    """A pass and what is explained in it.
+
+    Attributes:
+        model (nn.Module): the vision-language model
+        inputs (Mapping): its keyword arguments
+        rows (Tensor): positions of the pass that predict the targets, ``(steps,)``
+        target_ids (Tensor): ``(batch, steps)``
+        image_keys (Tensor): positions of the image tokens among all keys of the
+            attention that reads them, ``(batch, image tokens)``
+        num_keys (int): keys of a self-attention: length of the whole sequence, cached
+            part included
+        cross_attention (str or None): name of the attention module inside a decoder
+            layer that reads the image, if not the self-attention does
+        said (TargetLogits or None): the model's logits of the targets, where they are
+            known already and need not be computed
+        first_step (int): number of the first step in the answer
+    """
+
+    model: nn.Module
+    inputs: Mapping[str, Any]
+    rows: Tensor
+    target_ids: Tensor
+    image_keys: Tensor
+    num_keys: int
+    cross_attention: str | None = None
+    said: TargetLogits | None = None
+    first_step: int = 0
+
+    def run(self) -> Tensor:
+        """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
+        return self._logits_of(self.rows)
+
+    def say(self) -> TargetLogits:
+        """Runs the model; returns its logits of the targets, and computes none over the
+        vocabulary where those are known."""
+        if self.said is None:
+            return TargetLogits.of(self.run(), self.target_ids)
+        self._logits_of(self.rows[:0])
+        return self.said
+
+    def _logits_of(self, rows: Tensor) -> Tensor:
+        kept = logits_of(self.model, rows)
+        with kept_state(self.model):
+            logits: Tensor = self.model(**self.inputs, **kept).logits
+        if logits.shape[1] == rows.shape[0]:
+            return logits
+        return logits[:, rows.to(logits.device)]

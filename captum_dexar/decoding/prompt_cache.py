@@ -1,0 +1,95 @@
+"""What is left of a prompt that a model has read, for going on from there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum_dexar.families import FamilyAdapter
+from torch import nn, Tensor
+from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutput
+
+
+@dataclass(eq=False)
+class PromptCache:
+    """Keys and values of the positions before those that are explained.
+
+    Attributes:
+        cache (DynamicCache or None): ends before the row that predicts ``first_step``;
+            running a pass on it fills it further
+        last_position (Tensor or None): position of the prompt's last token as the
+            decoder got it, ``(batch, 1)`` or, of several axes, ``(axes, batch, 1)``;
+            None if the decoder counts itself
+        encoder_states (Tensor or None): an encoder's output, ``(batch, tokens, hidden
+            size)``
+        first_step (int): the step whose row comes next
+    """
+
+    cache: DynamicCache | None = None
+    last_position: Tensor | None = None
+    encoder_states: Tensor | None = None
+    first_step: int = 0
+
+    @property
+    def encoder_outputs(self) -> BaseModelOutput | None:
+        """The encoder's output as models take it."""
+        if self.encoder_states is None:
+            return None
+        return BaseModelOutput(last_hidden_state=self.encoder_states)
+
+    def one_of_each(self, repeats: int) -> None:
+        """Keeps one of so many equal copies of every example."""
+        if repeats == 1:
+            return
+        if self.cache is not None:
+            examples = _every(self.cache.batch_size, repeats)
+            self.cache.batch_select_indices(examples)
+        if self.last_position is not None:
+            positions = self.last_position
+            examples = _every(positions.shape[-2], repeats).to(positions.device)
+            self.last_position = positions.index_select(-2, examples)
+        if self.encoder_states is not None:
+            self.encoder_states = self.encoder_states[::repeats]
+
+
+def _every(number: int, repeats: int) -> Tensor:
+    return torch.arange(0, max(number, 1), repeats)
+
+
+def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCache:
+    """An empty cache.
+
+    Args:
+        config (PreTrainedConfig): the model's configuration
+        adapter (FamilyAdapter): its family
+        goes_back (bool): whether it can be cut back by any number of positions, also
+            where layers have a sliding window or a convolution; else only its sliding
+            windows can
+    """
+    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    for layer in cache.layers:
+        if hasattr(layer, "activate_past_recording"):
+            if goes_back or getattr(layer, "is_sliding", False):
+                layer.activate_past_recording()
+    return cache
+
+
+@contextmanager
+def watched_positions(model: nn.Module) -> Iterator[list[Tensor | None]]:
+    """Collects the position of the last token of the first pass within it."""
+    root: Any = model
+    seen: list[Tensor | None] = []
+
+    def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not seen:
+            positions = kwargs.get("position_ids")
+            is_tensor = isinstance(positions, Tensor)
+            seen.append(positions[..., -1:].clone() if is_tensor else None)
+
+    handle = root.get_decoder().register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,48 @@
+"""How much is explained at once, by the memory that is free."""
+
+from typing import Any
+
+import psutil
+import torch
+from torch import nn, Tensor
+
+# More tokens at once make matrix products no faster.
+MOST_TOKENS = 256
+FEWEST_TOKENS = 16
+# Explaining takes at most this part of what is free.
+PART_OF_FREE = 1 / 16
+# Tensors of a layer's graph for each of its projections, with their gradients.
+COPIES = 4
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of one that can't be asked, of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def tokens_per_pass(
+    model: nn.Module, layer: nn.Module, target_ids: Tensor, with_logits: bool
+) -> int:
+    """How many decoding steps are explained in one pass.
+
+    Args:
+        model (nn.Module): the model
+        layer (nn.Module): one of its decoder layers
+        target_ids (Tensor): ``(batch, steps)``
+        with_logits (bool): whether logits over the vocabulary are computed as well
+    """
+    config: Any = model.config
+    text = config.get_text_config(decoder=True)
+    projections = [
+        module.out_features
+        for module in layer.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    width = sum(projections) + 8 * text.hidden_size
+    if with_logits:
+        width += text.vocab_size
+    a_token = COPIES * width * torch.float32.itemsize * target_ids.shape[0]
+    fitting: int = int(free_memory(target_ids.device) * PART_OF_FREE) // a_token
+    return int(max(FEWEST_TOKENS, min(MOST_TOKENS, fitting)))
