@@ -14,6 +14,7 @@ from captum_dexar.families import (
 )
 from captum_dexar.image_tokens import ImageTokenInput
 from captum_dexar.layout import ImageLayout
+from captum_dexar.model_state import device_of
 from captum_dexar.vlm_forward import joined_inputs
 from PIL import Image, ImageOps
 from torch import nn, Tensor
@@ -97,7 +98,7 @@ class ImagePromptInput(ImageTokenInput):
 
         def make_inputs(images: Any) -> Any:
             made = adapter.process(images, text, processor)
-            return made if model is None else made.to(_device(model))
+            return made if model is None else made.to(device_of(model))
 
         model_inputs = make_inputs(images[0] if len(images) == 1 else images)
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
@@ -294,7 +295,7 @@ def prepared(value: Any, model: nn.Module) -> Any:
     if not isinstance(value, Tensor):
         return value
     dtype = model_dtype(model) if value.is_floating_point() else value.dtype
-    moved = value.to(device=_device(model), dtype=dtype)
+    moved = value.to(device=device_of(model), dtype=dtype)
     return moved.clone() if moved.is_inference() else moved
 
 
@@ -353,9 +354,3 @@ def check_image_and_prompt(
 def model_dtype(model: nn.Module) -> torch.dtype:
     """The dtype of the model's floating point weights."""
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
-
-
-def _device(model: nn.Module) -> torch.device:
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    device: torch.device = embeddings.weight.device
-    return device

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn, Tensor
@@ -24,6 +25,72 @@ def check_model_state(model: nn.Module) -> None:
             "The model's weights were made inside torch.inference_mode, so that no "
             "gradient can pass. Load the model outside of it."
         )
+    missing = _never_loaded(model)
+    if missing:
+        raise RuntimeError(
+            f"The model has no weights: {missing[0]} and {len(missing) - 1} more are "
+            "on the meta device, and nothing loads them in a pass. Load the model with "
+            "from_pretrained, or offload it with accelerate."
+        )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs: at its embeddings.
+
+    Weights that accelerate has offloaded lie on the meta device between two passes; of
+    these it is the device that they are run on.
+    """
+    root: Any = model
+    embeddings: nn.Module = root.get_input_embeddings()
+    device = torch.device(root.get_input_embeddings().weight.device)
+    if device.type != "meta":
+        return device
+    for module in (embeddings, *model.modules()):
+        for hook in _hooks_of(module):
+            runs_on = getattr(hook, "execution_device", None)
+            if runs_on is not None:
+                return torch.device(runs_on)
+    return device
+
+
+@contextmanager
+def loaded_weights(module: nn.Module) -> Iterator[None]:
+    """Within it a module's own weights can be read, also where they are offloaded."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    if hook is None:
+        yield
+        return
+    try:
+        hook.pre_forward(module)
+        yield
+    finally:
+        hook.post_forward(module, None)
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether weights are loaded for a part's run only, and let go of after it."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def _hooks_of(module: nn.Module) -> list[Any]:
+    """Those that accelerate runs a module with."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    return list(getattr(hook, "hooks", [hook]))
+
+
+def _never_loaded(module: nn.Module, name: str = "") -> list[str]:
+    """Names of the parameters on the meta device that no hook loads."""
+    hooks = [hook for hook in _hooks_of(module) if getattr(hook, "offload", False)]
+    if any(hook.place_submodules for hook in hooks):
+        return []
+    missing = [
+        f"{name}{own}"
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.is_meta and not hooks
+    ]
+    for child_name, child in module.named_children():
+        missing += _never_loaded(child, f"{name}{child_name}.")
+    return missing
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.precision import widened
 from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model_state import device_of
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -262,7 +263,7 @@ def _probe_ids(model: nn.Module) -> Tensor:
         if name.endswith(("token_id", "token_index")) and isinstance(value, int)
     }
     ids = [id for id in range(min(64, embeddings.shape[0])) if id not in special][-8:]
-    return torch.tensor([ids], device=embeddings.device)
+    return torch.tensor([ids], device=device_of(model))
 
 
 def hidden_of(layer_output: Any) -> Tensor:

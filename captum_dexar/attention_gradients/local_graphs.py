@@ -282,7 +282,9 @@ class LocalGraphs:
         args, kwargs = without_cache(arguments)
         outputs = [call.output.detach() for call in calls]
         again = self._run_again(index, args, kwargs, outputs)
-        return LocalGraph(index, again[:, rows], outputs, rows, calls, part)
+        with torch.enable_grad():
+            again = again[:, rows]
+        return LocalGraph(index, again, outputs, rows, calls, part)
 
     def _run_again(
         self, index: int, args: Any, kwargs: Any, outputs: list[Tensor]

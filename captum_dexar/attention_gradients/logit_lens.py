@@ -1,9 +1,10 @@
 """What a decoder layer knows of a token: equation (3)."""
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import torch
 from captum_dexar.attention_gradients.precision import widened
+from captum_dexar.model_state import loaded_weights
 from torch import nn, Tensor
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class _HeadRows:
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
         if type(head) is nn.Linear:
-            with torch.no_grad(), _on_its_device(head):
+            with torch.no_grad(), loaded_weights(head):
                 here = ids.to(head.weight.device)
                 self.weight = widened(head.weight.detach()[here])
                 if head.bias is not None:
@@ -88,12 +89,3 @@ class _HeadRows:
         if self.bias is not None:
             logits = logits + self.bias[:, steps].to(normed.device)
         return logits
-
-
-def _on_its_device(module: nn.Module) -> Any:
-    """Within it, weights that accelerate has offloaded can be read."""
-    if not hasattr(module, "_hf_hook"):
-        return torch.no_grad()
-    from accelerate.utils import align_module_device
-
-    return align_module_device(module)

@@ -8,6 +8,7 @@ from captum_dexar.attention_gradients import find_decoder, find_layers, TargetLo
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model_state import loaded_weights
 from torch import nn, Tensor
 
 _WINDOW = 3
@@ -145,13 +146,16 @@ def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
     Raises:
         TypeError: the head is no matrix.
     """
-    weight = getattr(decoder.head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise TypeError(
-            "Token Activation Map reads rows of the output head, which must be a "
-            f"linear layer, got {type(decoder.head).__name__}."
-        )
-    return weight.detach()[ids.to(weight.device)].float()
+    with loaded_weights(decoder.head):
+        weight: Any = getattr(decoder.head, "weight", None)
+        is_matrix = isinstance(weight, Tensor) and weight.dim() == 2
+        if not is_matrix or not weight.is_floating_point():
+            raise TypeError(
+                "Token Activation Map reads rows of the output head, which must be a "
+                f"linear layer, got {type(decoder.head).__name__}."
+            )
+        rows: Tensor = weight.detach()[ids.to(weight.device)].float()
+    return rows
 
 
 def token_activation(

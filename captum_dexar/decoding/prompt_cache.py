@@ -44,8 +44,8 @@ class PromptCache:
         if repeats == 1:
             return
         if self.cache is not None:
-            examples = _every(self.cache.batch_size, repeats)
-            self.cache.batch_select_indices(examples)
+            # Layers of every kind can be put into the order that a beam search has.
+            self.cache.reorder_cache(_every(self.cache.batch_size, repeats))
         if self.last_position is not None:
             positions = self.last_position
             examples = _every(positions.shape[-2], repeats).to(positions.device)

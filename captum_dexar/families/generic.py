@@ -14,6 +14,7 @@ from captum_dexar.families.base import (
 )
 from captum_dexar.families.geometry import resized_crop
 from captum_dexar.layout import ImageLayout
+from captum_dexar.model_state import device_of
 from PIL import Image
 from torch import nn, Tensor
 
@@ -132,7 +133,7 @@ def _features(model: nn.Module, inputs: Mapping[str, Any], num_tokens: int) -> T
         )
     names = set(signature(encode).parameters)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    device = next(model.parameters()).device
+    device = device_of(model)
     arguments = {
         name: value.to(device, dtype if value.is_floating_point() else value.dtype)
         for name, value in inputs.items()

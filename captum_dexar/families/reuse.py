@@ -31,8 +31,7 @@ def can_go_back(input_ids: Tensor, config: Any) -> bool:
     """
     # An image token may attend to those behind it, and takes more than its id to run.
     image_token_id = getattr(config, "image_token_id", None)
-    ends_with_image: Tensor = input_ids[:, -1] == image_token_id
-    if bool(ends_with_image.any()):
+    if image_token_id in input_ids[:, -1].tolist():
         return False
     kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)
     return set(kinds or ()) <= LAYERS_THAT_GO_BACK

@@ -1,0 +1,232 @@
+"""Graphs of the explained rows only, whichever way they come about."""
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from captum_dexar import LayerDexAR, VLMAttribution
+from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.attention_gradients.interception import intercepted_attention
+from captum_dexar.attention_gradients.layer_rows import of_rows
+from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model_state import frozen_parameters
+from tests.helpers.explained import assert_same, explained, relative_error
+from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
+from tests.helpers.untouched import GET_INTERFACE, state_of
+from torch import nn, Tensor
+from transformers import DynamicCache
+from transformers.modeling_utils import AttentionInterface
+
+
+class _FullPass(DecodingSteps):
+    def passes(self, cache: Any = None, max_tokens: Any = None) -> Any:
+        yield self.full_pass()
+
+
+def graphs_of(
+    model: nn.Module, steps: DecodingSteps, max_rows: int = 256
+) -> list[tuple[int, tuple[int, ...], int]]:
+    """Layer, shape of the hidden states and nodes of each graph of a full pass."""
+    decoder = find_decoder(model)
+    explained_pass = steps.full_pass()
+    found = []
+
+    def keep(graph: LocalGraph) -> None:
+        with torch.enable_grad():
+            total = graph.hidden.sum()
+        (gradient,) = torch.autograd.grad(total, graph.outputs)
+        assert gradient.shape == graph.outputs[0].shape
+        assert not graph.calls[0].value.requires_grad
+        found.append((graph.layer, tuple(graph.hidden.shape), gradient.shape[1]))
+
+    graphs = LocalGraphs(
+        decoder,
+        list(range(len(decoder.layers))),
+        lambda _: explained_pass.rows,
+        keep,
+        0.0,
+        None,
+        max_rows,
+    )
+    with graphs.watching():
+        explained_pass.run()
+    return found
+
+
+@pytest.mark.parametrize(("max_rows", "parts"), [(256, [5]), (2, [2, 2, 1])])
+def test_a_full_pass_has_graphs_of_its_rows_only(
+    max_rows: int, parts: list[int]
+) -> None:
+    model = tiny_vlm(seed=1)
+    steps = DecodingSteps(model, prompt_inputs(1), random_targets(5, 1))
+    expected = [(layer, (1, rows, 48), rows) for layer in range(3) for rows in parts]
+    assert graphs_of(model, steps, max_rows) == expected
+
+
+class _LooksAround(nn.Module):
+    """An MLP whose rows depend on how many others there are."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.mlp(hidden)
+        return output * (1 + hidden.shape[1] / 10)
+
+
+def test_a_layer_that_rows_alone_do_not_tell_has_a_graph_of_all() -> None:
+    model: Any = tiny_vlm(seed=1)
+    for layer in model.model.language_model.layers:
+        layer.mlp = _LooksAround(layer.mlp)
+    steps = DecodingSteps(model, prompt_inputs(1), random_targets(3, 1))
+    length = steps.prompt_length + 2
+    assert graphs_of(model, steps) == [
+        (layer, (1, 3, 48), length) for layer in range(3)
+    ]
+
+
+def test_the_layer_of_such_a_model_is_explained_all_the_same() -> None:
+    """Its rear part works row by row in one pass over everything."""
+    model: Any = tiny_vlm(seed=1)
+    steps = _FullPass(model, prompt_inputs(1), random_targets(3, 1))
+    expected = LayerDexAR(model).attribute_steps(steps)
+    length = steps.prompt_length + 2
+
+    def scaled(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output * (1.0 if args[0].shape[1] == length else 0.5)
+
+    for layer in model.model.language_model.layers:
+        layer.mlp.register_forward_hook(scaled)
+    assert_same(LayerDexAR(model).attribute_steps(steps), expected)
+
+
+def test_rows_are_taken_along_the_axis_of_the_positions() -> None:
+    rows = torch.tensor([1, 6])
+    cache = DynamicCache()
+    arguments = {
+        "hidden_states": torch.arange(14.0).view(1, 7, 2),
+        "attention_mask": torch.ones(1, 1, 7, 7),
+        "position_embeddings": (torch.ones(3, 1, 7, 8), torch.ones(3, 1, 7, 8)),
+        "past_key_values": cache,
+        "kept": {"key": torch.ones(1, 2, 7, 4)},
+        "use_cache": True,
+    }
+    taken = of_rows(arguments, 7, rows)
+    assert taken["hidden_states"].tolist() == [[[2.0, 3.0], [12.0, 13.0]]]
+    assert taken["attention_mask"].shape == (1, 1, 2, 7)
+    assert [tuple(e.shape) for e in taken["position_embeddings"]] == [(3, 1, 2, 8)] * 2
+    assert taken["past_key_values"] is None and taken["use_cache"] is True
+    assert taken["kept"]["key"].shape == (1, 2, 2, 4)
+    assert taken["kept"] is not arguments["kept"]
+
+
+@pytest.mark.parametrize("fails_in", ["attention", "mlp", "consumer"])
+def test_a_failure_leaves_nothing_behind(fails_in: str) -> None:
+    model: Any = tiny_vlm(seed=1)
+    steps = DecodingSteps(model, prompt_inputs(1), random_targets(3, 1))
+    LayerDexAR(model).attribute_steps(steps)
+
+    def fail(*_: Any) -> None:
+        raise OSError("broken")
+
+    layer = model.model.language_model.layers[1]
+    module = {"attention": layer.self_attn.o_proj, "mlp": layer.mlp}.get(fails_in)
+    handle = module.register_forward_hook(fail) if module else None
+    before = state_of(model)
+    with pytest.raises(OSError, match="broken"):
+        LayerDexAR(model).attribute_steps(
+            steps, on_layer=fail if fails_in == "consumer" else None
+        )
+    assert state_of(model) == before
+    if handle:
+        handle.remove()
+
+
+def test_interceptions_of_two_threads_do_not_meet() -> None:
+    """Two models explained at once, each in a thread of its own."""
+    models = [tiny_vlm(seed=seed) for seed in (1, 2)]
+    inputs, target = prompt_inputs(1), random_targets(4, 1)[0]
+    expected = [
+        VLMAttribution(LayerDexAR(model)).attribute(inputs, target) for model in models
+    ]
+    results: dict[int, list[Any]] = {0: [], 1: []}
+
+    def run(place: int) -> None:
+        method = VLMAttribution(LayerDexAR(models[place]))
+        for _ in range(5):
+            results[place].append(method.attribute(inputs, target))
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place, expected_result in enumerate(expected):
+        assert len(results[place]) == 5
+        for result in results[place]:
+            assert relative_error(result.token_attr, expected_result.token_attr) < 1e-6
+    assert AttentionInterface.__dict__["get_interface"] is GET_INTERFACE
+
+
+def test_the_inner_of_two_interceptions_is_asked_first() -> None:
+    model: Any = tiny_vlm(seed=1)
+    modules = {m: 7 for m in model.model.language_model.layers[0].modules()}
+    asked: list[tuple[str, int]] = []
+
+    def tap(name: str) -> Any:
+        def call(layer: int, attention: Any, eager: Any, *args: Any, **kwargs: Any):
+            asked.append((name, layer))
+            return attention(*args, **kwargs)
+
+        return call
+
+    with torch.no_grad(), intercepted_attention(modules, tap("outer")):
+        with intercepted_attention(modules, tap("inner")):
+            model(**prompt_inputs(1))
+        model(**prompt_inputs(1))
+    assert asked == [("inner", 7), ("outer", 7)]
+
+
+def test_no_parameter_is_tracked_while_explaining() -> None:
+    model: Any = tiny_vlm(seed=1)
+    inputs, target = prompt_inputs(1), random_targets(3, 1)[0]
+    tracked: list[str] = []
+
+    def look(module: nn.Module, *_: Any) -> None:
+        if torch.is_grad_enabled():
+            tracked.extend(
+                name for name, p in module.named_parameters() if p.requires_grad
+            )
+
+    model.model.language_model.norm.weight.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    handles = [
+        module.register_forward_hook(look)
+        for module in model.model.language_model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    method = VLMAttribution(LayerDexAR(model))
+    gen_args = {"max_new_tokens": 3, "do_sample": False}
+    method.attribute(inputs, target)
+    method.attribute(inputs, gen_args=gen_args)
+    list(method.stream(inputs, gen_args=gen_args))
+    for handle in handles:
+        handle.remove()
+    assert not tracked
+    assert before == {name: p.requires_grad for name, p in model.named_parameters()}
+    with frozen_parameters(model):
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_whole_prompts_padded_on_the_left() -> None:
+    """In a full pass the rows of all examples stand at the same places."""
+    model = tiny_vlm(seed=2)
+    inputs = prompt_inputs(2, batch=2)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["attention_mask"][1, :3] = 0
+    targets = random_targets(4, 2, batch=2)
+    full = LayerDexAR(model).attribute_steps(_FullPass(model, inputs, targets))
+    assert_same(full, explained(model, inputs, targets))

@@ -1,0 +1,283 @@
+"""What generating has computed is gone on from, in every family, and is the same."""
+
+from typing import Any
+
+import pytest
+import torch
+from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
+from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.baselines import LayerAttention, LayerAttentionGradient
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding.generation import generate
+from captum_dexar.families import adapter_for_config
+from tests.families.cases import CASES
+from tests.families.test_gradients import model_of
+from tests.helpers.explained import assert_same, explained, relative_error
+from tests.helpers.family_case import FamilyCase
+from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
+from tests.helpers.untouched import untouched, warm
+from torch import nn, Tensor
+from transformers import StoppingCriteria
+
+# Every other family is replayed.
+PLANS = {"qwen3_5": "two_phase", "paligemma2": "two_phase", "florence2": "encoder"}
+NUM_TOKENS = 5
+GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
+VISION_TOWERS = ("vision_tower", "visual", "vision_model")
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
+
+
+class _Counter:
+    """Counts calls of a module, or positions that go through it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.calls: list[int] = []
+        self.handle = module.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, args: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        self.calls.append(first.shape[1] if isinstance(first, Tensor) else 1)
+
+    def __enter__(self) -> list[int]:
+        return self.calls
+
+    def __exit__(self, *_: Any) -> None:
+        self.handle.remove()
+
+
+def vision_tower(model: nn.Module) -> nn.Module | None:
+    named = dict(model.named_modules())
+    names = [name for name in named if name.split(".")[-1] in VISION_TOWERS]
+    return named[names[0]] if names else None
+
+
+def same(
+    one: VLMAttributionResult, other: VLMAttributionResult, tolerance: float = 1e-5
+) -> None:
+    assert torch.equal(one.target_ids, other.target_ids)
+    assert relative_error(one.token_attr, other.token_attr) <= tolerance
+    assert relative_error(one.head_weights, other.head_weights) <= tolerance
+    torch.testing.assert_close(
+        one.token_weights,
+        other.token_weights,
+        rtol=tolerance,
+        atol=tolerance * float(other.head_weights.max()),
+    )
+    torch.testing.assert_close(
+        one.token_log_probs, other.token_log_probs, rtol=1e-4, atol=1e-4
+    )
+
+
+@every_case
+def test_the_plan_of_each_family(case: FamilyCase) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    config: Any = model.config
+    plan = adapter_for_config(config).reuse(inputs, config)
+    assert plan == PLANS.get(case.name, "replay")
+
+
+@every_case
+def test_no_position_is_run_more_than_it_takes(case: FamilyCase) -> None:
+    """The prompt once, each generated token once, and each explained row once more;
+    of a prompt that is explained in two phases its last row not at all."""
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    method = VLMAttribution(LayerDexAR(model))
+    method.attribute(inputs, gen_args=GREEDY)
+    plan = PLANS.get(case.name, "replay")
+    decoder = find_decoder(model)
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    prompt_length = DecodingSteps(model, inputs, nothing).prompt_length
+    with _Counter(decoder.layers[0]) as positions:
+        method.attribute(inputs, gen_args=GREEDY)
+    explaining = NUM_TOKENS - 1 if plan == "two_phase" else NUM_TOKENS
+    assert positions == [prompt_length, *[1] * (NUM_TOKENS - 1), explaining]
+
+
+@every_case
+def test_the_image_is_encoded_once(case: FamilyCase) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    tower = vision_tower(model)
+    if tower is None:
+        pytest.skip("this family has no vision tower")
+    method = VLMAttribution(LayerDexAR(model))
+    inputs = case.inputs(0, 3)
+    method.attribute(inputs, gen_args=GREEDY)
+    with _Counter(tower) as plain, torch.no_grad():
+        root: Any = model
+        root.generate(**inputs, **GREEDY)
+    with _Counter(tower) as calls:
+        method.attribute(inputs, gen_args=GREEDY)
+    assert len(calls) == len(plain)
+    with _Counter(tower) as calls:
+        method.attribute(inputs, target=[7, 8, 9])
+    assert len(calls) == len(plain)
+    with _Counter(tower) as calls:
+        list(method.stream(inputs, gen_args=GREEDY))
+    assert len(calls) == len(plain)
+
+
+@every_case
+@pytest.mark.parametrize(
+    "gen_args",
+    [
+        {"num_beams": 3, "do_sample": False},
+        {"do_sample": True, "temperature": 1.7, "top_k": 20},
+    ],
+    ids=["beams", "sampling"],
+)
+def test_the_answer_is_explained_as_it_was_generated(
+    case: FamilyCase, gen_args: dict[str, Any]
+) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    root: Any = model
+    inputs = case.inputs(0, 3)
+    # An answer with an image token in it could not be run with the prompt.
+    forbidden = [getattr(root.config, "image_token_id", None) or 0]
+    gen_args = {**GREEDY, **gen_args, "suppress_tokens": forbidden}
+    method = VLMAttribution(LayerDexAR(model))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        try:
+            sequences = root.generate(**inputs, **gen_args)
+        except ValueError as error:
+            pytest.skip(f"transformers can't generate this way: {error}")
+    torch.manual_seed(3)
+    result = method.attribute(inputs, gen_args=gen_args)
+    assert torch.equal(result.target_ids, sequences[0, -len(result.target_ids) :])
+    given = method.attribute(inputs, target=result.target_ids)
+    same(result, given, case.tolerance)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "florence2"])
+def test_beams_share_the_image(name: str) -> None:
+    (case,) = [case for case in CASES if case.name == name]
+    model = model_of(case, 0, "sdpa")
+    tower = vision_tower(model)
+    assert tower is not None
+    method = VLMAttribution(LayerDexAR(model))
+    with _Counter(tower) as calls:
+        method.attribute(case.inputs(0, 3), gen_args={**GREEDY, "num_beams": 3})
+    assert len(calls) == 1
+
+
+class _StopAt(StoppingCriteria):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: Tensor, scores: Any, **unused: Any) -> Any:
+        is_done = input_ids.shape[1] >= self.length
+        return torch.full((input_ids.shape[0],), is_done)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_5", "paligemma2"])
+def test_stopping_criteria_of_the_user_stop(name: str) -> None:
+    (case,) = [case for case in CASES if case.name == name]
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    criteria = [_StopAt(inputs["input_ids"].shape[1] + 3)]
+    method = VLMAttribution(LayerDexAR(model))
+    result = method.attribute(
+        inputs, gen_args={**GREEDY, "stopping_criteria": criteria}
+    )
+    assert len(result.target_ids) == 3 and len(criteria) == 1
+    same(result, method.attribute(inputs, target=result.target_ids), case.tolerance)
+
+
+@every_case
+@pytest.mark.parametrize("max_tokens", [1, 2])
+def test_several_passes_equal_one(case: FamilyCase, max_tokens: int) -> None:
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    method = VLMAttribution(LayerDexAR(model))
+    whole = method.attribute(inputs, gen_args=GREEDY)
+    for target, gen_args in ((None, GREEDY), (whole.target_ids, None)):
+        parts = method.attribute(
+            inputs, target, gen_args, max_tokens_per_pass=max_tokens
+        )
+        same(parts, whole, case.tolerance)
+
+
+@every_case
+def test_one_token_is_enough(case: FamilyCase) -> None:
+    model = model_of(case, 1, case.implementations[0])
+    inputs = case.inputs(1, 2)
+    method = VLMAttribution(LayerDexAR(model))
+    with untouched(warm(model, inputs)):
+        result = method.attribute(
+            inputs, gen_args={**GREEDY, "max_new_tokens": 1}, head_filter=False
+        )
+    reference = explained(
+        model, inputs, result.target_ids[None], engine="autograd", head_filter=False
+    )
+    assert relative_error(
+        result.token_attr, reference.token_attr[0][:, result.layout.placed]
+    ) <= max(case.tolerance, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama", "gemma3"])
+def test_other_methods_go_on_from_the_cache(name: str) -> None:
+    (case,) = [case for case in CASES if case.name == name]
+    model = model_of(case, 0, "sdpa")
+    inputs = case.inputs(0, 3)
+    answer = generate(model, inputs, GREEDY)
+    for method in (LayerAttention(model), LayerAttentionGradient(model)):
+        wrapped = VLMAttribution(method)
+        with _Counter(find_decoder(model).layers[-1]) as positions:
+            result = wrapped.attribute(inputs, gen_args=GREEDY)
+        assert positions[-1] == NUM_TOKENS
+        given = wrapped.attribute(inputs, target=answer.ids[0])
+        assert relative_error(result.token_attr, given.token_attr) <= 1e-5
+
+
+def test_a_cache_that_tells_something_else_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is run again must say what was generated; else everything is run."""
+    model = tiny_vlm(seed=4)
+    inputs = prompt_inputs(4)
+    method = VLMAttribution(LayerDexAR(model))
+    expected = method.attribute(inputs, gen_args=GREEDY)
+    adapter = adapter_for_config(model.config)
+
+    def spoil(self: Any, cache: Any, num_tokens: int, config: Any) -> None:
+        cache.crop(-num_tokens)
+        for layer in cache.layers:
+            layer.values = layer.values.flip(-2)
+
+    monkeypatch.setattr(type(adapter), "crop", spoil)
+    with _Counter(find_decoder(model).layers[-1]) as positions:
+        same(method.attribute(inputs, gen_args=GREEDY), expected)
+    assert positions[-1] == inputs["input_ids"].shape[1] + NUM_TOKENS - 1
+
+
+@pytest.mark.parametrize("layers", [[0], [1, 2], [2, 0]])
+def test_some_layers_in_two_phases(layers: list[int]) -> None:
+    (case,) = [case for case in CASES if case.name == "paligemma2"]
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    every = LayerDexAR(model).layer
+    method = VLMAttribution(LayerDexAR(model, [every[index] for index in layers]))
+    result = method.attribute(inputs, gen_args=GREEDY)
+    reference = explained(
+        model, inputs, result.target_ids[None], engine="autograd", layers=layers
+    )
+    assert relative_error(result.layer_attr, reference.layer_attr[0]) <= 1e-5
+    assert result.layer_indices == layers
+
+
+def test_bad_sizes_are_refused() -> None:
+    method = VLMAttribution(LayerDexAR(tiny_vlm()))
+    for size in (0, -3):
+        with pytest.raises(ValueError, match="max_tokens_per_pass must be a positive"):
+            method.attribute(prompt_inputs(), [7], max_tokens_per_pass=size)
+
+
+def test_a_long_answer_in_passes_equals_autograd() -> None:
+    model = tiny_vlm("bakllava_sliding", seed=7)
+    inputs, targets = prompt_inputs(7), random_targets(21, 7)
+    reference = explained(model, inputs, targets, engine="autograd")
+    assert_same(explained(model, inputs, targets, max_tokens_per_pass=4), reference)
