@@ -18,7 +18,11 @@ from captum_dexar.attention_gradients import (
 )
 from captum_dexar.decoding import DecodingSteps, PromptCache
 from captum_dexar.memory_budget import tokens_per_pass
-from captum_dexar.model_state import check_model_state, frozen_parameters
+from captum_dexar.model_state import (
+    check_model_state,
+    frozen_parameters,
+    is_offloaded,
+)
 from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
 from torch import nn, Tensor
@@ -310,7 +314,8 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         max_tokens_per_pass: int | None = None,
     ) -> "LiveDexAR | None":
         """See :meth:`StepwiseLayerAttribution.live`."""
-        if self.engine != "closed_form":
+        if self.engine != "closed_form" or any(map(is_offloaded, self.layer)):
+            # Graphs that wait for their token would keep every layer loaded.
             return None
         check_model_state(self.model)
         _check_power(attention_power)

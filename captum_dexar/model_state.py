@@ -67,9 +67,9 @@ def loaded_weights(module: nn.Module) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
-def is_offloaded(model: nn.Module) -> bool:
-    """Whether weights are loaded for a part's run only, and let go of after it."""
-    return any(parameter.is_meta for parameter in model.parameters())
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether weights are there only while a module runs, and let go of after it."""
+    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def _hooks_of(module: nn.Module) -> list[Any]:

@@ -143,10 +143,14 @@ class ResultPlots:
             Figure and axes, ``(tokens, layers)``; None if shown.
 
         Raises:
-            ValueError: the method has no layer maps.
+            ValueError: there are no layer maps: the method has none, or they were not
+                kept.
         """
         if self.layer_maps is None or self.layer_indices is None:
-            raise ValueError(f"{self.method} has no maps of single layers.")
+            raise ValueError(
+                f"{self.method} has no maps of single layers here. LayerDexAR keeps "
+                "those of long answers with attribute(..., keep_layers=True)."
+            )
         if tokens is None:
             tokens = (~self.special_tokens).nonzero()[:, 0].tolist()
         maps = self.layer_maps

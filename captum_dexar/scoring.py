@@ -122,9 +122,15 @@ def token_map(image_gradients: Tensor, weights: Tensor) -> Tensor:
     Returns:
         *Tensor* of **maps**, ``(..., tokens)``, un-normalised.
     """
-    return torch.einsum(
-        "...hj,...h->...j", _widen(image_gradients).relu(), _widen(weights)
-    )
+    positive = image_gradients.relu()
+    if positive.dtype not in (torch.float32, torch.float64):
+        positive = positive.float()
+    # Weights relative to the largest: sums of float32 then have the gradients' range.
+    weights = _widen(weights)
+    largest = weights.amax(dim=-1, keepdim=True)
+    shares = weights / largest.masked_fill(largest <= 0, 1.0)
+    summed = torch.einsum("...hj,...h->...j", positive, shares.to(positive.dtype))
+    return _widen(summed) * largest
 
 
 def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:

@@ -135,7 +135,8 @@ class VLMAttribution(BatchAttribution, Attribution):
                 tokens lie, for a model of a family that is not known; as in
                 :class:`ImagePromptInput`. Default: None
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
-                ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`.
+                ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
+                ``keep_layers`` and ``max_tokens_per_pass`` of ``attribute_steps``.
                 ``normalize=False`` sums un-normalised token maps in the sequence map,
                 as the method's first release does, instead of equation (6). Of
                 Captum's methods their own; perturbation methods also take ``patches``,

@@ -36,7 +36,10 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
         help="generate at most N tokens (default: 25)",
     )
     parser.add_argument(
-        "--device", metavar="D", help="such as cpu or cuda:0 (default: cuda if there)"
+        "--device",
+        metavar="D",
+        help="such as cpu or cuda:0, or auto: spread over all devices and, where they "
+        "are full, the disk, by accelerate (default: cuda if there)",
     )
     parser.add_argument("--dtype", choices=_DTYPES, default="auto", metavar="T")
     parser.add_argument(
@@ -143,8 +146,9 @@ def _loaded(options: argparse.Namespace) -> tuple[nn.Module, Any]:
             attn_implementation=options.attn,
             use_safetensors=True,
             trust_remote_code=False,
+            device_map="auto" if device == "auto" else None,
         )
-        return model.to(device).eval(), processor
+        return (model if device == "auto" else model.to(device)).eval(), processor
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise InputError(
             f"{options.model} could not be loaded as a vision-language model: {error}"
