@@ -198,9 +198,9 @@ class VLMAttribution(BatchAttribution, Attribution):
         """Generates an answer, and explains each token as soon as it is decoded.
 
         :class:`LayerDexAR` explains a token in the very pass that predicts it: no
-        position is run a second time, in any family. Of other methods the position that
-        predicted the newest token is run once more on the cache of what is before it,
-        or, in families where that is not exact, the whole prompt.
+        position is run a second time, in any family. Of other methods, and of offloaded
+        layers, the position that predicted the newest token is run once more on the
+        cache of what is before it, or, where that is not exact, the whole prompt.
 
         Args:
 
