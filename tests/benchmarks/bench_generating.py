@@ -1,0 +1,75 @@
+"""An answer with its explanation, over the answer alone."""
+
+from typing import Any
+
+import pytest
+from captum_dexar import LayerDexAR, VLMAttribution
+from tests.benchmarks.floor import bare_streaming
+from tests.benchmarks.models import answer, generating, llava, prompt
+from tests.benchmarks.ratios import Limit, RatioTable
+from tests.benchmarks.sizes import Sizes
+from tests.benchmarks.timing import Side, timed_in_pairs
+
+LIMIT = Limit("<=", 1.09)
+
+
+def _plain(model: Any, inputs: Any, num_tokens: int) -> Side:
+    return Side(lambda _: model.generate(**inputs, **generating(num_tokens)))
+
+
+@pytest.mark.parametrize("length", ["short", "long"])
+def bench_explained_generation(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, length: str
+) -> None:
+    num_tokens = getattr(sizes, length)
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    method = VLMAttribution(LayerDexAR(model))
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: method.attribute(inputs, gen_args=generating(num_tokens))),
+        _plain(model, inputs, num_tokens),
+        sizes.pairs if length == "short" else sizes.long_pairs,
+    )
+    ratios.add_times(
+        f"explained over plain generation, {num_tokens} tokens",
+        pairs.ours_over_reference(),
+        limit=LIMIT,
+        note=pairs.note(),
+    )
+
+
+def bench_streamed_generation(benchmark: Any, ratios: RatioTable, sizes: Sizes) -> None:
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: list(method.stream(inputs, gen_args=arguments))),
+        _plain(model, inputs, sizes.short),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        f"streamed over plain generation, {sizes.short} tokens",
+        pairs.ours_over_reference(),
+        note=pairs.note(),
+    )
+
+
+def bench_floor_of_streaming(benchmark: Any, ratios: RatioTable, sizes: Sizes) -> None:
+    """Each token decoded with a graph, and the bare local backward after it."""
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    ids = answer(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: bare_streaming(model, inputs, ids)),
+        _plain(model, inputs, sizes.short),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        f"floor of streaming over plain generation, {sizes.short} tokens",
+        pairs.ours_over_reference(),
+        note=(
+            "the prompt, then for each token one forward of one position and the bare "
+            f"local backwards; {pairs.note()}"
+        ),
+    )

@@ -1,0 +1,102 @@
+"""A given answer explained, over the ways that differentiate eager attention."""
+
+import copy
+from typing import Any
+
+import pytest
+from captum_dexar import LayerDexAR, VLMAttribution
+from tests.benchmarks.eager_replay import replayed, replayed_on
+from tests.benchmarks.explaining import explaining_on_cache
+from tests.benchmarks.models import answer, llava, prefilled, prompt
+from tests.benchmarks.ratios import Limit, RatioTable
+from tests.benchmarks.sizes import Sizes
+from tests.benchmarks.timing import Side, timed_in_pairs
+from tests.benchmarks.token_maps import relative_error
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(name="model")
+def _model(sizes: Sizes) -> Any:
+    return llava(sizes.grid, sizes.layers[-1])
+
+
+@pytest.fixture(name="inputs")
+def _inputs(sizes: Sizes) -> Any:
+    return prompt(sizes.grid)
+
+
+def _teacher_forced(model: Any, inputs: Any, num_tokens: int, engine: str) -> Side:
+    method = VLMAttribution(LayerDexAR(model, engine=engine))
+    ids = answer(num_tokens)[0]
+    return Side(
+        run=lambda _: method.attribute(inputs, target=ids),
+        warm_up=lambda: method.attribute(inputs, target=ids[:1]),
+    )
+
+
+def bench_over_growing_prefix(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, model: Any, inputs: Any
+) -> None:
+    """One pair: the reference takes minutes."""
+    pairs = timed_in_pairs(
+        benchmark,
+        _teacher_forced(model, inputs, sizes.short, "closed_form"),
+        _teacher_forced(model, inputs, sizes.short, "autograd"),
+        rounds=1,
+    )
+    ratios.add_times(
+        f"eager autograd, growing prefix, over ours, {sizes.short} tokens",
+        pairs.reference_over_ours(),
+        limit=Limit(">=", 60),
+        note=f"prompt included; {pairs.note()}",
+    )
+
+
+def bench_over_replay(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, model: Any, inputs: Any
+) -> None:
+    ids = answer(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        _teacher_forced(model, inputs, sizes.short, "closed_form"),
+        Side(
+            run=lambda _: replayed(model, inputs, ids),
+            warm_up=lambda: replayed(model, inputs, ids[:, :1]),
+        ),
+        sizes.long_pairs,
+    )
+    ratios.add_times(
+        f"eager replay on a cache over ours, {sizes.short} tokens",
+        pairs.reference_over_ours(),
+        limit=Limit(">=", 2.5),
+        note=f"one backward a layer and token; prompt included; {pairs.note()}",
+    )
+
+
+def bench_over_replay_after_generating(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, model: Any, inputs: Any
+) -> None:
+    ids = answer(sizes.short)
+    cache = prefilled(model, inputs)
+    ours = explaining_on_cache(model, inputs, sizes.short, cache)
+    maps = ours.run(ours.prepare()).token_attr[0]
+    error = relative_error(replayed_on(model, inputs, ids, ours.prepare()), maps)
+    # A reference that computes something else is worth nothing.
+    assert error <= TOLERANCE, error
+    pairs = timed_in_pairs(
+        benchmark,
+        ours,
+        Side(
+            run=lambda fresh: replayed_on(model, inputs, ids, fresh),
+            prepare=lambda: copy.deepcopy(cache),
+            warm_up=lambda: None,
+        ),
+        sizes.long_pairs,
+    )
+    ratios.add_times(
+        f"eager replay over ours after generating, {sizes.short} tokens",
+        pairs.reference_over_ours(),
+        limit=Limit(">=", 15),
+        note=f"prompt not included; {pairs.note()}; maps differ by {error:.1g}",
+    )
