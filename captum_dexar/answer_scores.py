@@ -20,8 +20,7 @@ class AnswerScores:
 
     Args:
         image_keys (Tensor): positions of the image tokens, ``(batch, image tokens)``
-        num_steps (int): steps of the answer
-        first_step (int): the first of them that will come
+        steps (slice): which steps of the answer will come
         layer_indices (list of int): the chosen layers, in the user's order
         head_filter, top_k: as in :meth:`LayerDexAR.attribute`
         keep_layers (bool or None): whether the maps of single layers and the weights
@@ -31,8 +30,7 @@ class AnswerScores:
     def __init__(
         self,
         image_keys: Tensor,
-        num_steps: int,
-        first_step: int,
+        steps: slice,
         layer_indices: list[int],
         head_filter: bool,
         top_k: int,
@@ -41,13 +39,13 @@ class AnswerScores:
         self.layer_indices = layer_indices
         self.head_filter = head_filter
         self.top_k = top_k
-        self.first_step = first_step
-        self.num_steps = num_steps - first_step
+        self.first_step = steps.start
+        self.num_steps = steps.stop - steps.start
         batch, num_tokens = image_keys.shape
         self.shape = (batch, self.num_steps, num_tokens)
         if keep_layers is None:
-            # Of the whole answer, so that it does not depend on how it comes.
-            size = batch * num_steps * num_tokens * len(layer_indices) * 4
+            # Of the whole answer as far as it is known.
+            size = batch * steps.stop * num_tokens * len(layer_indices) * 4
             keep_layers = size <= KEPT_BYTES
         self.keep_layers = keep_layers
         self._sum: Tensor | None = None

@@ -1,7 +1,7 @@
 """DEX-AR as a Captum attribution method."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from captum.attr import GradientAttribution
@@ -12,17 +12,12 @@ from captum_dexar.attention_gradients import (
     AutogradTwin,
     ClosedForm,
     find_decoder,
-    LensMismatch,
-    LiveGradients,
+    RecordedGradients,
     TargetLogits,
 )
-from captum_dexar.decoding import DecodingSteps, PromptCache
-from captum_dexar.memory_budget import tokens_per_pass
-from captum_dexar.model_state import (
-    check_model_state,
-    frozen_parameters,
-    is_offloaded,
-)
+from captum_dexar.decoding import contrast_tensor, DecodingSteps
+from captum_dexar.memory_budget import tokens_at_once
+from captum_dexar.model_state import check_model_state, frozen_parameters
 from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
 from torch import nn, Tensor
@@ -216,7 +211,6 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         steps: DecodingSteps,
         cache: Any = None,
         *,
-        first: StepAttributions | None = None,
         head_filter: bool = True,
         top_k: int = 1,
         attention_power: float = 0.0,
@@ -233,8 +227,6 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             steps (DecodingSteps): the prompts and their answers
             cache (PromptCache or DynamicCache, optional): keys and values of what is
                 before the steps, from generating the answer. Default: computed
-            first (StepAttributions, optional): those of the steps before the cache's
-                end, which were explained already. Default: None
             head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
             keep_layers (bool, optional): whether the maps of single layers and the
                 weights of single heads are kept. Default: None, if they take no more
@@ -253,17 +245,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         _check_power(attention_power)
-        if max_tokens_per_pass is None:
-            max_tokens_per_pass = tokens_per_pass(
-                self.model, self.layer[0], steps.target_ids, steps.said is None
-            )
-        elif max_tokens_per_pass < 1:
-            raise ValueError(
-                "max_tokens_per_pass must be a positive number of tokens, got "
-                f"{max_tokens_per_pass}."
-            )
-        if first is not None and steps.num_steps == 1:
-            return first
+        size = self._tokens_at_once(max_tokens_per_pass, steps)
         options: dict[str, Any] = {
             "attention_power": attention_power,
             "grad_kwargs": grad_kwargs,
@@ -271,9 +253,9 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         }
         scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
 
-        def run(engines: Iterator[AttentionGradients], start: int) -> StepAttributions:
+        def run(engines: Iterable[AttentionGradients]) -> StepAttributions:
             scores = AnswerScores(
-                steps.image_keys, steps.num_steps, start, *scoring_options
+                steps.image_keys, slice(0, steps.num_steps), *scoring_options
             )
             decoder = find_decoder(self.model)
             said = [
@@ -288,19 +270,11 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
 
         with frozen_parameters(self.model):
             if self.engine == "autograd":
-                return run(iter([self._twin(steps, **options)]), 0)
-            start = cache.first_step if isinstance(cache, PromptCache) else 0
-            size = max_tokens_per_pass
-            passes = steps.passes(cache, size)
-            try:
-                rest = run((ClosedForm(p, size, **options) for p in passes), start)
-            except LensMismatch:
-                if steps.said is None:
-                    raise
-                # Going on from what generating left gave something else, in a family
-                # that is not known: then everything is run again.
-                return run(iter([ClosedForm(steps.full_pass(), size, **options)]), 0)
-        return rest if first is None else StepAttributions.joined([first, rest])
+                return run([self._twin(steps, **options)])
+            return run(
+                ClosedForm(explained_pass, size, **options)
+                for explained_pass in steps.passes(cache, size)
+            )
 
     def live(  # type: ignore[override]
         self,
@@ -312,24 +286,47 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         grad_kwargs: Mapping[str, Any] | None = None,
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
+        contrast_ids: Tensor | None = None,
     ) -> "LiveDexAR | None":
         """See :meth:`StepwiseLayerAttribution.live`."""
-        if self.engine != "closed_form" or any(map(is_offloaded, self.layer)):
-            # Graphs that wait for their token would keep every layer loaded.
+        if self.engine != "closed_form":
             return None
         check_model_state(self.model)
         _check_power(attention_power)
-        gradients = LiveGradients(
+        gradients = RecordedGradients(
             find_decoder(self.model),
             self.layer_indices,
             steps.image_keys,
             steps.prompt_length,
             self.adapter.cross_attention,
+            self.adapter.is_checked,
             attention_power,
             grad_kwargs,
         )
-        options = (self.layer_indices, head_filter, top_k, keep_layers)
-        return LiveDexAR(self.model, gradients, options)
+        return LiveDexAR(
+            self.model,
+            gradients,
+            (self.layer_indices, head_filter, top_k, keep_layers),
+            self._tokens_at_once(max_tokens_per_pass, steps, len(self.layer_indices)),
+            contrast_ids,
+        )
+
+    def _tokens_at_once(
+        self, given: int | None, steps: DecodingSteps, layers_kept: int = 0
+    ) -> int:
+        if given is None:
+            return tokens_at_once(
+                self.model,
+                self.layer[0],
+                steps.target_ids,
+                with_logits=steps.said is None and not layers_kept,
+                layers_kept=layers_kept,
+            )
+        if given < 1:
+            raise ValueError(
+                f"max_tokens_per_pass must be a positive number of tokens, got {given}."
+            )
+        return given
 
     def _twin(self, steps: DecodingSteps, **options: Any) -> AutogradTwin:
         return AutogradTwin(
@@ -348,31 +345,46 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
 
 
 class LiveDexAR:
-    """DEX-AR of each token in the pass that predicts it, while the model generates.
+    """DEX-AR of tokens by the passes that predict them, while the model generates.
 
     Args:
         model (nn.Module): the vision-language model
-        gradients (LiveGradients): watches its passes
+        gradients (RecordedGradients): watches its passes
         options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
+        tokens_at_once (int): how many steps are best explained together
+        contrast_ids (Tensor or None): what the answer is contrasted with, 1-D
     """
 
     def __init__(
-        self, model: nn.Module, gradients: LiveGradients, options: tuple[Any, ...]
+        self,
+        model: nn.Module,
+        gradients: RecordedGradients,
+        options: tuple[Any, ...],
+        tokens_at_once: int,
+        contrast_ids: Tensor | None,
     ) -> None:
         self.model = model
         self.gradients = gradients
         self.options = options
+        self.tokens_at_once = tokens_at_once
+        self.contrast_ids = contrast_ids
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """See :class:`LiveAttribution`."""
-        with frozen_parameters(self.model), self.gradients.watching():
-            yield
+        return self.gradients.watching()
 
-    def explain(self, token: Tensor, said: TargetLogits, step: int) -> StepAttributions:
+    def explain(
+        self, tokens: Tensor, said: TargetLogits, first_step: int
+    ) -> StepAttributions:
         """See :class:`LiveAttribution`."""
-        scores = AnswerScores(self.gradients.image_keys, step + 1, step, *self.options)
-        self.gradients.explain(token, said, step, scores.add)
+        num_steps = tokens.shape[1]
+        steps = slice(first_step, first_step + num_steps)
+        scores = AnswerScores(self.gradients.image_keys, steps, *self.options)
+        contrast_ids = None
+        if self.contrast_ids is not None:
+            contrast_ids = contrast_tensor(self.contrast_ids[first_step:], num_steps)
+        with frozen_parameters(self.model):
+            self.gradients.explain(tokens, said, first_step, scores.add, contrast_ids)
         return scores.result(said)
 
 

@@ -8,6 +8,8 @@ from torch import nn, Tensor
 
 # More tokens at once make matrix products no faster.
 MOST_TOKENS = 256
+# Of those whose layers are all recorded, which takes memory for each layer.
+MOST_RECORDED = 64
 FEWEST_TOKENS = 16
 # Explaining takes at most this part of what is free.
 PART_OF_FREE = 1 / 16
@@ -22,27 +24,36 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def tokens_per_pass(
-    model: nn.Module, layer: nn.Module, target_ids: Tensor, with_logits: bool
+def tokens_at_once(
+    model: nn.Module,
+    layer: nn.Module,
+    target_ids: Tensor,
+    *,
+    with_logits: bool,
+    layers_kept: int = 0,
 ) -> int:
-    """How many decoding steps are explained in one pass.
+    """How many decoding steps are explained together.
 
     Args:
         model (nn.Module): the model
         layer (nn.Module): one of its decoder layers
         target_ids (Tensor): ``(batch, steps)``
         with_logits (bool): whether logits over the vocabulary are computed as well
+        layers_kept (int, optional): number of layers that are recorded for each step.
+            Default: 0
     """
     config: Any = model.config
     text = config.get_text_config(decoder=True)
-    projections = [
+    projections = sum(
         module.out_features
         for module in layer.modules()
         if isinstance(module, nn.Linear)
-    ]
-    width = sum(projections) + 8 * text.hidden_size
+    )
+    width = COPIES * (projections + 8 * text.hidden_size)
+    width += layers_kept * (projections + 2 * text.hidden_size)
     if with_logits:
-        width += text.vocab_size
-    a_token = COPIES * width * torch.float32.itemsize * target_ids.shape[0]
-    fitting: int = int(free_memory(target_ids.device) * PART_OF_FREE) // a_token
-    return int(max(FEWEST_TOKENS, min(MOST_TOKENS, fitting)))
+        width += COPIES * text.vocab_size
+    a_token = width * torch.float32.itemsize * target_ids.shape[0]
+    fitting = int(free_memory(target_ids.device) * PART_OF_FREE) // a_token
+    most = MOST_RECORDED if layers_kept else MOST_TOKENS
+    return int(max(FEWEST_TOKENS, min(most, fitting)))

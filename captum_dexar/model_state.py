@@ -20,17 +20,20 @@ def check_model_state(model: nn.Module) -> None:
             "The model is in training mode, where dropout makes every explanation a "
             "different one. Call model.eval() first."
         )
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    parameters = list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
         raise RuntimeError(
             "The model's weights were made inside torch.inference_mode, so that no "
             "gradient can pass. Load the model outside of it."
         )
-    missing = _never_loaded(model)
+    is_on_meta = any(parameter.is_meta for parameter in parameters)
+    missing = _never_loaded(model) if is_on_meta else []
     if missing:
         raise RuntimeError(
-            f"The model has no weights: {missing[0]} and {len(missing) - 1} more are "
-            "on the meta device, and nothing loads them in a pass. Load the model with "
-            "from_pretrained, or offload it with accelerate."
+            "The model has weights that were never loaded, beginning with "
+            f"{missing[0]}: {len(missing)} of {len(parameters)} parameters are on the "
+            "meta device, and nothing loads them for a pass. Load the model with "
+            "from_pretrained; its device_map can offload."
         )
 
 
@@ -41,8 +44,8 @@ def device_of(model: nn.Module) -> torch.device:
     these it is the device that they are run on.
     """
     root: Any = model
-    embeddings: nn.Module = root.get_input_embeddings()
-    device = torch.device(root.get_input_embeddings().weight.device)
+    embeddings: Any = root.get_input_embeddings()
+    device = torch.device(embeddings.weight.device)
     if device.type != "meta":
         return device
     for module in (embeddings, *model.modules()):
@@ -65,11 +68,6 @@ def loaded_weights(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.post_forward(module, None)
-
-
-def is_offloaded(module: nn.Module) -> bool:
-    """Whether weights are there only while a module runs, and let go of after it."""
-    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def _hooks_of(module: nn.Module) -> list[Any]:

@@ -59,18 +59,27 @@ class StepAttributions:
 
 
 class LiveAttribution(Protocol):
-    """A method at work while a model generates."""
+    """A method at work while a model generates.
+
+    Attributes:
+        tokens_at_once (int): how many steps are best explained together
+    """
+
+    tokens_at_once: int
 
     def watching(self) -> AbstractContextManager[None]:
         """Within it the model's passes, in this thread, can be explained."""
         ...
 
-    def explain(self, token: Tensor, said: Any, step: int) -> StepAttributions:
-        """Attributions of the token that the last pass predicted.
+    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
+        """Attributions of the tokens that the passes since the last call predicted.
 
         Args:
-            token (Tensor): ``(batch, 1)``
-            said (TargetLogits): its logits in that pass
-            step (int): its number in the answer
+            tokens (Tensor): one a pass, ``(batch, steps)``
+            said (TargetLogits): their logits in these passes
+            first_step (int): number of the first in the answer
+
+        Raises:
+            NotRecorded: these passes can't be explained so.
         """
         ...

@@ -15,13 +15,13 @@ from captum_dexar.captum_methods import (
     StepRequest,
 )
 from captum_dexar.checked_prompt import CheckedPrompt
-from captum_dexar.decoding import DecodingSteps, target_tensor
+from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
 from captum_dexar.decoding.generation_progress import generation_progress
 from captum_dexar.decoding.streaming import streamed
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import check_places, layout_of, model_inputs_of
-from captum_dexar.method_arguments import check_arguments, check_contrast
+from captum_dexar.method_arguments import check_arguments, check_contrast, given_ids
 from captum_dexar.model_state import check_model_state
 from captum_dexar.result import VLMAttributionResult
 from captum_dexar.step_attributions import LiveAttribution, StepAttributions
@@ -180,7 +180,7 @@ class VLMAttribution(BatchAttribution, Attribution):
         if prompt.answer is None:
             with generation_progress(gen_args, progress) as arguments:
                 answer = self._generated(
-                    prompt.inputs, arguments, kwargs if contrast is None else None
+                    prompt.inputs, arguments, kwargs, prompt.contrast
                 )
         else:
             answer = GeneratedAnswer(prompt.answer[None])
@@ -198,9 +198,9 @@ class VLMAttribution(BatchAttribution, Attribution):
         """Generates an answer, and explains each token as soon as it is decoded.
 
         :class:`LayerDexAR` explains a token in the very pass that predicts it: no
-        position is run a second time, in any family. Of other methods, and of offloaded
-        layers, the position that predicted the newest token is run once more on the
-        cache of what is before it, or, where that is not exact, the whole prompt.
+        position is run a second time, in any family. Of other methods the position that
+        predicted the newest token is run once more on the cache of what is before it,
+        or, in families where that is not exact, the whole prompt.
 
         Args:
 
@@ -234,11 +234,11 @@ class VLMAttribution(BatchAttribution, Attribution):
         check_arguments(self.attr_method, kwargs)
         normalize = bool(kwargs.pop("normalize", True))
         prompt = self._prompt(inp, None, None)
-        live = self._live(prompt.inputs, kwargs)
+        live = self._live(prompt.inputs, kwargs, None)
         explain = self._explain if self._is_stepwise else self._run_captum_method
 
         def explain_step(step: DecodingSteps, cache: Any) -> Any:
-            answer = GeneratedAnswer(step.target_ids, cache, step.said)
+            answer = GeneratedAnswer(step.target_ids, cache=cache, said=step.said)
             return explain(prompt, step, answer, False, kwargs)
 
         steps = streamed(self.model, prompt.inputs, gen_args, live, explain_step)
@@ -252,13 +252,18 @@ class VLMAttribution(BatchAttribution, Attribution):
             steps.close()
 
     def _live(
-        self, inputs: Mapping[str, Any], arguments: Mapping[str, Any]
+        self,
+        inputs: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        contrast_ids: Tensor | None,
     ) -> LiveAttribution | None:
         """The method at work while the model answers a prompt, if it can be."""
         if not self._is_stepwise:
             return None
         nothing = torch.zeros(1, 1, dtype=torch.long)
         steps = DecodingSteps(self.model, inputs, nothing)
+        if contrast_ids is not None:
+            arguments = {**arguments, "contrast_ids": contrast_ids}
         live: LiveAttribution | None = self.attr_method.live(steps, **arguments)
         return live
 
@@ -266,21 +271,24 @@ class VLMAttribution(BatchAttribution, Attribution):
         self,
         inputs: Mapping[str, Any],
         gen_args: Mapping[str, Any] | None,
-        arguments: Mapping[str, Any] | None,
+        arguments: Mapping[str, Any],
+        contrast_ids: Tensor | None = None,
     ) -> GeneratedAnswer:
-        """Lets the model answer; without ``arguments`` no step is explained there."""
-        live = None if arguments is None else self._live(inputs, arguments)
+        """Lets the model answer, and explains the steps on the way where possible."""
+        live = self._live(inputs, arguments, contrast_ids)
         return generate(self.model, inputs, gen_args, live)
 
     def _prompt(
         self, inp: Any, target: Target, contrast: Target, **places: Any
     ) -> CheckedPrompt:
         """Checks an input and what belongs to it."""
-        answer = None if target is None else self._given_ids(target)
+        answer = (
+            None if target is None else given_ids(target, self.processor, self.model)
+        )
         against = None
         if contrast is not None:
             check_contrast(self.attr_method)
-            against = self._given_ids(contrast, "contrast")
+            against = given_ids(contrast, self.processor, self.model, "contrast")
         inputs = model_inputs_of(inp, self.model)
         num_tokens = self.adapter.image_keys(inputs, self.model.config).shape[1]
         layout = layout_of(
@@ -332,10 +340,10 @@ class VLMAttribution(BatchAttribution, Attribution):
         progress: bool,
         arguments: dict[str, Any],
     ) -> StepAttributions:
+        if answer.explained is not None:
+            return answer.explained
         if contrast_ids is not None:
             arguments = {**arguments, "contrast_ids": contrast_ids}
-        if answer.first is not None:
-            arguments = {**arguments, "first": answer.first}
         num_layers = len(self.attr_method.layer_indices)
         with tqdm(
             total=num_layers * steps.num_steps,
@@ -381,18 +389,6 @@ class VLMAttribution(BatchAttribution, Attribution):
     @property
     def _is_stepwise(self) -> bool:
         return isinstance(self.attr_method, StepwiseLayerAttribution)
-
-    def _given_ids(self, target: Any, name: str = "target") -> Tensor:
-        if isinstance(target, str):
-            if self.processor is None:
-                raise ValueError(
-                    f"A {name} given as a string needs a processor to tokenise it: "
-                    "VLMAttribution(attr_method, processor). Or give its ids."
-                )
-            tokenizer = getattr(self.processor, "tokenizer", self.processor)
-            target = tokenizer.encode(target, add_special_tokens=False)
-        config: Any = self.model.config
-        return target_tensor(target, config.get_text_config().vocab_size)
 
     @classmethod
     def get_name(cls) -> str:

@@ -43,7 +43,7 @@ class BatchAttribution:
             self,
             inputs: Mapping[str, Any],
             gen_args: Mapping[str, Any] | None,
-            arguments: Mapping[str, Any] | None,
+            arguments: Mapping[str, Any],
         ) -> GeneratedAnswer: ...
 
         def _explained(

@@ -57,8 +57,10 @@ def test_layers_of_a_large_answer_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "paligemma2"])
-def test_both_phases_keep_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step by itself would be small enough."""
+def test_parts_of_an_answer_keep_alike(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first steps by themselves would be small enough."""
     from tests.families.cases import CASES
 
     (case,) = [case for case in CASES if case.name == name]
@@ -69,7 +71,7 @@ def test_both_phases_keep_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert result.token_attr.shape[0] == 6
     one_step = result.token_attr[0].numel() * 4 * 4
     monkeypatch.setattr(answer_scores, "KEPT_BYTES", one_step)
-    result = method.attribute(inputs, gen_args=GREEDY)
+    result = method.attribute(inputs, gen_args=GREEDY, max_tokens_per_pass=1)
     assert result.layer_attr is None and result.token_attr.shape[0] == 6
 
 
@@ -167,7 +169,7 @@ def test_tokens_at_once_follow_the_free_memory(
     model: Any = tiny_vlm()
     layer = model.model.language_model.layers[0]
     ids = torch.zeros(2, 3, dtype=torch.long)
-    tokens = memory_budget.tokens_per_pass(model, layer, ids, with_logits=True)
+    tokens = memory_budget.tokens_at_once(model, layer, ids, with_logits=True)
     assert tokens == expected
 
 

@@ -7,13 +7,15 @@ from captum_dexar.attention_gradients.decoder import (
     find_decoder,
     find_layers,
     layer_indices,
-    LensMismatch,
 )
 from captum_dexar.attention_gradients.gradients import (
     AttentionGradients,
     LayerGradients,
 )
-from captum_dexar.attention_gradients.live_gradients import LiveGradients
+from captum_dexar.attention_gradients.recorded_gradients import (
+    NotRecorded,
+    RecordedGradients,
+)
 from captum_dexar.attention_gradients.target_logits import TargetLogits
 
 __all__ = [
@@ -22,8 +24,8 @@ __all__ = [
     "ClosedForm",
     "Decoder",
     "LayerGradients",
-    "LensMismatch",
-    "LiveGradients",
+    "NotRecorded",
+    "RecordedGradients",
     "TargetLogits",
     "find_decoder",
     "find_layers",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.differentiable import check_differentiable
 from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
 from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.precision import widened
@@ -120,6 +121,7 @@ class AutogradTwin:
             lens = LogitLens(decoder, targets, contrast)
             for index, calls in attention.items():
                 reading = lens.read(hidden_states[index]).sum()
+                check_differentiable(reading, index)
                 gradients = torch.autograd.grad(
                     reading, [call.probabilities for call in calls], **self.grad_kwargs
                 )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.contraction import contract, joined_heads
 from captum_dexar.attention_gradients.decoder import Decoder
+from captum_dexar.attention_gradients.differentiable import check_differentiable
 from captum_dexar.attention_gradients.gradients import (
     Consumer,
     ExplainedPass,
@@ -117,17 +118,21 @@ class ClosedForm:
                 "the attention interface of transformers, so that there is nothing to "
                 'explain. Use LayerDexAR(..., engine="autograd") for such a model.'
             )
-        check_lens(lens, graphs, said)
+        if graphs.last_hidden is None:
+            raise RuntimeError(
+                "The last decoder layer did not run in the forward pass."
+            )
+        check_lens(lens, graphs.last_hidden, said)
         return said
 
 
-def check_lens(lens: LogitLens, graphs: LocalGraphs, said: TargetLogits) -> None:
+def check_lens(lens: LogitLens, last_hidden: Tensor, said: TargetLogits) -> None:
     """Raises unless the lens on the last layer gives the model's own logits."""
-    if graphs.last_hidden is None:
-        raise RuntimeError("The last decoder layer did not run in the forward pass.")
-    uncontrasted = LogitLens(lens.decoder, lens.target_ids)
+    uncontrasted = lens
+    if lens.contrast_ids is not None:
+        uncontrasted = LogitLens(lens.decoder, lens.target_ids)
     with torch.no_grad():
-        reading = uncontrasted.read(graphs.last_hidden)
+        reading = uncontrasted.read(last_hidden)
     lens.decoder.check_reading(reading, lens.target_ids, said)
 
 
@@ -165,13 +170,19 @@ class Contraction:
             num_keys (int): keys of a self-attention, those included that are not held
             consume (Callable): takes the gradients
         """
+        scale = self.lens.scale if graph.hidden.dtype == torch.float16 else 1.0
         with torch.enable_grad():
             reading = self.lens.read(graph.hidden, graph.part).sum()
+            if scale != 1.0:
+                reading = reading * scale
+        check_differentiable(reading, graph.layer)
         gradients = torch.autograd.grad(reading, graph.outputs, **self.grad_kwargs)
         if graph.kept is not None:
             gradients = tuple(
                 gradient[:, graph.kept.to(gradient.device)] for gradient in gradients
             )
+        if scale != 1.0:
+            gradients = tuple(widened(gradient) / scale for gradient in gradients)
         num_rows = graph.hidden.shape[1]
         batch, _, heads, _ = gradients[0].shape
         a_row = batch * heads * max(self.image_keys.shape[1], TEXT_BLOCK)

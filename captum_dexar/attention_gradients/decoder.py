@@ -22,10 +22,6 @@ from torch.utils.hooks import RemovableHandle
 LogitTransform = Callable[[Tensor], Tensor]
 
 
-class LensMismatch(RuntimeError):
-    """What is explained is not what the model says."""
-
-
 @dataclass(frozen=True, eq=False)
 class Decoder:
     """What the logit lens needs to know of a language model.
@@ -37,6 +33,8 @@ class Decoder:
         logit_transform (Callable): what the model does to the head's output (identity,
             a soft cap, a scale)
         description (str): the transform in words, for messages
+        rounds_to (torch.dtype or None): what layers of 8-bit weights are as coarse as;
+            their rounding depends on all rows of a pass. None if there are none
     """
 
     layers: list[nn.Module]
@@ -44,6 +42,7 @@ class Decoder:
     head: nn.Module
     logit_transform: LogitTransform
     description: str
+    rounds_to: torch.dtype | None = None
 
     def reading(self, hidden: Tensor, target_ids: Tensor) -> Tensor:
         """The logit lens, equation (3): the target's logit as a layer would give it.
@@ -87,8 +86,10 @@ class Decoder:
                 f"{sorted(set(target_ids.to(forbidden.device)[forbidden].tolist()))}."
             )
         error = (reading - widened(theirs)).abs().max().item()
-        if not error <= _tolerance(theirs.dtype, float(said.largest)):
-            raise LensMismatch(
+        dtypes = {theirs.dtype, self.rounds_to or theirs.dtype}
+        largest = float(said.largest)
+        if not error <= max(_tolerance(dtype, largest) for dtype in dtypes):
+            raise RuntimeError(
                 "The logit lens does not reproduce this model: on its last layer it is "
                 f"off by up to {error:.3g} from the model's own logits, with "
                 f"{self.description}. Attributions would be wrong, so none are given."
@@ -209,7 +210,9 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     error, description, transform = min(errors, key=lambda candidate: candidate[0])
     largest = float(logits[said].abs().max())
     if error <= _tolerance(hidden.dtype, largest):
-        return Decoder(layers, final_norm, head, transform, description)
+        is_int8 = any(weight.dtype == torch.int8 for weight in model.parameters())
+        rounds_to = torch.float16 if is_int8 else None
+        return Decoder(layers, final_norm, head, transform, description, rounds_to)
     raise RuntimeError(
         f"The output head of {type(model).__name__} on its last decoder layer does not "
         "reproduce the model's logits, neither as it is nor with the soft cap or scale "

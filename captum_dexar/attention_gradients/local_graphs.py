@@ -19,7 +19,12 @@ from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
 )
-from captum_dexar.attention_gradients.layer_rows import of_rows, without_cache
+from captum_dexar.attention_gradients.layer_again import (
+    is_close,
+    of_rows,
+    run_again,
+    without_cache,
+)
 from torch import nn, Tensor
 
 
@@ -116,13 +121,6 @@ class LocalGraphs:
         self._calls: dict[int, list[AttentionCall]] = {}
         self._masks: dict[int, Any] = {}
 
-    def forget(self) -> None:
-        """Lets go of what is kept between the layers of a pass."""
-        self._arguments.clear()
-        self._calls.clear()
-        self._masks.clear()
-        self.last_hidden = None
-
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
@@ -161,6 +159,7 @@ class LocalGraphs:
                 handle.remove()
             self._arguments.clear()
             self._calls.clear()
+            self._masks.clear()
 
     def _tap(
         self,
@@ -272,58 +271,19 @@ class LocalGraphs:
         rows = self.rows(hidden.shape[1])
         assert rows is not None
         rows = rows[part].to(hidden.device)
+        layer = self.decoder.layers[index]
         args, kwargs = of_rows(arguments, hidden.shape[1], rows)
         outputs = [call.output[:, rows.to(call.output.device)] for call in calls]
-        again = self._run_again(index, args, kwargs, outputs)
-        expected = hidden[:, rows]
-        if again.shape == expected.shape and _is_close(again.detach(), expected):
+        again = run_again(layer, args, kwargs, outputs)
+        if is_close(again.detach(), hidden[:, rows]):
             return LocalGraph(index, again, outputs, None, calls, part)
         # What this layer does is not told by the rows alone: the graph of all rows.
         args, kwargs = without_cache(arguments)
         outputs = [call.output.detach() for call in calls]
-        again = self._run_again(index, args, kwargs, outputs)
+        again = run_again(layer, args, kwargs, outputs)
         with torch.enable_grad():
             again = again[:, rows]
         return LocalGraph(index, again, outputs, rows, calls, part)
-
-    def _run_again(
-        self, index: int, args: Any, kwargs: Any, outputs: list[Tensor]
-    ) -> Tensor:
-        """Runs a layer with the first attention call's output in its place as a leaf;
-        further calls, which depend on it, run. Their outputs are put into the list."""
-        layer: Any = self.decoder.layers[index]
-        called = 0
-
-        def known(
-            layer: int,
-            attention_function: AttentionFunction,
-            eager_function: AttentionFunction,
-            *args: Any,
-            **kwargs: Any,
-        ) -> tuple[Tensor, Any]:
-            nonlocal called
-            rest: list[Any] = [None]
-            if called == 0:
-                outputs[0] = outputs[0].detach().requires_grad_()
-                torch.set_grad_enabled(True)
-            else:
-                outputs[called], *rest = attention_function(*args, **kwargs)
-            called += 1
-            return (outputs[called - 1], *rest)
-
-        modules = {module: index for module in layer.modules()}
-        try:
-            with torch.no_grad(), intercepted_attention(modules, known):
-                # The layer's own hooks have had their call.
-                return hidden_of(layer.forward(*args, **kwargs))
-        finally:
-            torch.set_grad_enabled(False)
-
-
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    tolerance = float(torch.finfo(other.dtype).eps ** 0.5)
-    error = (one.float() - other.float()).abs().max()
-    return bool(error <= tolerance * other.float().abs().max().clamp(min=1e-30))
 
 
 def _detached(output: Any) -> Any:

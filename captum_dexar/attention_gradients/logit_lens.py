@@ -1,5 +1,7 @@
 """What a decoder layer knows of a token: equation (3)."""
 
+import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +39,18 @@ class LogitLens:
         self._contrasts = None
         if contrast_ids is not None:
             self._contrasts = _HeadRows(decoder.head, contrast_ids.clamp(min=0))
+
+    @cached_property
+    def scale(self) -> float:
+        """The power of two that brings the targets' rows of the head to about one.
+
+        A gradient that is scaled by it does not leave float16's narrow range on its way
+        through a layer.
+        """
+        largest = 0.0
+        if self._targets.weight is not None:
+            largest = float(self._targets.weight.abs().max())
+        return 2.0 ** -math.frexp(largest)[1]
 
     def read(self, hidden: Tensor, steps: slice = slice(None)) -> Tensor:
         """The targets' logits, less those of what they are contrasted with.

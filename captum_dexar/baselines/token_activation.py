@@ -144,18 +144,17 @@ def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
     """The output head's rows of some tokens, ``(tokens, hidden size)``, float32.
 
     Raises:
-        TypeError: the head is no matrix.
+        TypeError: the head is no matrix, or its weights are not all that it computes
+            with (an adapter, quantised weights).
     """
-    with loaded_weights(decoder.head):
-        weight: Any = getattr(decoder.head, "weight", None)
-        is_matrix = isinstance(weight, Tensor) and weight.dim() == 2
-        if not is_matrix or not weight.is_floating_point():
-            raise TypeError(
-                "Token Activation Map reads rows of the output head, which must be a "
-                f"linear layer, got {type(decoder.head).__name__}."
-            )
-        rows: Tensor = weight.detach()[ids.to(weight.device)].float()
-    return rows
+    head = decoder.head
+    if type(head) is not nn.Linear:
+        raise TypeError(
+            "Token Activation Map reads rows of the output head, which must be a "
+            f"torch.nn.Linear, got {type(head).__module__}.{type(head).__name__}."
+        )
+    with loaded_weights(head):
+        return head.weight.detach()[ids.to(head.weight.device)].float()
 
 
 def token_activation(

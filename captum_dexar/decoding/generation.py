@@ -1,14 +1,13 @@
 """Letting a model answer, and keeping what explaining can use again."""
 
-import copy
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.attention_gradients import TargetLogits
+from captum_dexar.attention_gradients import NotRecorded, TargetLogits
 from captum_dexar.decoding import (
     complete_inputs,
     new_cache,
@@ -30,17 +29,17 @@ class GeneratedAnswer:
     Attributes:
         ids (Tensor): ``(prompts, steps)``, end-of-sequence token included and what
             follows it in a shorter answer of several
+        explained (StepAttributions or None): its attributions, where it was explained
+            by the passes that generated it
         cache (PromptCache or None): what the steps can be explained on; None if the
             prompt has to be run again
         said (TargetLogits or None): the model's logits of these tokens
-        first (StepAttributions or None): attributions of the first step, where it was
-            explained in the pass over the prompt
     """
 
     ids: Tensor
+    explained: StepAttributions | None = None
     cache: PromptCache | None = None
     said: TargetLogits | None = None
-    first: StepAttributions | None = None
 
 
 def prompt_ids(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
@@ -67,10 +66,10 @@ def generate(
         inputs (Mapping): its inputs for one prompt, or several padded on the left
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        live (LiveAttribution, optional): explains a step in the pass that predicts it.
-            Of families whose prompt's last token can't be run again exactly, the first
-            step is explained by it; without it their prompt has to be run again.
-            Default: None
+        live (LiveAttribution, optional): explains the steps by the passes that predict
+            them, where they can't be run again exactly on the cache that is left, and
+            generating takes one pass a token. Default: None, the steps are to be
+            explained afterwards
 
     Returns:
         GeneratedAnswer
@@ -121,83 +120,82 @@ class _Reusing:
         self.adapter: FamilyAdapter = adapter_for_config(self.config)
         self.arguments = arguments
         self.settings = GenerationSettings(model, arguments)
-        self.live = live
-        self.first: StepAttributions | None = None
+        self.explained: list[StepAttributions] = []
+        self.waiting: list[Tensor] = []
         self.watch: GenerationWatch | None = None
         self.cache: Any = None
-        self.recurrent: dict[int, Any] = {}
         self.positions: list[Tensor | None] = []
         self.encoders: list[Tensor] = []
-        self.stack = ExitStack()
-        self.live_stack = ExitStack()
-        self.plan: str | None = None
-        if not self.settings.is_plain:
-            return
         complete = complete_inputs(self.adapter, inputs, self.config)
-        self.plan = self.adapter.reuse(complete, self.config)
-        is_greedy_or_sampled = self.settings.num_beams == 1
-        if self.plan == "two_phase" and (live is None or not is_greedy_or_sampled):
-            self.plan = None
-        if self.plan in ("replay", "two_phase"):
-            self.cache = new_cache(self.config, self.adapter, self.plan == "replay")
+        plan = self.adapter.reuse(complete, self.config)
+        is_one_by_one = self.settings.is_one_by_one
+        # Recording slows each pass of generating down, by more than running its rows
+        # again in one pass takes: that is done where it is exact.
+        is_run_again = plan != "full_pass" and self.settings.takes_a_cache
+        self.live = live if is_one_by_one and not is_run_again else None
+        if plan == "replay" and is_run_again:
+            self.cache = new_cache(self.config, self.adapter, goes_back=True)
             arguments["past_key_values"] = self.cache
-        if is_greedy_or_sampled:
+        if is_one_by_one:
             given = arguments.get("stopping_criteria") or []
             self.watch = GenerationWatch(model, self._know)
             arguments["stopping_criteria"] = StoppingCriteriaList([*given, self.watch])
 
-    def watching(self) -> ExitStack:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
         """Within it generating is watched."""
-        self.positions = self.stack.enter_context(watched_positions(self.model))
-        self.encoders = self.stack.enter_context(watched_encoder(self.model))
-        if self.watch is not None:
-            self.stack.enter_context(self.watch.watching())
-        self.stack.enter_context(self.live_stack)
-        if self.plan == "two_phase" and self.live is not None:
-            self.live_stack.enter_context(self.live.watching())
-        return self.stack
+        with ExitStack() as stack:
+            self.positions = stack.enter_context(watched_positions(self.model))
+            self.encoders = stack.enter_context(watched_encoder(self.model))
+            if self.watch is not None:
+                stack.enter_context(self.watch.watching())
+            if self.live is not None:
+                stack.enter_context(self.live.watching())
+            yield
+            self._explain_waiting()
 
     def _know(self, token: Tensor, said: TargetLogits, step: int) -> None:
-        """Explains the first step while its pass is still at hand, and keeps what the
-        cache could not be taken back to."""
-        if step > 0 or self.plan != "two_phase" or self.live is None:
+        if self.live is not None:
+            self.waiting.append(token)
+            if len(self.waiting) == self.live.tokens_at_once:
+                self._explain_waiting()
+
+    def _explain_waiting(self) -> None:
+        """Explains the tokens that were generated since the last time."""
+        if self.live is None or self.watch is None or not self.waiting:
             return
-        self.first = self.live.explain(token, said, step)
-        self.live_stack.close()
-        for index, layer in enumerate(self.cache.layers):
-            if not layer.is_croppable:
-                self.recurrent[index] = copy.deepcopy(layer)
+        first = len(self.watch.said) - len(self.waiting)
+        said = TargetLogits.joined(self.watch.said[first:])
+        tokens = torch.cat(self.waiting, dim=1)
+        self.waiting.clear()
+        try:
+            self.explained.append(self.live.explain(tokens, said, first))
+        except NotRecorded:
+            # A layer of an unknown kind: everything is explained afterwards.
+            self.live = None
+            self.explained.clear()
 
     def what_is_left(self, answer: Tensor, prompt_length: int) -> GeneratedAnswer:
-        """The answer with a cache that ends before the first step to be explained."""
+        """The answer with its attributions, or with what it can be explained on."""
+        left = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
-        said = None
         if self.watch is not None and len(self.watch.said) == num_steps:
-            said = TargetLogits.joined(self.watch.said)
-        left = GeneratedAnswer(answer, said=said)
+            left.said = TargetLogits.joined(self.watch.said)
+            if self.live is not None:
+                left.explained = StepAttributions.joined(self.explained)
+                return left
         beams = self.settings.num_beams
-        if self.plan == "encoder":
-            if self.encoders:
-                left.cache = PromptCache(encoder_states=self.encoders[0])
-                left.cache.one_of_each(beams)
-            return left
-        if self.plan is None:
-            return left
-        length = self.cache.get_seq_length()
-        if beams == 1 and length != prompt_length + num_steps - 1:
-            return left
-        (last_position,) = self.positions
-        left.cache = PromptCache(self.cache, last_position)
-        if self.plan == "two_phase":
-            left.first, left.cache.first_step = self.first, 1
-            for index, layer in enumerate(self.cache.layers):
-                if index in self.recurrent:
-                    self.cache.layers[index] = self.recurrent[index]
-                elif num_steps > 1:
-                    layer.crop(-(num_steps - 1))
-            return left
-        self.adapter.crop(self.cache, length - (prompt_length - 1), self.config)
-        left.cache.one_of_each(beams)
+        if self.encoders:
+            left.cache = PromptCache(encoder_states=self.encoders[0])
+        elif self.cache is not None:
+            length = self.cache.get_seq_length()
+            if beams == 1 and length != prompt_length + num_steps - 1:
+                return left
+            (last_position,) = self.positions
+            left.cache = PromptCache(self.cache, last_position)
+            self.adapter.crop(self.cache, length - (prompt_length - 1), self.config)
+        if left.cache is not None:
+            left.cache.one_of_each(beams)
         return left
 
 
@@ -225,9 +223,8 @@ class GenerationSettings:
         return int(self["num_beams"] or 1)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether every pass after the prompt's is over one position of each beam, on a
-        cache that is ours to give."""
+    def takes_a_cache(self) -> bool:
+        """Whether a cache of ours can be given, and holds the prompt afterwards."""
         return (
             self.arguments.get("past_key_values") is None
             and self["use_cache"] is not False
@@ -237,6 +234,15 @@ class GenerationSettings:
             and self["prompt_lookup_num_tokens"] is None
             and self.arguments.get("assistant_model") is None
             and self.arguments.get("custom_generate") is None
+        )
+
+    @property
+    def is_one_by_one(self) -> bool:
+        """Whether every token comes out of a pass of its own, on all keys so far."""
+        without_cache = self["use_cache"] is False
+        return self.num_beams == 1 and (
+            self.takes_a_cache
+            or (without_cache and self.arguments.get("past_key_values") is None)
         )
 
 

@@ -43,7 +43,7 @@ class GenerationWatch(StoppingCriteria):
             if threading.get_ident() == thread:
                 self._logits = output.logits[:, -1:]
 
-        handle = self.model.register_forward_hook(keep)
+        handle = _running(self.model).register_forward_hook(keep)
         try:
             yield
         finally:
@@ -76,8 +76,14 @@ def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
         if not seen and outputs is not None:
             seen.append(outputs[0])
 
-    handle = model.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = _running(model).register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def _running(model: nn.Module) -> nn.Module:
+    """What generating runs: not peft's wrapper of a model, but the model in it."""
+    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()

@@ -71,8 +71,11 @@ class _AfterEachToken:
         steps = DecodingSteps(model, inputs, nothing)
         self.adapter, self.config = steps.adapter, steps.config
         self.cache: Any = None
-        is_plain = GenerationSettings(model, arguments).is_plain
-        if is_plain and self.adapter.reuse(steps.inputs, self.config) == "replay":
+        settings = GenerationSettings(model, arguments)
+        if (
+            settings.takes_a_cache
+            and self.adapter.reuse(steps.inputs, self.config) == "replay"
+        ):
             self.cache = new_cache(self.config, self.adapter, goes_back=True)
             arguments["past_key_values"] = self.cache
 

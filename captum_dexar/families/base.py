@@ -47,7 +47,7 @@ class FamilyAdapter(ABC):
             behind them, so that it has to be run as a whole
         inputs_on_cache (tuple of str): of ``sequence_inputs`` those that a pass on a
             cache takes too, for all tokens so far, besides the attention mask
-        after_generating (str): what explaining goes on from, for the table of families
+        steps_run_on (str): what :meth:`reuse` says, in words, for a table
         cross_attention (str or None): name of the attention module inside a decoder
             layer whose keys hold the image, for models that read it by cross-attention
         can_be_batched (bool): whether prompts padded on the left give what each gives
@@ -71,7 +71,7 @@ class FamilyAdapter(ABC):
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False
     inputs_on_cache: ClassVar[tuple[str, ...]] = ()
-    after_generating: ClassVar[str] = "cache replayed"
+    steps_run_on: ClassVar[str] = "a cache of the prompt"
     cross_attention: ClassVar[str | None] = None
     can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
@@ -164,13 +164,18 @@ class FamilyAdapter(ABC):
         counted = attention_mask.long().cumsum(-1) - 1
         return counted.clamp(min=0) + self.position_offset
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether the package's own tests run on models of the family."""
+        return type(self).__module__.startswith("captum_dexar.families.")
+
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
-        """What can be gone on from once the model has answered a prompt, by its inputs
-        and the model's configuration."""
+        """What the steps of an answer are run on, by the prompt's inputs and the
+        configuration of the model."""
         if self.is_encoder_decoder(config):
             return "encoder"
         is_replayed = self.replayable and can_go_back(inputs["input_ids"], config)
-        return "replay" if is_replayed else "two_phase"
+        return "replay" if is_replayed else "full_pass"
 
     def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
         """Takes the last tokens out of a cache."""

@@ -21,7 +21,7 @@ class Florence2Adapter(OneImageFirstAdapter):
     boxes_checked: ClassVar[str] = (
         "end to end with the vision tower's attention and blocks silenced"
     )
-    after_generating: ClassVar[str] = "encoder's output reused"
+    steps_run_on: ClassVar[str] = "the encoder's output"
     # Its positions are absolute, and count padding.
     can_be_batched: ClassVar[bool] = False
     cross_attention: ClassVar[str | None] = "encoder_attn"

@@ -29,9 +29,8 @@ PROBES = ((0.1, 0.1), (0.1, 0.9), (0.4, 0.6), (0.6, 0.3), (0.9, 0.1), (0.9, 0.9)
 class GenericAdapter(FamilyAdapter):
     """One square grid an image, or the grid that the processor states.
 
-    Positions are left to the model, and the prompt's last token is explained in the
-    pass over the prompt, which is right for every decoder whose own attention reads the
-    image.
+    Positions are left to the model, and given answers take a pass over the prompt too,
+    which is right for every decoder whose own attention reads the image.
     """
 
     name: ClassVar[str] = "others"
@@ -45,9 +44,14 @@ class GenericAdapter(FamilyAdapter):
     }
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
-    after_generating: ClassVar[str] = "in two phases"
+    steps_run_on: ClassVar[str] = "one full pass"
     can_be_batched: ClassVar[bool] = False
     takes_several_images: ClassVar[bool] = False
+
+    @property
+    def is_checked(self) -> bool:
+        """See :meth:`FamilyAdapter.is_checked`."""
+        return False
 
     def matches(self, config: Any) -> bool:
         """Whether the model is a decoder that reads image tokens among the text's."""

@@ -76,7 +76,7 @@ class QwenVLAdapter(MultimodalRopeAdapter):
         "Qwen2_5_VLProcessor",
         "Qwen3VLProcessor",
     )
-    after_generating: ClassVar[str] = "cache replayed; of Qwen3.5 in two phases"
+    steps_run_on: ClassVar[str] = "a cache of the prompt; of Qwen3.5 one full pass"
 
     def vision_order(
         self, layer: str, inputs: Mapping[str, Any], config: Any

@@ -44,7 +44,7 @@ class MllamaAdapter(ImagesFirstAdapter):
         """See :meth:`FamilyAdapter.reuse`."""
         # A cache is as long as its first layer, which must not be the image's.
         if 0 in config.get_text_config().cross_attention_layers:
-            return "two_phase"
+            return "full_pass"
         return super().reuse(inputs, config)
 
     def crop(self, cache: Any, num_tokens: int, config: Any) -> None:

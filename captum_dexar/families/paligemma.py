@@ -27,15 +27,15 @@ class PaliGemmaAdapter(ImagesFirstAdapter):
     required_inputs: ClassVar[tuple[str, ...]] = ("token_type_ids",)
     position_offset: ClassVar[int | None] = 1
     prompt_is_bidirectional: ClassVar[bool] = True
-    after_generating: ClassVar[str] = (
-        "cache replayed; in two phases where the prompt is longer than a window"
+    steps_run_on: ClassVar[str] = (
+        "a cache of the prompt; where that is longer than a window, one full pass"
     )
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
         """See :meth:`FamilyAdapter.reuse`."""
         window = getattr(config.get_text_config(), "sliding_window", None)
         if window is not None and inputs["input_ids"].shape[1] > window:
-            return "two_phase"
+            return "full_pass"
         return super().reuse(inputs, config)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:

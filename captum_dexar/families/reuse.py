@@ -1,16 +1,16 @@
-"""What explaining an answer goes on from, once the model has generated it.
+"""What the steps of an answer are run on, where they are run.
 
-``"replay"``: the cache, cut back to the prompt's last token; all steps are run again on
-it, in one pass. ``"two_phase"``: the prompt's last token is explained in the pass over
-the prompt itself, and the further steps on the cache after it. ``"encoder"``: the
-encoder's output, which all steps of the decoder read.
+``"replay"``: a cache of the prompt, without its last token; ``"full_pass"``: nothing,
+prompt and answer are one pass; ``"encoder"``: the encoder's output, which all steps of
+the decoder read. An answer that was generated is replayed on the cache that is left;
+where only a full pass is exact, its passes are recorded instead.
 """
 
 from typing import Any, Literal
 
 from torch import Tensor
 
-Reuse = Literal["replay", "two_phase", "encoder"]
+Reuse = Literal["replay", "full_pass", "encoder"]
 
 # Kinds of layers of whose state the last tokens can be taken out again; not so a
 # recurrence.

@@ -8,7 +8,7 @@ HEADINGS = (
     "`model_type`",
     "places on the image, checked",
     "images a prompt",
-    "after generating",
+    "given answers run on",
 )
 
 
@@ -29,5 +29,5 @@ def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
         ", ".join(adapter.model_types),
         adapter.boxes_checked,
         "several" if adapter.takes_several_images else "one",
-        adapter.after_generating,
+        adapter.steps_run_on,
     )

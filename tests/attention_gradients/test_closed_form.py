@@ -1,11 +1,15 @@
 """The closed form against plain autograd over eager attention, token by token."""
 
+import copy
+from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
+from captum_dexar.step_attributions import StepAttributions
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm, VARIANTS
+from torch import Tensor
 
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
@@ -85,23 +89,67 @@ def test_a_frozen_model_is_explained_like_a_trainable_one() -> None:
     assert_same(explained(model, inputs, targets, engine="autograd"), trainable)
 
 
-def test_bfloat16_is_no_worse_than_autograd_in_bfloat16() -> None:
+@lru_cache(maxsize=None)
+def exact(variant: str, seed: int) -> StepAttributions:
+    """By autograd in float64."""
+    model, inputs = tiny_vlm(variant, seed), prompt_inputs(seed)
+    return explained(model, inputs, random_targets(4, seed), engine="autograd")
+
+
+def in_dtype(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_no_worse_than_autograd_in_it(dtype: torch.dtype) -> None:
     """On average: single cases scatter with the rounding of the forward pass."""
-    closed, autograd = [], []
+    errors: dict[str, list[tuple[float, float]]] = {}
     for seed in range(32):
         variant = VARIANTS[seed % 4]
-        inputs, targets = prompt_inputs(seed), random_targets(4, seed)
-        exact = explained(tiny_vlm(variant, seed), inputs, targets).token_attr
-        if not exact.any():
+        reference = exact(variant, seed)
+        if not reference.token_attr.any():
             continue
-        model = tiny_vlm(variant, seed).to(torch.bfloat16)
-        inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
-        rough = explained(model, inputs, targets).token_attr
-        twin = explained(model, inputs, targets, engine="autograd").token_attr
-        closed.append(relative_error(rough, exact))
-        autograd.append(relative_error(twin, exact))
-    assert len(closed) > 20
-    assert sum(closed) <= 1.1 * sum(autograd)
+        model = tiny_vlm(variant, seed).to(dtype)
+        inputs, targets = in_dtype(prompt_inputs(seed), dtype), random_targets(4, seed)
+        closed = explained(model, inputs, targets)
+        autograd = explained(model, inputs, targets, engine="autograd")
+        largest = reference.head_weights.max()
+        for name in ("token_attr", "head_weights", "token_weights"):
+            true = getattr(reference, name)
+            scale = largest if name == "token_weights" else true.max()
+            both = [
+                float((getattr(rough, name) - true).abs().max() / scale)
+                for rough in (closed, autograd)
+            ]
+            errors.setdefault(name, []).append((both[0], both[1]))
+    for pairs in errors.values():
+        assert len(pairs) > 20
+        ours, theirs = zip(*pairs)
+        assert sum(ours) <= 1.1 * sum(theirs)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_small_gradients_do_not_underflow(dtype: torch.dtype, seed: int) -> None:
+    """The weights of the head are so small that gradients are of the order of 1e-6 and
+    their products of 1e-12: the first lose most of their digits in float16, where they
+    come to that, and the second are nothing."""
+    model: Any = tiny_vlm(seed=seed)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2.0**-20)
+    model = model.to(dtype)
+    inputs, targets = in_dtype(prompt_inputs(seed), dtype), random_targets(4, seed)
+    widened = copy.deepcopy(model).float(), in_dtype(inputs, torch.float32)
+    reference = explained(*widened, targets, engine="autograd")
+    assert reference.head_weights.max() < 2e-6 and reference.token_attr.max() < 2e-12
+    closed = explained(model, inputs, targets)
+    tolerance = 8 * torch.finfo(dtype).eps
+    for name in ("token_attr", "layer_attr", "head_weights"):
+        assert getattr(closed, name).dtype == torch.float32
+        error = relative_error(getattr(closed, name), getattr(reference, name))
+        assert error <= tolerance
+    error = (closed.token_weights - reference.token_weights).abs().max()
+    assert error <= tolerance * reference.head_weights.max()
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0])

@@ -8,7 +8,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.attention_gradients import find_decoder
 from captum_dexar.attention_gradients.interception import intercepted_attention
-from captum_dexar.attention_gradients.layer_rows import of_rows
+from captum_dexar.attention_gradients.layer_again import of_rows
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model_state import frozen_parameters

@@ -74,12 +74,19 @@ def bench_over_replay(
     )
 
 
+@pytest.mark.parametrize("length", ["short", "long"])
 def bench_over_replay_after_generating(
-    benchmark: Any, ratios: RatioTable, sizes: Sizes, model: Any, inputs: Any
+    benchmark: Any,
+    ratios: RatioTable,
+    sizes: Sizes,
+    model: Any,
+    inputs: Any,
+    length: str,
 ) -> None:
-    ids = answer(sizes.short)
+    num_tokens = getattr(sizes, length)
+    ids = answer(num_tokens)
     cache = prefilled(model, inputs)
-    ours = explaining_on_cache(model, inputs, sizes.short, cache)
+    ours = explaining_on_cache(model, inputs, num_tokens, cache)
     maps = ours.run(ours.prepare()).token_attr[0]
     error = relative_error(replayed_on(model, inputs, ids, ours.prepare()), maps)
     # A reference that computes something else is worth nothing.
@@ -95,7 +102,7 @@ def bench_over_replay_after_generating(
         sizes.long_pairs,
     )
     ratios.add_times(
-        f"eager replay over ours after generating, {sizes.short} tokens",
+        f"eager replay over ours after generating, {num_tokens} tokens",
         pairs.reference_over_ours(),
         limit=Limit(">=", 15),
         note=f"prompt not included; {pairs.note()}; maps differ by {error:.1g}",

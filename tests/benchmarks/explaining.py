@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from captum_dexar import LayerDexAR
 from captum_dexar.decoding import DecodingSteps
 from tests.benchmarks.models import answer, prefilled
@@ -15,6 +16,8 @@ def explaining_on_cache(
 ) -> Side:
     """Explaining ``num_tokens``, each time on a fresh copy of the prompt's cache.
 
+    The model's logits of the tokens are known, as they are after generating.
+
     Args:
         model: the LLaVA
         inputs (dict): one prompt, or several
@@ -26,9 +29,12 @@ def explaining_on_cache(
     ids = answer(num_tokens, inputs["input_ids"].shape[0])
     if cache is None:
         cache = prefilled(model, inputs)
+    given = DecodingSteps(model, inputs, ids)
+    with torch.no_grad():
+        said = given.cheapest_pass(copy.deepcopy(cache)).say()
     return Side(
         run=lambda fresh: method.attribute_steps(
-            DecodingSteps(model, inputs, ids), fresh
+            DecodingSteps(model, inputs, ids, said), fresh
         ),
         prepare=lambda: copy.deepcopy(cache),
     )

@@ -20,7 +20,7 @@ from torch import nn, Tensor
 from transformers import StoppingCriteria
 
 # Every other family is replayed.
-PLANS = {"qwen3_5": "two_phase", "paligemma2": "two_phase", "florence2": "encoder"}
+PLANS = {"qwen3_5": "full_pass", "paligemma2": "full_pass", "florence2": "encoder"}
 NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
@@ -81,20 +81,22 @@ def test_the_plan_of_each_family(case: FamilyCase) -> None:
 
 @every_case
 def test_no_position_is_run_more_than_it_takes(case: FamilyCase) -> None:
-    """The prompt once, each generated token once, and each explained row once more;
-    of a prompt that is explained in two phases its last row not at all."""
+    """The prompt once, each generated token once, and the explained rows once more in
+    one pass; where that would not be exact, not at all."""
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
     method.attribute(inputs, gen_args=GREEDY)
-    plan = PLANS.get(case.name, "replay")
     decoder = find_decoder(model)
     nothing = torch.zeros(1, 1, dtype=torch.long)
     prompt_length = DecodingSteps(model, inputs, nothing).prompt_length
     with _Counter(decoder.layers[0]) as positions:
         method.attribute(inputs, gen_args=GREEDY)
-    explaining = NUM_TOKENS - 1 if plan == "two_phase" else NUM_TOKENS
-    assert positions == [prompt_length, *[1] * (NUM_TOKENS - 1), explaining]
+    is_recorded = PLANS.get(case.name) == "full_pass"
+    explaining = [] if is_recorded else [NUM_TOKENS]
+    assert positions == [prompt_length, *[1] * (NUM_TOKENS - 1), *explaining]
+    for target in (None, [7, 8, 9]):
+        method.attribute(inputs, target, None if target else GREEDY)
 
 
 @every_case
@@ -233,29 +235,45 @@ def test_other_methods_go_on_from_the_cache(name: str) -> None:
         assert relative_error(result.token_attr, given.token_attr) <= 1e-5
 
 
-def test_a_cache_that_tells_something_else_is_not_trusted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is run again must say what was generated; else everything is run."""
-    model = tiny_vlm(seed=4)
+class _LooksAround(nn.Module):
+    """An MLP that gives something else for several positions than for one."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.mlp(hidden)
+        return output * (1.0 if hidden.shape[1] in (1, 27, 31) else 0.5)
+
+
+def test_a_layer_that_records_do_not_tell_is_explained_afterwards() -> None:
+    """In a full pass over prompt and answer, whose length it knows."""
+    model: Any = tiny_vlm(seed=4)
     inputs = prompt_inputs(4)
+    assert inputs["input_ids"].shape[1] == 27
+    expected = VLMAttribution(LayerDexAR(model)).attribute(inputs, gen_args=GREEDY)
+    for layer in model.model.language_model.layers:
+        layer.mlp = _LooksAround(layer.mlp).eval()
+
+    class Uncached(type(adapter_for_config(model.config))):  # type: ignore[misc]
+        replayable = False
+
     method = VLMAttribution(LayerDexAR(model))
-    expected = method.attribute(inputs, gen_args=GREEDY)
-    adapter = adapter_for_config(model.config)
-
-    def spoil(self: Any, cache: Any, num_tokens: int, config: Any) -> None:
-        cache.crop(-num_tokens)
-        for layer in cache.layers:
-            layer.values = layer.values.flip(-2)
-
-    monkeypatch.setattr(type(adapter), "crop", spoil)
-    with _Counter(find_decoder(model).layers[-1]) as positions:
-        same(method.attribute(inputs, gen_args=GREEDY), expected)
-    assert positions[-1] == inputs["input_ids"].shape[1] + NUM_TOKENS - 1
+    uncached = Uncached()
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (
+            "captum_dexar.decoding.steps",
+            "captum_dexar.decoding.generation",
+        ):
+            patch.setattr(f"{place}.adapter_for_config", lambda _: uncached)
+        with _Counter(find_decoder(model).layers[-1]) as positions:
+            same(method.attribute(inputs, gen_args=GREEDY), expected)
+    assert positions == [27, *[1] * (NUM_TOKENS - 1), 31]
 
 
 @pytest.mark.parametrize("layers", [[0], [1, 2], [2, 0]])
-def test_some_layers_in_two_phases(layers: list[int]) -> None:
+def test_some_layers_of_a_generated_answer(layers: list[int]) -> None:
     (case,) = [case for case in CASES if case.name == "paligemma2"]
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
