@@ -51,8 +51,8 @@ class AnswerScores:
         self._sum: Tensor | None = None
         self._best_image: Tensor | None = None
         self._best_text: Tensor | None = None
-        self._maps: dict[int, Tensor] = {}
-        self._weights: dict[int, Tensor] = {}
+        self._maps: Tensor | None = None
+        self._weights: Tensor | None = None
         self._seen: set[int] = set()
 
     def add(
@@ -80,8 +80,8 @@ class AnswerScores:
             best[:, steps] = torch.maximum(best[:, steps], highest)
         layer = gradients.layer
         if self.keep_layers:
-            self._keep(self._maps, layer, steps, layer_map)
-            self._keep(self._weights, layer, steps, weights)
+            self._maps = self._kept(self._maps, layer, steps, layer_map)
+            self._weights = self._kept(self._weights, layer, steps, weights)
         self._seen.add(layer)
         if on_layer is not None:
             on_layer(layer_map.shape[1])
@@ -92,23 +92,26 @@ class AnswerScores:
         assert self._best_image is not None and self._best_text is not None
         # The model runs its layers in its own order; results keep the user's. Layers
         # without attention (convolution, linear attention) have nothing to explain.
-        kept = [index for index in self.layer_indices if index in self._seen]
+        places = [
+            place
+            for place, index in enumerate(self.layer_indices)
+            if index in self._seen
+        ]
 
-        def stacked(per_layer: dict[int, Tensor]) -> Tensor | None:
-            if not self.keep_layers:
-                return None
-            device = per_layer[kept[0]].device
-            return torch.stack([per_layer.pop(i).to(device) for i in kept], dim=2)
+        def of_seen(kept: Tensor | None) -> Tensor | None:
+            if kept is None or len(places) == kept.shape[2]:
+                return kept
+            return kept[:, :, places]
 
         return StepAttributions(
             token_attr=self._sum.float(),
             token_weights=scoring.token_weights(
                 self._best_image[..., None, None], self._best_text[..., None, None]
             ).float(),
-            head_weights=stacked(self._weights),
-            layer_attr=stacked(self._maps),
+            head_weights=of_seen(self._weights),
+            layer_attr=of_seen(self._maps),
             token_log_probs=said.log_probs.float(),
-            layer_indices=kept,
+            layer_indices=[self.layer_indices[place] for place in places],
         )
 
     def _places(self, steps: slice) -> slice:
@@ -117,10 +120,14 @@ class AnswerScores:
             return steps
         return slice(steps.start - self.first_step, steps.stop - self.first_step)
 
-    def _keep(
-        self, kept: dict[int, Tensor], layer: int, steps: slice, values: Tensor
-    ) -> None:
-        if layer not in kept:
-            shape = (values.shape[0], self.num_steps, *values.shape[2:])
-            kept[layer] = values.new_zeros(shape, dtype=torch.float32)
-        kept[layer][:, steps] = values.float()
+    def _kept(
+        self, kept: Tensor | None, layer: int, steps: slice, values: Tensor
+    ) -> Tensor:
+        """The values ``(batch, steps, n)`` at their place among those of all layers."""
+        if kept is None:
+            batch, _, size = values.shape
+            shape = (batch, self.num_steps, len(self.layer_indices), size)
+            kept = values.new_zeros(shape, dtype=torch.float32)
+        place = self.layer_indices.index(layer)
+        kept[:, steps, place] = values.to(kept.device, torch.float32)
+        return kept

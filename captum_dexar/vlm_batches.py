@@ -17,6 +17,8 @@ from torch import nn, Tensor
 from tqdm.auto import tqdm
 
 BATCH_SIZE = 8
+# Inputs that are kept as they were checked; those beyond are prepared once more.
+MOST_PREPARED = 64
 
 
 class BatchAttribution:
@@ -91,7 +93,8 @@ class BatchAttribution:
         with tqdm(
             total=len(inps), desc="explaining", unit="input", disable=not progress
         ) as bar:
-            for places in self._batches(inps, targets, batch_size):
+            batches, prepared = self._batches(inps, targets, batch_size)
+            for places in batches:
                 if len(places) == 1:
                     (only,) = places
                     results[only] = self.attribute(
@@ -99,7 +102,11 @@ class BatchAttribution:
                     )
                 else:
                     prompts = [
-                        self._prompt(inps[place], targets[place], None)
+                        (
+                            prepared.pop(place)
+                            if place in prepared
+                            else self._prompt(inps[place], targets[place], None)
+                        )
                         for place in places
                     ]
                     explained = self._explain_together(
@@ -111,20 +118,25 @@ class BatchAttribution:
 
     def _batches(
         self, inps: Sequence[Any], targets: Sequence[Any], batch_size: int
-    ) -> list[list[int]]:
-        """Which inputs go through the model together."""
+    ) -> tuple[list[list[int]], dict[int, CheckedPrompt]]:
+        """Which inputs go through the model together, all of which are checked before
+        the first does; and the prompts of some of them."""
         if not self._is_stepwise or not self.adapter.can_be_batched:
-            return [[place] for place in range(len(inps))]
+            return [[place] for place in range(len(inps))], {}
+        prepared: dict[int, CheckedPrompt] = {}
         groups: dict[Any, list[int]] = {}
         for place, (inp, target) in enumerate(zip(inps, targets)):
             prompt = self._prompt(inp, target, None)
             key = batch_key(prompt.inputs, prompt.layout.num_tokens, self.adapter)
             groups.setdefault((key, prompt.answer is None), []).append(place)
-        return [
+            if len(prepared) < MOST_PREPARED:
+                prepared[place] = prompt
+        batches = [
             group[start : start + batch_size]
             for group in groups.values()
             for start in range(0, len(group), batch_size)
         ]
+        return batches, prepared
 
     def _explain_together(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from captum_dexar.decoding.growing_cache import growing_cache
 from captum_dexar.families import FamilyAdapter
 from torch import nn, Tensor
 from transformers import DynamicCache
@@ -68,7 +69,7 @@ def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCa
             where layers have a sliding window or a convolution; else only its sliding
             windows can
     """
-    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    cache = growing_cache(config)
     for layer in cache.layers:
         if hasattr(layer, "activate_past_recording"):
             if goes_back or getattr(layer, "is_sliding", False):

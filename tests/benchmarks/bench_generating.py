@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from captum_dexar import LayerDexAR, VLMAttribution
+from captum_dexar.decoding.growing_cache import growing_cache
 from tests.benchmarks.floor import bare_streaming
 from tests.benchmarks.models import answer, generating, llava, prompt
 from tests.benchmarks.ratios import Limit, RatioTable
@@ -34,6 +35,32 @@ def bench_explained_generation(
         f"explained over plain generation, {num_tokens} tokens",
         pairs.ours_over_reference(),
         limit=LIMIT,
+        note=pairs.note(),
+    )
+
+
+@pytest.mark.parametrize("length", ["short", "long"])
+def bench_explained_generation_on_the_same_cache(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, length: str
+) -> None:
+    """Without what the package's own cache saves, which plain generating could too."""
+    num_tokens = getattr(sizes, length)
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(num_tokens)
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: method.attribute(inputs, gen_args=arguments)),
+        Side(
+            lambda _: model.generate(
+                **inputs, **arguments, past_key_values=growing_cache(model.config)
+            )
+        ),
+        sizes.pairs if length == "short" else sizes.long_pairs,
+    )
+    ratios.add_times(
+        f"explained over plain generation, both on our cache, {num_tokens} tokens",
+        pairs.ours_over_reference(),
         note=pairs.note(),
     )
 

@@ -84,8 +84,12 @@ def _explaining(model: Any, inputs: Any, num_tokens: int) -> Callable[[], object
     from captum_dexar import LayerDexAR
     from captum_dexar.decoding import DecodingSteps
 
-    steps = DecodingSteps(model, inputs, answer(num_tokens))
     cache = prefilled(model, inputs)
+    given = DecodingSteps(model, inputs, answer(num_tokens))
+    with torch.no_grad():
+        # Known after generating, as the answer's logits are.
+        said = given.cheapest_pass(copy.deepcopy(cache)).say()
+    steps = DecodingSteps(model, inputs, answer(num_tokens), said)
     # What finds the decoder runs the model once, and is kept.
     LayerDexAR(model).attribute_steps(
         DecodingSteps(model, inputs, answer(1)), copy.deepcopy(cache)
