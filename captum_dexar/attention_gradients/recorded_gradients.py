@@ -116,9 +116,14 @@ class RecordedGradients:
         if not records:
             raise NotRecorded("no layer called its attention function")
         check_lens(lens, recorder.last_hidden.whole(), said)
-        for index, record in records:
-            graph = self._graph(index, record, num_steps)
-            contraction(graph, num_keys, consume)
+        # Layers that are run again are not to be recorded.
+        recorder.is_paused = True
+        try:
+            for index, record in records:
+                graph = self._graph(index, record, num_steps)
+                contraction(graph, num_keys, consume)
+        finally:
+            recorder.is_paused = False
         recorder.forget()
 
     def _graph(self, index: int, record: LayerRecord, num_steps: int) -> LocalGraph:

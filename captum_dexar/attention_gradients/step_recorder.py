@@ -172,6 +172,7 @@ class StepRecorder:
         self.with_products = with_products
         self.records: dict[int, LayerRecord] = {}
         self.last_hidden = RowBuffer(axis=1)
+        self.is_paused = False
         self._layer_of: dict[nn.Module, int] = {}
         self._cross_attention: set[nn.Module] = set()
         # Along which axis of a layer's further arguments its positions lie.
@@ -199,7 +200,7 @@ class StepRecorder:
 
         def hook(module: nn.Module, on_call: Any, index: int, is_before: bool) -> None:
             def called(module: nn.Module, *called_with: Any) -> None:
-                if threading.get_ident() == thread:
+                if threading.get_ident() == thread and not self.is_paused:
                     on_call(index, module, *called_with)
 
             if is_before:

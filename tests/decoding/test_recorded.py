@@ -1,10 +1,13 @@
 """Tokens explained out of the passes that predicted them, in every family."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
+from captum_dexar.attention_gradients import layer_again
+from captum_dexar.attention_gradients.layer_again import known_products
 from captum_dexar.attention_gradients.recorded_rows import GrowingKeys, RowBuffer
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
@@ -104,6 +107,26 @@ def test_other_caches_of_generating(cache: str | None) -> None:
     expected = method.attribute(inputs, gen_args=GREEDY)
     other = {"cache_implementation": cache} if cache else {"use_cache": False}
     same(method.attribute(inputs, gen_args={**GREEDY, **other}), expected)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 64])
+def test_projections_are_computed_once(
+    max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case,) = [case for case in CASES if case.name == "paligemma2"]
+    model = model_of(case, 0, case.implementations[0])
+    taken_over: list[int] = []
+
+    def watched(products: Any) -> Any:
+        taken_over.append(len(products))
+        return known_products(products)
+
+    monkeypatch.setattr(layer_again, "known_products", watched)
+    VLMAttribution(LayerDexAR(model)).attribute(
+        case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=max_tokens
+    )
+    # Queries, keys, values and output of the attention, and three of the MLP.
+    assert taken_over == [7] * 4 * math.ceil(NUM_TOKENS / max_tokens)
 
 
 def test_rows_are_copied_and_their_memory_is_used_again() -> None:
