@@ -65,7 +65,10 @@ def _ratio(above: list[float], below: list[float]) -> Ratio:
 
 
 def timed_in_pairs(benchmark: Any, ours: Side, reference: Side, rounds: int) -> Pairs:
-    """Times reference, ours, reference, ours ... after one warm-up of each.
+    """Times reference, ours, reference, ours ... reference, after one warm-up of each.
+
+    Ours is compared with the mean of the references before and after it: a machine that
+    grows slower or faster meets both sides alike.
 
     Args:
         benchmark: the fixture of pytest-benchmark, which times our side; what its
@@ -84,7 +87,9 @@ def timed_in_pairs(benchmark: Any, ours: Side, reference: Side, rounds: int) -> 
         return (prepared,), {}
 
     benchmark.pedantic(ours.run, setup=set_up, rounds=rounds)
-    return Pairs(list(benchmark.stats.stats.data), seconds)
+    seconds.append(reference.seconds())
+    around = [(before + after) / 2 for before, after in zip(seconds, seconds[1:])]
+    return Pairs(list(benchmark.stats.stats.data), around)
 
 
 def median_seconds(benchmark: Any, sides: list[Side], rounds: int) -> list[float]:
