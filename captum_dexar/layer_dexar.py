@@ -1,7 +1,6 @@
 """DEX-AR as a Captum attribution method."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from captum.attr import GradientAttribution
@@ -12,12 +11,14 @@ from captum_dexar.attention_gradients import (
     AutogradTwin,
     ClosedForm,
     find_decoder,
+    LiveGraphs,
     RecordedGradients,
     TargetLogits,
 )
-from captum_dexar.decoding import contrast_tensor, DecodingSteps
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.live_dexar import LiveDexAR
 from captum_dexar.memory_budget import tokens_at_once
-from captum_dexar.model_state import check_model_state, frozen_parameters
+from captum_dexar.model_state import check_model_state, frozen_parameters, is_offloaded
 from captum_dexar.step_attributions import StepAttributions
 from captum_dexar.stepwise import StepwiseLayerAttribution
 from torch import nn, Tensor
@@ -272,7 +273,12 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             if self.engine == "autograd":
                 return run([self._twin(steps, **options)])
             return run(
-                ClosedForm(explained_pass, size, **options)
+                ClosedForm(
+                    explained_pass,
+                    size,
+                    with_products=self.adapter.is_checked,
+                    **options,
+                )
                 for explained_pass in steps.passes(cache, size)
             )
 
@@ -287,46 +293,41 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
         contrast_ids: Tensor | None = None,
-    ) -> "LiveDexAR | None":
+    ) -> LiveDexAR | None:
         """See :meth:`StepwiseLayerAttribution.live`."""
         if self.engine != "closed_form":
             return None
         check_model_state(self.model)
         _check_power(attention_power)
-        gradients = RecordedGradients(
+        max_tokens = _checked_size(max_tokens_per_pass)
+        watched = (
             find_decoder(self.model),
             self.layer_indices,
             steps.image_keys,
             steps.prompt_length,
             self.adapter.cross_attention,
             self.adapter.is_checked,
-            attention_power,
-            grad_kwargs,
         )
+        gradients: LiveGraphs | RecordedGradients
+        if max_tokens == 1 and not is_offloaded(self.model):
+            gradients = LiveGraphs(*watched, attention_power, grad_kwargs)
+        else:
+            gradients = RecordedGradients(*watched, attention_power, grad_kwargs)
         return LiveDexAR(
             self.model,
             gradients,
             (self.layer_indices, head_filter, top_k, keep_layers),
-            self._tokens_at_once(max_tokens_per_pass, steps, len(self.layer_indices)),
+            max_tokens,
             contrast_ids,
         )
 
-    def _tokens_at_once(
-        self, given: int | None, steps: DecodingSteps, layers_kept: int = 0
-    ) -> int:
-        if given is None:
-            return tokens_at_once(
-                self.model,
-                self.layer[0],
-                steps.target_ids,
-                with_logits=steps.said is None and not layers_kept,
-                layers_kept=layers_kept,
-            )
-        if given < 1:
-            raise ValueError(
-                f"max_tokens_per_pass must be a positive number of tokens, got {given}."
-            )
-        return given
+    def _tokens_at_once(self, given: int | None, steps: DecodingSteps) -> int:
+        return _checked_size(given) or tokens_at_once(
+            self.model,
+            self.layer[0],
+            steps.target_ids,
+            with_logits=steps.said is None,
+        )
 
     def _twin(self, steps: DecodingSteps, **options: Any) -> AutogradTwin:
         return AutogradTwin(
@@ -344,48 +345,13 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         return "Layer DEX-AR"
 
 
-class LiveDexAR:
-    """DEX-AR of tokens by the passes that predict them, while the model generates.
-
-    Args:
-        model (nn.Module): the vision-language model
-        gradients (RecordedGradients): watches its passes
-        options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
-        tokens_at_once (int): how many steps are best explained together
-        contrast_ids (Tensor or None): what the answer is contrasted with, 1-D
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        gradients: RecordedGradients,
-        options: tuple[Any, ...],
-        tokens_at_once: int,
-        contrast_ids: Tensor | None,
-    ) -> None:
-        self.model = model
-        self.gradients = gradients
-        self.options = options
-        self.tokens_at_once = tokens_at_once
-        self.contrast_ids = contrast_ids
-
-    def watching(self) -> AbstractContextManager[None]:
-        """See :class:`LiveAttribution`."""
-        return self.gradients.watching()
-
-    def explain(
-        self, tokens: Tensor, said: TargetLogits, first_step: int
-    ) -> StepAttributions:
-        """See :class:`LiveAttribution`."""
-        num_steps = tokens.shape[1]
-        steps = slice(first_step, first_step + num_steps)
-        scores = AnswerScores(self.gradients.image_keys, steps, *self.options)
-        contrast_ids = None
-        if self.contrast_ids is not None:
-            contrast_ids = contrast_tensor(self.contrast_ids[first_step:], num_steps)
-        with frozen_parameters(self.model):
-            self.gradients.explain(tokens, said, first_step, scores.add, contrast_ids)
-        return scores.result(said)
+def _checked_size(max_tokens_per_pass: int | None) -> int | None:
+    if max_tokens_per_pass is not None and max_tokens_per_pass < 1:
+        raise ValueError(
+            "max_tokens_per_pass must be a positive number of tokens, got "
+            f"{max_tokens_per_pass}."
+        )
+    return max_tokens_per_pass
 
 
 def _check_power(attention_power: float) -> None:

@@ -8,13 +8,15 @@ from torch import nn, Tensor
 
 # More tokens at once make matrix products no faster.
 MOST_TOKENS = 256
-# Of those whose layers are all recorded, which takes memory for each layer.
-MOST_RECORDED = 64
 FEWEST_TOKENS = 16
 # Explaining takes at most this part of what is free.
 PART_OF_FREE = 1 / 16
 # Tensors of a layer's graph for each of its projections, with their gradients.
 COPIES = 4
+# What is recorded while a model generates may grow to this part of the model's weights,
+# or to this many bytes beside a small one.
+RECORDED_PART = 1 / 25
+RECORDED_BYTES = 28 * 2**20
 
 
 def free_memory(device: torch.device) -> int:
@@ -30,7 +32,6 @@ def tokens_at_once(
     target_ids: Tensor,
     *,
     with_logits: bool,
-    layers_kept: int = 0,
 ) -> int:
     """How many decoding steps are explained together.
 
@@ -39,8 +40,6 @@ def tokens_at_once(
         layer (nn.Module): one of its decoder layers
         target_ids (Tensor): ``(batch, steps)``
         with_logits (bool): whether logits over the vocabulary are computed as well
-        layers_kept (int, optional): number of layers that are recorded for each step.
-            Default: 0
     """
     config: Any = model.config
     text = config.get_text_config(decoder=True)
@@ -50,10 +49,20 @@ def tokens_at_once(
         if isinstance(module, nn.Linear)
     )
     width = COPIES * (projections + 8 * text.hidden_size)
-    width += layers_kept * (projections + 2 * text.hidden_size)
     if with_logits:
         width += COPIES * text.vocab_size
     a_token = width * torch.float32.itemsize * target_ids.shape[0]
     fitting = int(free_memory(target_ids.device) * PART_OF_FREE) // a_token
-    most = MOST_RECORDED if layers_kept else MOST_TOKENS
-    return int(max(FEWEST_TOKENS, min(most, fitting)))
+    return int(max(FEWEST_TOKENS, min(MOST_TOKENS, fitting)))
+
+
+def recorded_bytes(model: nn.Module, device: torch.device) -> int:
+    """How much may be recorded of the passes that generate, before it is explained.
+
+    Args:
+        model (nn.Module): the model
+        device (torch.device): where it runs
+    """
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    fitting = free_memory(device) * PART_OF_FREE
+    return int(min(max(RECORDED_BYTES, weights * RECORDED_PART), fitting))

@@ -70,6 +70,11 @@ def loaded_weights(module: nn.Module) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether some weights are loaded for the pass of their own module only."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 def _hooks_of(module: nn.Module) -> list[Any]:
     """Those that accelerate runs a module with."""
     hook: Any = getattr(module, "_hf_hook", None)

@@ -70,15 +70,14 @@ def head_scores(
     seen_keys = 0
     for block in blocks:
         seen_keys += block.shape[-1]
-        best = _widen(_largest(block, min(top_k, block.shape[-1])).relu())
-        if largest is None:
-            largest = best
-            continue
-        merged = torch.cat([largest, best], dim=-1)
-        largest = merged.topk(min(top_k, merged.shape[-1]), dim=-1).values
+        best = _largest(block, min(top_k, block.shape[-1]))
+        if largest is not None:
+            merged = torch.cat([largest, best], dim=-1)
+            best = _largest(merged, min(top_k, merged.shape[-1]))
+        largest = best
     if largest is None:
         raise ValueError("head_scores needs at least one block of gradients, got none.")
-    total = largest.sum(-1)
+    total = _widen(largest.relu()).sum(-1)
     if num_keys is None:
         return total / max(1, min(top_k, seen_keys))
     return total / num_keys.to(total.device).clamp(min=1, max=top_k)

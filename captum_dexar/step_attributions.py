@@ -59,16 +59,14 @@ class StepAttributions:
 
 
 class LiveAttribution(Protocol):
-    """A method at work while a model generates.
-
-    Attributes:
-        tokens_at_once (int): how many steps are best explained together
-    """
-
-    tokens_at_once: int
+    """A method at work while a model generates."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Within it the model's passes, in this thread, can be explained."""
+        ...
+
+    def is_due(self, num_waiting: int) -> bool:
+        """Whether so many steps are to be explained before there are more."""
         ...
 
     def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:

@@ -234,7 +234,8 @@ class VLMAttribution(BatchAttribution, Attribution):
         check_arguments(self.attr_method, kwargs)
         normalize = bool(kwargs.pop("normalize", True))
         prompt = self._prompt(inp, None, None)
-        live = self._live(prompt.inputs, kwargs, None)
+        at_once = {"max_tokens_per_pass": 1} if self._is_stepwise else {}
+        live = self._live(prompt.inputs, {**kwargs, **at_once}, None)
         explain = self._explain if self._is_stepwise else self._run_captum_method
 
         def explain_step(step: DecodingSteps, cache: Any) -> Any:

@@ -173,6 +173,22 @@ def test_tokens_at_once_follow_the_free_memory(
     assert tokens == expected
 
 
+@pytest.mark.parametrize(("free", "expected"), [(2**20, 2**16), (2**60, 28 * 2**20)])
+def test_recorded_bytes_follow_the_free_memory(
+    free: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "free_memory", lambda device: free)
+    recorded = memory_budget.recorded_bytes(tiny_vlm(), torch.device("cpu"))
+    assert recorded == expected
+
+
+def test_more_is_recorded_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_budget, "RECORDED_BYTES", 0)
+    model = tiny_vlm()
+    weights = sum(parameter.numel() for parameter in model.parameters()) * 4
+    assert memory_budget.recorded_bytes(model, torch.device("cpu")) == weights // 25
+
+
 def test_free_memory_is_that_of_the_machine() -> None:
     free = memory_budget.free_memory(torch.device("cpu"))
     assert 2**26 < free < 2**50

@@ -35,6 +35,7 @@ FLOORS = {
     "vlm_batches": 5,
     "vlm_forward": 2,
     "layer_dexar": 5,
+    "live_dexar": 4,
     "stepwise": 4,
     "vlm_attribution": 7,
     "comparison": 8,

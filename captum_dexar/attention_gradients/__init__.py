@@ -12,18 +12,21 @@ from captum_dexar.attention_gradients.gradients import (
     AttentionGradients,
     LayerGradients,
 )
+from captum_dexar.attention_gradients.live_graphs import LiveGraphs
 from captum_dexar.attention_gradients.recorded_gradients import (
     NotRecorded,
     RecordedGradients,
 )
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.attention_gradients.target_logits import GrowingLogits, TargetLogits
 
 __all__ = [
     "AttentionGradients",
     "AutogradTwin",
     "ClosedForm",
     "Decoder",
+    "GrowingLogits",
     "LayerGradients",
+    "LiveGraphs",
     "NotRecorded",
     "RecordedGradients",
     "TargetLogits",

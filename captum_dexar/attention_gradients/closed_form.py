@@ -58,6 +58,8 @@ class ClosedForm:
             Default: None
         contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
             targets', ``(batch, steps of the answer)``; -1 for none. Default: None
+        with_products (bool, optional): whether a layer that is run again takes over the
+            outputs of its projections; see :class:`RearParts`. Default: False
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class ClosedForm:
         attention_power: float = 0.0,
         grad_kwargs: Mapping[str, Any] | None = None,
         contrast_ids: Tensor | None = None,
+        with_products: bool = False,
     ) -> None:
         self.explained_pass = explained_pass
         self.attention_power = attention_power
         self.grad_kwargs = dict(grad_kwargs or {})
         self.contrast_ids = contrast_ids
         self.max_rows = max_rows
+        self.with_products = with_products
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -109,6 +113,7 @@ class ClosedForm:
             self.attention_power,
             explained.cross_attention,
             self.max_rows,
+            self.with_products,
         )
         with graphs.watching():
             said = explained.say()
@@ -175,7 +180,9 @@ class Contraction:
             reading = self.lens.read(graph.hidden, graph.part).sum()
             if scale != 1.0:
                 reading = reading * scale
-        check_differentiable(reading, graph.layer)
+        if self.first_step == 0 and graph.part.start == 0:
+            # Of later steps a layer's graph is made of the same operations.
+            check_differentiable(reading, graph.layer)
         gradients = torch.autograd.grad(reading, graph.outputs, **self.grad_kwargs)
         if graph.kept is not None:
             gradients = tuple(

@@ -1,7 +1,6 @@
 """Running a decoder layer again for some rows, on what its first run has computed."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +9,14 @@ from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
 )
+from captum_dexar.attention_gradients.replaced_forward import (
+    is_itself,
+    replaced_forward,
+)
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
+
+Projection = Callable[[Tensor], Tensor]
 
 
 def run_again(
@@ -20,6 +25,8 @@ def run_again(
     kwargs: Mapping[str, Any],
     outputs: list[Tensor],
     products: Mapping[nn.Linear, Tensor] | None = None,
+    *,
+    front: list[Tensor] | None = None,
 ) -> Tensor:
     """The layer's hidden states, with a graph from its attention output on.
 
@@ -31,6 +38,10 @@ def run_again(
             The list is given the tensors that gradients are wanted of.
         products (Mapping, optional): what some projections gave for the rows, and need
             not compute again. Default: None
+        front (list, optional): takes the placeholders of what projections in front of
+            the attention would give, which are then not computed: in most layers
+            nothing but its output depends on them. Parameters must be frozen.
+            Default: None, they are computed
     """
     called = 0
 
@@ -52,26 +63,80 @@ def run_again(
         return (outputs[called - 1], *rest)
 
     modules = {module: 0 for module in layer.modules()}
+    replaced: dict[nn.Module, Projection] = {}
+
+    def held_place(module: nn.Linear) -> Projection:
+        product = product_of(module)
+
+        def forward(input: Tensor) -> Tensor:
+            if front is None or called:
+                return product(input)
+            shape = (*input.shape[:-1], module.out_features)
+            front.append(input.new_zeros(shape).requires_grad_())
+            # A layer may go on in place, as can't be done with a leaf.
+            return front[-1].clone()
+
+        return forward
+
+    if front is not None:
+        replaced = {
+            module: held_place(module) for module in modules if is_plain_linear(module)
+        }
+    for module, output in (products or {}).items():
+        replaced[module] = _giving(module, output)
     try:
         with (
-            torch.no_grad(),
+            # What depends on a placeholder is to be seen.
+            torch.set_grad_enabled(front is not None),
             intercepted_attention(modules, known),
-            known_products(products or {}),
+            replaced_forward(replaced),
         ):
-            # The layer's own hooks have had their call.
+            # Not its hooks, which have had their call.
             return hidden_of(layer.forward(*args, **kwargs))
     finally:
         torch.set_grad_enabled(False)
+
+
+def depends_on(hidden: Tensor, leaves: list[Tensor]) -> bool:
+    """Whether any of some leaves has a part in a tensor."""
+    sought = {id(leaf) for leaf in leaves}
+    waiting, seen = [hidden.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(getattr(node, "variable", None)) in sought:
+            return True
+        waiting.extend(following for following, _ in node.next_functions)
+    return False
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is a projection that nobody has made something else of, as
+    adapters, quantisation and offloading do."""
+    return type(module) is nn.Linear and is_itself(module)
+
+
+def product_of(module: nn.Linear) -> Projection:
+    """What a plain projection computes, with the weights that it has at each call:
+    offloading puts others in their place."""
+    linear, parameters = nn.functional.linear, module._parameters
+
+    def forward(input: Tensor) -> Tensor:
+        weight: Any = parameters["weight"]
+        return linear(input, weight, parameters["bias"])
+
+    return forward
 
 
 class _KnownProduct(torch.autograd.Function):
     """A linear projection whose output is known: only its gradient is computed."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, output: Tensor) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, output: list[Tensor]) -> Any:
         ctx.save_for_backward(weight)
-        # A copy: a layer may go on in place.
-        return output.clone()
+        return output[0].detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -79,26 +144,16 @@ class _KnownProduct(torch.autograd.Function):
         return gradient @ weight, None, None
 
 
-@contextmanager
-def known_products(products: Mapping[nn.Linear, Tensor]) -> Iterator[None]:
-    """Within it these projections give what is known."""
+def _giving(module: nn.Linear, output: Tensor) -> Projection:
+    """A projection that gives what is known."""
 
-    def giving(module: nn.Linear, output: Tensor) -> Callable[[Tensor], Tensor]:
-        def forward(input: Tensor) -> Tensor:
-            apply: Any = _KnownProduct.apply
-            product: Tensor = apply(input, module.weight, output)
-            return product
+    def forward(input: Tensor) -> Tensor:
+        apply: Any = _KnownProduct.apply
+        # In a list: autograd would take a tensor for another input.
+        product: Tensor = apply(input, module.weight, [output])
+        return product
 
-        return forward
-
-    try:
-        for module, output in products.items():
-            # In the instance, and not by assignment, which modules watch.
-            vars(module)["forward"] = giving(module, output)
-        yield
-    finally:
-        for module in products:
-            vars(module).pop("forward", None)
+    return forward
 
 
 def is_close(one: Tensor, other: Tensor) -> bool:
@@ -106,8 +161,9 @@ def is_close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     tolerance = float(torch.finfo(other.dtype).eps ** 0.5)
-    error = (one.float() - other.float()).abs().max()
-    return bool(error <= tolerance * other.float().abs().max().clamp(min=1e-30))
+    wide = other.float()
+    error = (one.float() - wide).abs_().max()
+    return bool(error <= tolerance * wide.abs().max().clamp(min=1e-30))
 
 
 def of_rows(value: Any, num_queries: int, rows: Tensor) -> Any:

@@ -20,11 +20,14 @@ from captum_dexar.attention_gradients.interception import (
     intercepted_attention,
 )
 from captum_dexar.attention_gradients.layer_again import (
-    is_close,
+    is_plain_linear,
     of_rows,
+    product_of,
     run_again,
     without_cache,
 )
+from captum_dexar.attention_gradients.rear_parts import RearParts
+from captum_dexar.attention_gradients.replaced_forward import Forward, replaced_forward
 from torch import nn, Tensor
 
 
@@ -91,6 +94,8 @@ class LocalGraphs:
         cross_attention (str or None): name of the attention module inside a layer that
             reads the image, if not the self-attention does
         max_rows (int): rows of one graph, where a layer is run again
+        with_products (bool): whether it then takes over the outputs of its projections;
+            see :class:`RearParts`
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class LocalGraphs:
         attention_power: float,
         cross_attention: str | None,
         max_rows: int,
+        with_products: bool,
     ) -> None:
         self.decoder = decoder
         self.rows = rows
@@ -120,6 +126,10 @@ class LocalGraphs:
         self._arguments: dict[int, tuple[Any, Any]] = {}
         self._calls: dict[int, list[AttentionCall]] = {}
         self._masks: dict[int, Any] = {}
+        self._lengths: dict[int, int] = {}
+        self._with_products = with_products
+        self._products: dict[int, dict[nn.Linear, Tensor]] = {}
+        self._rear_parts = RearParts(with_products)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -129,6 +139,8 @@ class LocalGraphs:
         def starts(index: int, args: Any, kwargs: Any) -> None:
             if threading.get_ident() == thread:
                 self._arguments[index] = (args, kwargs)
+                hidden = args[0] if args else kwargs["hidden_states"]
+                self._lengths[index] = hidden.shape[1]
 
         def ends(index: int, output: Any) -> Any:
             if threading.get_ident() == thread:
@@ -151,14 +163,26 @@ class LocalGraphs:
                     lambda module, args, output, index=index: ends(index, output)
                 )
             )
+        forwards: dict[nn.Module, Forward] = {}
+        if self._with_products:
+            forwards = {
+                module: self._known_later(module, layer)
+                for module, layer in self._layer_of.items()
+                if is_plain_linear(module)
+            }
         try:
-            with torch.no_grad(), intercepted_attention(self._layer_of, self._tap):
+            with (
+                torch.no_grad(),
+                replaced_forward(forwards),
+                intercepted_attention(self._layer_of, self._tap),
+            ):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
             self._arguments.clear()
             self._calls.clear()
+            self._products.clear()
             self._masks.clear()
 
     def _tap(
@@ -236,12 +260,30 @@ class LocalGraphs:
         torch.set_grad_enabled(rows is None)
         return (output, *rest)
 
+    def _known_later(self, module: Any, layer: int) -> Forward:
+        """A projection whose output at the explained rows is kept, for when its layer
+        is run again."""
+        product = product_of(module)
+
+        def forward(input: Tensor) -> Tensor:
+            output = product(input)
+            # What comes before the attention is not made again.
+            if layer in self._calls and output.dim() == 3:
+                rows = self.rows(output.shape[1])
+                if rows is not None and output.shape[1] == self._lengths[layer]:
+                    kept = self._products.setdefault(layer, {})
+                    kept[module] = output[:, rows.to(output.device)]
+            return output
+
+        return forward
+
     def _finish(self, index: int, output: Any) -> Any:
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)
         rows = self.rows(hidden.shape[1])
         arguments = self._arguments.pop(index)
         calls = self._calls.pop(index, [])
+        products = self._products.pop(index, {})
         if index == len(self.decoder.layers) - 1:
             last = hidden if rows is None else hidden[:, rows.to(hidden.device)]
             self.last_hidden = last.detach()
@@ -255,7 +297,10 @@ class LocalGraphs:
         elif calls and rows is not None:
             for start in range(0, len(rows), self.max_rows):
                 part = slice(start, min(start + self.max_rows, len(rows)))
-                self.consume(self._graph_again(index, arguments, hidden, calls, part))
+                known = {module: rows[:, part] for module, rows in products.items()}
+                self.consume(
+                    self._graph_again(index, arguments, hidden, calls, known, part)
+                )
         return _detached(output)
 
     def _graph_again(
@@ -264,6 +309,7 @@ class LocalGraphs:
         arguments: tuple[Any, Mapping[str, Any]],
         hidden: Tensor,
         calls: list[AttentionCall],
+        products: Mapping[nn.Linear, Tensor],
         part: slice,
     ) -> LocalGraph:
         """The graph of some rows, by running the layer again on the attention outputs
@@ -272,10 +318,12 @@ class LocalGraphs:
         assert rows is not None
         rows = rows[part].to(hidden.device)
         layer = self.decoder.layers[index]
-        args, kwargs = of_rows(arguments, hidden.shape[1], rows)
         outputs = [call.output[:, rows.to(call.output.device)] for call in calls]
-        again = run_again(layer, args, kwargs, outputs)
-        if is_close(again.detach(), hidden[:, rows]):
+        arguments_of_rows = of_rows(arguments, hidden.shape[1], rows)
+        again = self._rear_parts.again(
+            layer, arguments_of_rows, outputs, products, hidden[:, rows]
+        )
+        if again is not None:
             return LocalGraph(index, again, outputs, None, calls, part)
         # What this layer does is not told by the rows alone: the graph of all rows.
         args, kwargs = without_cache(arguments)

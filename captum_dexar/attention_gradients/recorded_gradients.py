@@ -7,13 +7,14 @@ from typing import Any
 from captum_dexar.attention_gradients.closed_form import check_lens, Contraction
 from captum_dexar.attention_gradients.decoder import Decoder
 from captum_dexar.attention_gradients.gradients import Consumer
-from captum_dexar.attention_gradients.layer_again import changed, is_close, run_again
+from captum_dexar.attention_gradients.layer_record import Axes, LayerRecord
 from captum_dexar.attention_gradients.local_graphs import AttentionCall, LocalGraph
 from captum_dexar.attention_gradients.logit_lens import LogitLens
-from captum_dexar.attention_gradients.step_recorder import LayerRecord, StepRecorder
+from captum_dexar.attention_gradients.rear_parts import RearParts
+from captum_dexar.attention_gradients.recorded_rows import Overwritten
+from captum_dexar.attention_gradients.step_recorder import StepRecorder
 from captum_dexar.attention_gradients.target_logits import TargetLogits
-from torch import nn, Tensor
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from torch import Tensor
 
 
 class NotRecorded(Exception):
@@ -36,9 +37,7 @@ class RecordedGradients:
         cross_attention (str or None): name of the attention module inside a decoder
             layer that reads the image, if not the self-attention does
         with_products (bool): whether the outputs of the layers' projections are taken
-            over as well. That what depends on an argument of the layer is made again
-            of the right rows can then not be seen in the layer's output: only for
-            families of which it has been checked
+            over as well; see :class:`RearParts`
         attention_power (float): as in :class:`ClosedForm`
         grad_kwargs (Mapping or None): as in :class:`ClosedForm`
     """
@@ -67,6 +66,7 @@ class RecordedGradients:
             bool(attention_power),
             with_products,
         )
+        self._rear_parts = RearParts(with_products)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -76,6 +76,10 @@ class RecordedGradients:
                 yield
         finally:
             self.recorder.forget()
+
+    def num_bytes(self) -> int:
+        """What is recorded and not yet explained."""
+        return self.recorder.num_bytes()
 
     def explain(
         self,
@@ -115,27 +119,42 @@ class RecordedGradients:
         ]
         if not records:
             raise NotRecorded("no layer called its attention function")
-        check_lens(lens, recorder.last_hidden.whole(), said)
-        # Layers that are run again are not to be recorded.
+        # Layers that are run again are not to be recorded, nor is anything after a
+        # failure.
         recorder.is_paused = True
+        axes = recorder.axes()
         try:
+            check_lens(lens, recorder.last_hidden.whole(), said)
             for index, record in records:
-                graph = self._graph(index, record, num_steps)
+                graph = self._graph(index, record, num_steps, axes)
                 contraction(graph, num_keys, consume)
+                record.reset()
+        except Overwritten as error:
+            raise NotRecorded("a layer works in place") from error
         finally:
-            recorder.is_paused = False
-        recorder.forget()
+            recorder.forget()
+        recorder.is_paused = False
 
-    def _graph(self, index: int, record: LayerRecord, num_steps: int) -> LocalGraph:
+    def _graph(
+        self,
+        index: int,
+        record: LayerRecord,
+        num_steps: int,
+        axes: dict[type, Axes],
+    ) -> LocalGraph:
         expected = record.hidden_out.whole()
         outputs = [call.outputs.whole() for call in record.calls]
         if expected.shape[1] != num_steps or outputs[0].shape[1] != num_steps:
             raise NotRecorded(f"layer {index} ran {expected.shape[1]} times")
-        args, kwargs = _arguments(record)
-        products = _products(record, expected)
         layer = self.decoder.layers[index]
-        hidden = run_again(layer, args, kwargs, outputs, products)
-        if not is_close(hidden.detach(), expected):
+        hidden = self._rear_parts.again(
+            layer,
+            record.arguments(axes.get(type(layer), {})),
+            outputs,
+            record.row_products(),
+            expected,
+        )
+        if hidden is None:
             raise NotRecorded(f"layer {index} gives something else when run again")
         power = self.attention_power
         calls = [
@@ -150,49 +169,3 @@ class RecordedGradients:
             for output, call in zip(outputs, record.calls)
         ]
         return LocalGraph(index, hidden, outputs, None, calls, slice(0, num_steps))
-
-
-class _FrozenCache:
-    """A cache that can be read, and takes nothing up."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cache, name)
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> Any:
-        return keys, values
-
-
-def _frozen(cache: Cache) -> Any:
-    """What an encoder's keys are kept in is not needed: the layer has its output."""
-    return None if isinstance(cache, EncoderDecoderCache) else _FrozenCache(cache)
-
-
-def _arguments(record: LayerRecord) -> tuple[Any, dict[str, Any]]:
-    """The last pass's arguments, with an entry for each recorded row where a row's own
-    count behind the attention."""
-    args, kwargs = changed(record.arguments, lambda tensor: tensor, _frozen)
-    args = list(args)
-    hidden = record.hidden_in.whole()
-    if args:
-        args[0] = hidden
-    else:
-        kwargs["hidden_states"] = hidden
-    for place, rows in record.others.items():
-        if rows.count == hidden.shape[1]:
-            if isinstance(place, int):
-                args[place] = rows.whole()
-            else:
-                kwargs[place] = rows.whole()
-    return args, kwargs
-
-
-def _products(record: LayerRecord, expected: Tensor) -> dict[nn.Linear, Tensor]:
-    """Of every projection that ran once a pass, row by row."""
-    return {
-        module: rows.whole()
-        for module, rows in record.products.items()
-        if rows is not None and rows.count == expected.shape[1]
-    }

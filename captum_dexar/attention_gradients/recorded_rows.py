@@ -3,50 +3,52 @@
 import torch
 from torch import Tensor
 
-CAPACITY = 16
+
+class Overwritten(Exception):
+    """A tensor that was kept has been changed since."""
 
 
-class RowBuffer:
-    """The last entry along an axis of one tensor a pass, side by side.
+class Rows:
+    """The last entry along an axis of one tensor a pass.
 
-    They are copied into a buffer of their own: small tensors that are held while a
-    model decodes would leave its allocator no block for the next, slightly longer, keys
-    and values, which costs more than all of recording.
+    A tensor that has no other entry is kept as it is: nothing is copied while a model
+    decodes. Of longer ones the last entry is, so that they don't stay.
     """
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
-        self.count = 0
-        self._buffer: Tensor | None = None
+        self._rows: list[Tensor] = []
+        self._versions: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(self, tensor: Tensor) -> None:
         """Takes a pass's tensor."""
-        axis, buffer = self.axis, self._buffer
-        size = tensor.shape[axis]
+        size = tensor.shape[self.axis]
         if size > 1:
-            tensor = tensor.narrow(axis, size - 1, 1)
-        if buffer is None or self.count == buffer.shape[axis]:
-            buffer = self._grown(tensor)
-        buffer.narrow(axis, self.count, 1).copy_(tensor)
-        self.count += 1
+            tensor = tensor.narrow(self.axis, size - 1, 1).clone()
+        self._rows.append(tensor)
+        self._versions.append(tensor._version)
 
     def whole(self) -> Tensor:
-        """All of them, valid until the next is added to a buffer that was reset."""
-        assert self._buffer is not None
-        return self._buffer.narrow(self.axis, 0, self.count)
+        """All of them side by side, in a tensor of its own.
+
+        Raises:
+            Overwritten: the model has written into one of them.
+        """
+        if [row._version for row in self._rows] != self._versions:
+            raise Overwritten
+        return torch.cat(self._rows, dim=self.axis)
+
+    def num_bytes(self) -> int:
+        """Of all of them."""
+        return sum(row.nbytes for row in self._rows)
 
     def reset(self) -> None:
-        """Starts anew in the same memory."""
-        self.count = 0
-
-    def _grown(self, tensor: Tensor) -> Tensor:
-        shape = list(tensor.shape)
-        shape[self.axis] = max(CAPACITY, 2 * self.count)
-        buffer = tensor.new_empty(shape)
-        if self._buffer is not None and self.count:
-            buffer.narrow(self.axis, 0, self.count).copy_(self.whole())
-        self._buffer = buffer
-        return buffer
+        """Starts anew with the next pass."""
+        self._rows.clear()
+        self._versions.clear()
 
 
 class GrowingKeys:
@@ -59,14 +61,14 @@ class GrowingKeys:
     def __init__(self, is_constant: bool) -> None:
         self.is_constant = is_constant
         self.first: Tensor | None = None
-        self.further = RowBuffer(axis=2)
+        self.further = Rows(axis=2)
 
     def add(self, keys: Tensor) -> None:
         """Takes the tensor of another pass, ``(batch, heads, keys, head size)``."""
         first = self.first
         if first is None or self.is_constant:
             self.first = keys
-        elif not self.further.count and keys.shape[2] == first.shape[2] + 1:
+        elif not len(self.further) and keys.shape[2] == first.shape[2] + 1:
             self.first = keys
         else:
             self.further.add(keys)
@@ -74,7 +76,7 @@ class GrowingKeys:
     def whole(self) -> Tensor:
         """All of them, up to the last row's own."""
         assert self.first is not None
-        if not self.further.count:
+        if not len(self.further):
             return self.first
         return torch.cat([self.first, self.further.whole()], dim=2)
 

@@ -67,9 +67,8 @@ def generate(
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
         live (LiveAttribution, optional): explains the steps by the passes that predict
-            them, where they can't be run again exactly on the cache that is left, and
-            generating takes one pass a token. Default: None, the steps are to be
-            explained afterwards
+            them, where generating takes one pass a token. Default: None, the steps are
+            to be explained afterwards
 
     Returns:
         GeneratedAnswer
@@ -83,20 +82,21 @@ def generate(
     reusing = _Reusing(model, inputs, arguments, live)
     generating: Any = model
     with torch.no_grad(), kept_state(model), reusing.watching():
-        output = generating.generate(**inputs, **reusing.arguments)
-    if output.sequences.shape[0] != prompt.shape[0]:
+        # What else generating gives holds its cache, which is large.
+        sequences = generating.generate(**inputs, **reusing.arguments).sequences
+    if sequences.shape[0] != prompt.shape[0]:
         raise ValueError(
             "gen_args must ask for one answer, got num_return_sequences="
-            f"{output.sequences.shape[0] // prompt.shape[0]}."
+            f"{sequences.shape[0] // prompt.shape[0]}."
         )
     prompt_length = prompt.shape[1]
-    if not torch.equal(output.sequences[:, :prompt_length], prompt):
+    if not torch.equal(sequences[:, :prompt_length], prompt):
         raise RuntimeError(
             "Generating did not start from the prompt, as the model's configuration "
-            f"has it, but from {output.sequences[0, :prompt_length].tolist()} rather "
+            f"has it, but from {sequences[0, :prompt_length].tolist()} rather "
             f"than {prompt[0].tolist()}. Pass decoder_input_ids with the input."
         )
-    answer = output.sequences[:, prompt_length:]
+    answer = sequences[:, prompt_length:]
     if answer.shape[1] == 0:
         raise ValueError(
             "The model generated no token, so there is nothing to explain. Check "
@@ -121,7 +121,8 @@ class _Reusing:
         self.arguments = arguments
         self.settings = GenerationSettings(model, arguments)
         self.explained: list[StepAttributions] = []
-        self.waiting: list[Tensor] = []
+        self.num_waiting = 0
+        self.sequences: Tensor | None = None
         self.watch: GenerationWatch | None = None
         self.cache: Any = None
         self.positions: list[Tensor | None] = []
@@ -129,11 +130,8 @@ class _Reusing:
         complete = complete_inputs(self.adapter, inputs, self.config)
         plan = self.adapter.reuse(complete, self.config)
         is_one_by_one = self.settings.is_one_by_one
-        # Recording slows each pass of generating down, by more than running its rows
-        # again in one pass takes: that is done where it is exact.
-        is_run_again = plan != "full_pass" and self.settings.takes_a_cache
-        self.live = live if is_one_by_one and not is_run_again else None
-        if plan == "replay" and is_run_again:
+        self.live = live if is_one_by_one else None
+        if plan == "replay" and self.settings.takes_a_cache:
             self.cache = new_cache(self.config, self.adapter, goes_back=True)
             arguments["past_key_values"] = self.cache
         if is_one_by_one:
@@ -154,21 +152,22 @@ class _Reusing:
             yield
             self._explain_waiting()
 
-    def _know(self, token: Tensor, said: TargetLogits, step: int) -> None:
+    def _know(self, sequences: Tensor, step: int) -> None:
         if self.live is not None:
-            self.waiting.append(token)
-            if len(self.waiting) == self.live.tokens_at_once:
+            self.sequences = sequences
+            self.num_waiting += 1
+            if self.live.is_due(self.num_waiting):
                 self._explain_waiting()
 
     def _explain_waiting(self) -> None:
         """Explains the tokens that were generated since the last time."""
-        if self.live is None or self.watch is None or not self.waiting:
+        if self.live is None or self.watch is None or self.sequences is None:
             return
-        first = len(self.watch.said) - len(self.waiting)
-        said = TargetLogits.joined(self.watch.said[first:])
-        tokens = torch.cat(self.waiting, dim=1)
-        self.waiting.clear()
+        first = self.watch.said.num_steps - self.num_waiting
+        tokens = self.sequences[:, self.sequences.shape[1] - self.num_waiting :]
+        self.num_waiting, self.sequences = 0, None
         try:
+            said = self.watch.said.since(first)
             self.explained.append(self.live.explain(tokens, said, first))
         except NotRecorded:
             # A layer of an unknown kind: everything is explained afterwards.
@@ -179,9 +178,10 @@ class _Reusing:
         """The answer with its attributions, or with what it can be explained on."""
         left = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
-        if self.watch is not None and len(self.watch.said) == num_steps:
-            left.said = TargetLogits.joined(self.watch.said)
+        if self.watch is not None and self.watch.said.num_steps == num_steps:
+            left.said = self.watch.said.since(0)
             if self.live is not None:
+                self.cache = self.arguments["past_key_values"] = None
                 left.explained = StepAttributions.joined(self.explained)
                 return left
         beams = self.settings.num_beams

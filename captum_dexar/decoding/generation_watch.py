@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import TargetLogits
+from captum_dexar.attention_gradients import GrowingLogits
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
-# Called with a new token, ``(batch, 1)``, its logits, and the step's number.
-OnToken = Callable[[Tensor, TargetLogits, int], None]
+# Called with all tokens so far, ``(batch, prompt and answer)``, and the step's number.
+OnToken = Callable[[Tensor, int], None]
 
 
 class GenerationWatch(StoppingCriteria):
@@ -25,13 +25,13 @@ class GenerationWatch(StoppingCriteria):
         on_token (Callable): called after every token
 
     Attributes:
-        said (list of TargetLogits): the logits of the tokens so far, a step each
+        said (GrowingLogits): the model's logits of the answer's tokens so far
     """
 
     def __init__(self, model: nn.Module, on_token: OnToken) -> None:
         self.model = model
         self.on_token = on_token
-        self.said: list[TargetLogits] = []
+        self.said = GrowingLogits()
         self._logits: Tensor | None = None
 
     @contextmanager
@@ -51,12 +51,11 @@ class GenerationWatch(StoppingCriteria):
             self._logits = None
 
     def __call__(self, input_ids: Tensor, scores: Any, **unused: Any) -> Any:
-        token = input_ids[:, -1:]
         if self._logits is not None:
-            said = TargetLogits.of(self._logits, token)
-            self._logits = None
-            self.said.append(said)
-            self.on_token(token, said, len(self.said) - 1)
+            logits, self._logits = self._logits, None
+            self.said.add(logits, input_ids[:, -1:])
+            del logits
+            self.on_token(input_ids, self.said.num_steps - 1)
         return self.is_done(input_ids)
 
     def is_done(self, input_ids: Tensor) -> Tensor:

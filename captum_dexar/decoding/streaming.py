@@ -146,7 +146,8 @@ def streamed(
         at_each = _AfterEachToken(model, inputs, arguments, explain)
     results: Queue[Any] = Queue()
 
-    def put(token: Tensor, said: TargetLogits, step: int) -> None:
+    def put(sequences: Tensor, step: int) -> None:
+        token, said = sequences[:, -1:].clone(), watch.said.since(step)
         results.put((token[:, 0], at_each.explain(token, said, step)))
 
     watch = _StoppableWatch(model, put)

@@ -26,7 +26,10 @@ class _FullPass(DecodingSteps):
 
 
 def graphs_of(
-    model: nn.Module, steps: DecodingSteps, max_rows: int = 256
+    model: nn.Module,
+    steps: DecodingSteps,
+    max_rows: int = 256,
+    with_products: bool = False,
 ) -> list[tuple[int, tuple[int, ...], int]]:
     """Layer, shape of the hidden states and nodes of each graph of a full pass."""
     decoder = find_decoder(model)
@@ -49,20 +52,22 @@ def graphs_of(
         0.0,
         None,
         max_rows,
+        with_products,
     )
-    with graphs.watching():
+    with frozen_parameters(model), graphs.watching():
         explained_pass.run()
     return found
 
 
+@pytest.mark.parametrize("with_products", [False, True])
 @pytest.mark.parametrize(("max_rows", "parts"), [(256, [5]), (2, [2, 2, 1])])
 def test_a_full_pass_has_graphs_of_its_rows_only(
-    max_rows: int, parts: list[int]
+    max_rows: int, parts: list[int], with_products: bool
 ) -> None:
     model = tiny_vlm(seed=1)
     steps = DecodingSteps(model, prompt_inputs(1), random_targets(5, 1))
     expected = [(layer, (1, rows, 48), rows) for layer in range(3) for rows in parts]
-    assert graphs_of(model, steps, max_rows) == expected
+    assert graphs_of(model, steps, max_rows, with_products) == expected
 
 
 class _LooksAround(nn.Module):

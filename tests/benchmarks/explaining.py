@@ -1,12 +1,17 @@
-"""The package's side of the benchmarks: explaining on a cache that generating left."""
+"""The package's side of the benchmarks: explaining what has been generated."""
 
 import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from captum_dexar import LayerDexAR
 from captum_dexar.decoding import DecodingSteps
-from tests.benchmarks.models import answer, prefilled
+from captum_dexar.decoding.generation import generate, GeneratedAnswer
+from captum_dexar.step_attributions import LiveAttribution, StepAttributions
+from tests.benchmarks.models import answer, generating, prefilled
 from tests.benchmarks.timing import Side
 from torch import Tensor
 
@@ -38,3 +43,41 @@ def explaining_on_cache(
         ),
         prepare=lambda: copy.deepcopy(cache),
     )
+
+
+class TimedLive:
+    """A method that looks on while a model generates, and how long it explains.
+
+    Attributes:
+        seconds (float): of explaining; what is recorded on the way is part of
+            generating
+    """
+
+    def __init__(self, live: LiveAttribution) -> None:
+        self.live = live
+        self.seconds = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with self.live.watching():
+            yield
+
+    def is_due(self, num_waiting: int) -> bool:
+        return self.live.is_due(num_waiting)
+
+    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
+        start = time.perf_counter()
+        explained = self.live.explain(tokens, said, first_step)
+        self.seconds += time.perf_counter() - start
+        return explained
+
+
+def explained_while_generating(
+    model: Any, inputs: dict[str, Tensor], num_tokens: int
+) -> tuple[GeneratedAnswer, float]:
+    """Generates and explains; the answer, and the seconds that explaining took."""
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    live = LayerDexAR(model).live(DecodingSteps(model, inputs, nothing))
+    assert live is not None
+    timed = TimedLive(live)
+    return generate(model, inputs, generating(num_tokens), timed), timed.seconds

@@ -199,8 +199,16 @@ def test_an_offloaded_model_is_explained_like_the_plain_one(
 def test_layers_that_are_loaded_whole() -> None:
     model = tiny_vlm()
     reference = explained(model, prompt_inputs(), random_targets(3))
+    method = VLMAttribution(LayerDexAR(model))
+    generated = method.attribute(prompt_inputs(), gen_args=FEW)
     cpu_offload(model, CPU, preload_module_classes=["LlamaDecoderLayer"])
     assert_same(explained(model, prompt_inputs(), random_targets(3)), reference)
+    again = method.attribute(prompt_inputs(), gen_args=FEW)
+    assert relative_error(again.token_attr, generated.token_attr) <= 1e-5
+    streamed = [
+        step.token_attr for step in method.stream(prompt_inputs(), gen_args=FEW)
+    ]
+    assert relative_error(torch.cat(streamed), generated.token_attr) <= 1e-5
 
 
 class Weights(dict[str, Tensor]):

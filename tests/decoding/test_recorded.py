@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
-from captum_dexar.attention_gradients import layer_again
-from captum_dexar.attention_gradients.layer_again import known_products
-from captum_dexar.attention_gradients.recorded_rows import GrowingKeys, RowBuffer
+from captum_dexar import LayerDexAR, live_dexar, VLMAttribution, VLMAttributionResult
+from captum_dexar.attention_gradients import rear_parts
+from captum_dexar.attention_gradients.layer_again import run_again
+from captum_dexar.attention_gradients.recorded_rows import (
+    GrowingKeys,
+    Overwritten,
+    Rows,
+)
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
+from captum_dexar.live_dexar import LiveDexAR
 from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -18,7 +23,7 @@ from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
-from torch import Tensor
+from torch import nn, Tensor
 
 RECORDED = ("qwen3_5", "paligemma2")
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
@@ -52,20 +57,19 @@ def test_streamed_equals_autograd(case: FamilyCase, power: float) -> None:
 
 
 @every_case
-def test_a_whole_answer_from_records(case: FamilyCase) -> None:
-    """As families do that can't be replayed; here all of them."""
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_whole_answer_from_records(case: FamilyCase, use_cache: bool) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = LayerDexAR(model)
-    expected = VLMAttribution(method).attribute(inputs, gen_args=GREEDY)
     nothing = torch.zeros(1, 1, dtype=torch.long)
     live = method.live(DecodingSteps(model, inputs, nothing))
     assert live is not None
-    # Not replayed: the cache is the model's own.
-    answer = generate(model, inputs, {**GREEDY, "use_cache": False}, live)
+    answer = generate(model, inputs, {**GREEDY, "use_cache": use_cache}, live)
+    # Nothing had to be explained afterwards.
     assert answer.explained is not None and answer.cache is None
+    expected = VLMAttribution(method).attribute(inputs, target=answer.ids[0])
     maps = answer.explained.token_attr[0][:, expected.layout.placed]
-    assert torch.equal(answer.ids[0], expected.target_ids)
     assert relative_error(maps, expected.token_attr) <= case.tolerance
 
 
@@ -109,37 +113,118 @@ def test_other_caches_of_generating(cache: str | None) -> None:
     same(method.attribute(inputs, gen_args={**GREEDY, **other}), expected)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 2, 64])
+@pytest.mark.parametrize("max_tokens", [2, 64])
+@pytest.mark.parametrize("name", ["llava", "paligemma2"])
 def test_projections_are_computed_once(
-    max_tokens: int, monkeypatch: pytest.MonkeyPatch
+    name: str, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (case,) = [case for case in CASES if case.name == "paligemma2"]
+    (case,) = [case for case in CASES if case.name == name]
     model = model_of(case, 0, case.implementations[0])
-    taken_over: list[int] = []
+    taken_over: list[tuple[int, int]] = []
 
-    def watched(products: Any) -> Any:
-        taken_over.append(len(products))
-        return known_products(products)
+    def watched(*given: Any, front: list[Tensor] | None = None) -> Any:
+        hidden = run_again(*given, front=front)
+        taken_over.append((len(given[4]), len(front or [])))
+        return hidden
 
-    monkeypatch.setattr(layer_again, "known_products", watched)
+    monkeypatch.setattr(rear_parts, "run_again", watched)
     VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=max_tokens
     )
-    # Queries, keys, values and output of the attention, and three of the MLP.
-    assert taken_over == [7] * 4 * math.ceil(NUM_TOKENS / max_tokens)
+    # The output of the attention, and three of the MLP; what is before it is left out.
+    layers = model.config.get_text_config().num_hidden_layers
+    parts = math.ceil(NUM_TOKENS / max_tokens)
+    assert taken_over == [(4, 3)] * layers * parts
 
 
-def test_rows_are_copied_and_their_memory_is_used_again() -> None:
-    rows = RowBuffer(axis=1)
-    passes = [torch.randn(2, 1 + 4 * (step == 0), 3) for step in range(40)]
-    for step, tensor in enumerate(passes):
+@pytest.mark.parametrize("name", ["llava", "qwen3_5"])
+def test_what_a_gate_makes_of_the_front_is_made_again(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers whose attention output is gated by a projection in front of it."""
+    (case,) = [case for case in CASES if case.name == name]
+    model = model_of(case, 0, case.implementations[0])
+    without: list[bool] = []
+
+    def watched(*given: Any, front: list[Tensor] | None = None) -> Any:
+        without.append(front is not None)
+        return run_again(*given, front=front)
+
+    monkeypatch.setattr(rear_parts, "run_again", watched)
+    VLMAttribution(LayerDexAR(model)).attribute(
+        case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=2
+    )
+    parts = math.ceil(NUM_TOKENS / 2)
+    layers = without.count(True) // (1 if name == "qwen3_5" else parts)
+    assert layers and without.count(False) == (
+        layers * parts if name == "qwen3_5" else 0
+    )
+
+
+class _InPlace(nn.Module):
+    """An MLP that goes on in what its last projection gave."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.mlp(hidden)
+        return output.mul_(0.5)
+
+
+def test_layers_that_work_in_place_are_explained_afterwards() -> None:
+    model: Any = tiny_vlm(seed=4)
+    for layer in model.model.language_model.layers:
+        layer.mlp = _InPlace(layer.mlp).eval()
+    inputs = prompt_inputs(4)
+    method = VLMAttribution(LayerDexAR(model))
+    result = method.attribute(inputs, gen_args=GREEDY)
+    reference = explained(model, inputs, result.target_ids[None], engine="autograd")
+    assert relative_error(result.token_attr, reference.token_attr[0]) <= 1e-5
+    maps = streamed(method, inputs)
+    assert relative_error(maps, reference.token_attr[0]) <= 1e-5
+
+
+@pytest.mark.parametrize(("steps_that_fit", "parts"), [(0.5, 5), (2.5, 3), (9, 1)])
+def test_records_are_explained_before_they_grow_too_large(
+    steps_that_fit: float, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = tiny_vlm(seed=5), prompt_inputs(5)
+    method = LayerDexAR(model)
+    expected = VLMAttribution(method).attribute(inputs, gen_args=GREEDY)
+    # Output of the attention, the projections behind it, and the layer's own output.
+    a_step = 3 * 4 * (48 + 48 + 80 + 80 + 48 + 48)
+    monkeypatch.setattr(
+        live_dexar, "recorded_bytes", lambda *_: int(steps_that_fit * a_step)
+    )
+    sizes = []
+    explain = LiveDexAR.explain
+
+    def watched(live: LiveDexAR, tokens: Tensor, *given: Any) -> Any:
+        sizes.append(tokens.shape[1])
+        return explain(live, tokens, *given)
+
+    monkeypatch.setattr(LiveDexAR, "explain", watched)
+    same(VLMAttribution(method).attribute(inputs, gen_args=GREEDY), expected)
+    assert sum(sizes) == NUM_TOKENS and len(sizes) == parts
+
+
+def test_rows_of_one_entry_are_kept_as_they_are() -> None:
+    rows = Rows(axis=1)
+    passes = [torch.randn(2, 1 + 4 * (step == 0), 3) for step in range(5)]
+    for tensor in passes:
         rows.add(tensor)
-        expected = torch.cat([each[:, -1:] for each in passes[: step + 1]], dim=1)
-        assert torch.equal(rows.whole(), expected)
-    place = rows.whole().data_ptr()
+    expected = torch.cat([tensor[:, -1:] for tensor in passes], dim=1)
+    # Of the first, which holds others, a copy.
+    passes[0].zero_()
+    assert torch.equal(rows.whole(), expected) and len(rows) == 5
+    passes[3].add_(1)
+    with pytest.raises(Overwritten):
+        rows.whole()
     rows.reset()
-    rows.add(passes[0])
-    assert rows.whole().data_ptr() == place and rows.whole().shape == (2, 1, 3)
+    rows.add(passes[3])
+    assert torch.equal(rows.whole(), passes[3])
 
 
 def test_keys_of_a_growing_cache_are_not_copied() -> None:

@@ -79,24 +79,47 @@ def test_the_plan_of_each_family(case: FamilyCase) -> None:
     assert plan == PLANS.get(case.name, "replay")
 
 
+def positions_of_prompt(model: nn.Module, inputs: Any) -> int:
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    return DecodingSteps(model, inputs, nothing).prompt_length
+
+
 @every_case
-def test_no_position_is_run_more_than_it_takes(case: FamilyCase) -> None:
-    """The prompt once, each generated token once, and the explained rows once more in
-    one pass; where that would not be exact, not at all."""
+def test_no_position_is_run_twice(case: FamilyCase) -> None:
+    """The prompt once, and each generated token once."""
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
     method.attribute(inputs, gen_args=GREEDY)
-    decoder = find_decoder(model)
-    nothing = torch.zeros(1, 1, dtype=torch.long)
-    prompt_length = DecodingSteps(model, inputs, nothing).prompt_length
-    with _Counter(decoder.layers[0]) as positions:
+    first_layer = find_decoder(model).layers[0]
+    expected = [positions_of_prompt(model, inputs), *[1] * (NUM_TOKENS - 1)]
+    with _Counter(first_layer) as positions:
         method.attribute(inputs, gen_args=GREEDY)
-    is_recorded = PLANS.get(case.name) == "full_pass"
-    explaining = [] if is_recorded else [NUM_TOKENS]
-    assert positions == [prompt_length, *[1] * (NUM_TOKENS - 1), *explaining]
-    for target in (None, [7, 8, 9]):
-        method.attribute(inputs, target, None if target else GREEDY)
+    assert positions == expected
+    with _Counter(first_layer) as positions:
+        list(method.stream(inputs, gen_args=GREEDY))
+    assert positions == expected
+
+
+@every_case
+def test_what_generating_left_is_gone_on_from(case: FamilyCase) -> None:
+    """As where nobody looked on while the model generated: the explained rows once more
+    in one pass; where that would not be exact, the whole prompt."""
+    model = model_of(case, 0, case.implementations[0])
+    inputs = case.inputs(0, 3)
+    method = LayerDexAR(model)
+    expected = VLMAttribution(method).attribute(inputs, gen_args=GREEDY)
+    answer = generate(model, inputs, GREEDY)
+    assert answer.explained is None and answer.said is not None
+    assert torch.equal(answer.ids[0], expected.target_ids)
+    with _Counter(find_decoder(model).layers[0]) as positions:
+        steps = DecodingSteps(model, inputs, answer.ids, answer.said)
+        replayed = method.attribute_steps(steps, answer.cache)
+    is_full = PLANS.get(case.name) == "full_pass"
+    before = positions_of_prompt(model, inputs) - 1 if is_full else 0
+    assert positions == [before + NUM_TOKENS]
+    maps = replayed.token_attr[0][:, expected.layout.placed]
+    assert relative_error(maps, expected.token_attr) <= case.tolerance
 
 
 @every_case
