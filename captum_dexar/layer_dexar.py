@@ -233,7 +233,9 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
                 weights of single heads are kept. Default: None, if they take no more
                 than 64 MiB
             max_tokens_per_pass (int, optional): how many steps are explained at once.
-                Default: None, as many as fit into a part of the free memory, up to 256
+                Default: None, as many as fit into a part of the free memory, up to 256;
+                while the model generates, as many as 28 MiB or a 25th of its weights'
+                size hold of what is recorded
             contrast_ids (Tensor, optional): tokens against which the targets are
                 explained, ``(batch, steps)``, by the difference of their readings; -1
                 for none. Default: None

@@ -44,9 +44,10 @@ class VLMAttribution(BatchAttribution, Attribution):
     Args:
 
         attr_method (Attribution): the method, made with the model or a
-            :class:`VLMForward` around it. :class:`LayerDexAR` and the methods of
-            :mod:`captum_dexar.baselines` explain all decoding steps in one pass, on the
-            cache that generating leaves. Captum's own methods explain one step after
+            :class:`VLMForward` around it. :class:`LayerDexAR` explains an answer by the
+            passes that generate it; it and the methods of
+            :mod:`captum_dexar.baselines` explain all steps of a given answer in one
+            pass. Captum's own methods explain one step after
             the other: gradient methods the pixels, whose attributions are summed into
             the image tokens' boxes; perturbation methods the image tokens' boxes; layer
             methods the vision tower's or the projector's tokens.

@@ -20,6 +20,9 @@ from captum_dexar.model_state import kept_state
 from torch import nn, Tensor
 from transformers import DynamicCache
 
+# Ends of the names of a configuration's tokens that mean more than their text.
+SPECIAL_TOKENS = ("_token_id", "_token_index")
+
 
 class DecodingSteps:
     """The steps of a known answer to a prompt.
@@ -145,7 +148,8 @@ class DecodingSteps:
             known = cache if isinstance(cache, PromptCache) else PromptCache()
             yield self.full_pass(known.encoder_outputs)
             return
-        if cache is None and self.adapter.reuse(self.inputs, self.config) != "replay":
+        is_replayed = self.adapter.reuse(self.inputs, self.config) == "replay"
+        if cache is None and (not is_replayed or self._fits_in_one(max_tokens)):
             yield self.full_pass()
             return
         known = self._prompt_cache(cache)
@@ -158,6 +162,19 @@ class DecodingSteps:
         """The model's inputs of every step by itself, growing by a token a step."""
         for step in range(self.num_steps):
             yield self._prefix(step)
+
+    def _fits_in_one(self, max_tokens: int | None) -> bool:
+        """Whether prompt and answer can be run together, which is cheaper than one
+        after the other."""
+        fed = self.target_ids[:, :-1]
+        # Such as an image's: a model would take it for a place of the prompt's image.
+        special = [
+            value
+            for name, value in vars(self.config).items()
+            if name.endswith(SPECIAL_TOKENS) and isinstance(value, int)
+        ]
+        is_text = not torch.isin(fed, torch.tensor(special, device=fed.device)).any()
+        return self.num_steps <= (max_tokens or self.num_steps) and bool(is_text)
 
     def _pass(self, inputs: Mapping[str, Any], steps: slice, first: int) -> ModelPass:
         """The pass whose position ``first`` predicts the first of the steps."""

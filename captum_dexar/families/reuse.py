@@ -2,8 +2,8 @@
 
 ``"replay"``: a cache of the prompt, without its last token; ``"full_pass"``: nothing,
 prompt and answer are one pass; ``"encoder"``: the encoder's output, which all steps of
-the decoder read. An answer that was generated is replayed on the cache that is left;
-where only a full pass is exact, its passes are recorded instead.
+the decoder read. :class:`LayerDexAR` runs no step of an answer that was generated token
+by token: its passes are recorded.
 """
 
 from typing import Any, Literal

@@ -8,7 +8,7 @@ HEADINGS = (
     "`model_type`",
     "places on the image, checked",
     "images a prompt",
-    "given answers run on",
+    "long answers run on",
 )
 
 

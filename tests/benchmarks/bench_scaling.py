@@ -9,7 +9,7 @@ from tests.benchmarks.memory_probe import MIB, peak_bytes
 from tests.benchmarks.models import llava, prefilled, prompt
 from tests.benchmarks.ratios import Limit, RatioTable
 from tests.benchmarks.sizes import Sizes
-from tests.benchmarks.timing import median_seconds, Side
+from tests.benchmarks.timing import least_seconds, Side
 
 STRAIGHT = Limit(">", 0.99)
 
@@ -46,7 +46,7 @@ def bench_time_in_answer_tokens(
     model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
     cache = prefilled(model, inputs)
     sides = [explaining_on_cache(model, inputs, n, cache) for n in sizes.answers]
-    seconds = median_seconds(benchmark, sides, sizes.repeats)
+    seconds = least_seconds(benchmark, sides, sizes.repeats)
     _add_line(
         ratios,
         "time in answer tokens",
@@ -80,7 +80,7 @@ def bench_time_in_image_tokens(
         model = llava(grid, sizes.layers[-1])
         return explaining_on_cache(model, prompt(grid), sizes.short)
 
-    seconds = median_seconds(benchmark, [side(g) for g in sizes.grids], sizes.repeats)
+    seconds = least_seconds(benchmark, [side(g) for g in sizes.grids], sizes.repeats)
     _add_line(
         ratios,
         "time in image tokens",
@@ -117,7 +117,7 @@ def bench_time_in_layers(benchmark: Any, ratios: RatioTable, sizes: Sizes) -> No
         explaining_on_cache(llava(sizes.grid, layers), inputs, sizes.short)
         for layers in sizes.layers
     ]
-    seconds = median_seconds(benchmark, sides, sizes.repeats)
+    seconds = least_seconds(benchmark, sides, sizes.repeats)
     _add_line(
         ratios,
         "time in layers",
@@ -134,7 +134,7 @@ def bench_time_in_batch(benchmark: Any, ratios: RatioTable, sizes: Sizes) -> Non
         explaining_on_cache(model, prompt(sizes.grid, batch=batch), sizes.short)
         for batch in sizes.batches
     ]
-    seconds = median_seconds(benchmark, sides, sizes.repeats)
+    seconds = least_seconds(benchmark, sides, sizes.repeats)
     _add_line(
         ratios,
         "time in prompts a batch",

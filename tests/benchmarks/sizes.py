@@ -29,7 +29,7 @@ class Sizes:
     pairs: int = 5
     long_pairs: int = 3
     batch_pairs: int = 2
-    repeats: int = 3
+    repeats: int = 5
     long_prompt: int = 10_000
     answers: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
     grids: tuple[int, ...] = (12, 24, 36, 48, 64)

@@ -1,6 +1,7 @@
 """Tokens explained out of the passes that predicted them, in every family."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -184,6 +185,29 @@ def test_layers_that_work_in_place_are_explained_afterwards() -> None:
     assert relative_error(result.token_attr, reference.token_attr[0]) <= 1e-5
     maps = streamed(method, inputs)
     assert relative_error(maps, reference.token_attr[0]) <= 1e-5
+
+
+def test_two_threads_explain_with_one_model() -> None:
+    model, seeds = tiny_vlm(seed=5), [5, 6]
+    method = VLMAttribution(LayerDexAR(model))
+
+    def explained_answers(seed: int) -> list[VLMAttributionResult]:
+        return [
+            method.attribute(
+                prompt_inputs(seed), gen_args=GREEDY, max_tokens_per_pass=size
+            )
+            for size in (1, 2, 64)
+        ]
+
+    expected = [explained_answers(seed) for seed in seeds]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(explained_answers, 5 * seeds))
+    for number, results in enumerate(together):
+        for one, other in zip(results, expected[number % 2]):
+            same(one, other)
+    modules = model.modules()
+    assert not any("forward" in vars(module) for module in modules)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("steps_that_fit", "parts"), [(0.5, 5), (2.5, 3), (9, 1)])
