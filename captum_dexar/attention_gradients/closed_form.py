@@ -180,9 +180,7 @@ class Contraction:
             reading = self.lens.read(graph.hidden, graph.part).sum()
             if scale != 1.0:
                 reading = reading * scale
-        if self.first_step == 0 and graph.part.start == 0:
-            # Of later steps a layer's graph is made of the same operations.
-            check_differentiable(reading, graph.layer)
+        check_differentiable(reading, graph.layer)
         gradients = torch.autograd.grad(reading, graph.outputs, **self.grad_kwargs)
         if graph.kept is not None:
             gradients = tuple(

@@ -1,5 +1,6 @@
 """Whether gradients pass through everything that a reading was computed by."""
 
+from captum_dexar.attention_gradients.graph_nodes import graph_nodes
 from torch import Tensor
 
 
@@ -15,12 +16,7 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
     Raises:
         RuntimeError: there is such an operation.
     """
-    waiting, seen = [reading.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in graph_nodes(reading):
         if node.name().endswith("NotImplemented"):
             raise RuntimeError(
                 f"Decoder layer {layer} runs an operation that has no backward pass, "
@@ -28,4 +24,3 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
                 "weights can be such: those of bitsandbytes for 4 bits are, on a CPU "
                 "with AVX512-BF16. Load the model otherwise."
             )
-        waiting.extend(following for following, _ in node.next_functions)

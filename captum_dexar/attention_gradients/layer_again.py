@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.decoder import hidden_of
+from captum_dexar.attention_gradients.graph_nodes import graph_nodes
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
@@ -100,16 +101,9 @@ def run_again(
 def depends_on(hidden: Tensor, leaves: list[Tensor]) -> bool:
     """Whether any of some leaves has a part in a tensor."""
     sought = {id(leaf) for leaf in leaves}
-    waiting, seen = [hidden.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if id(getattr(node, "variable", None)) in sought:
-            return True
-        waiting.extend(following for following, _ in node.next_functions)
-    return False
+    return any(
+        id(getattr(node, "variable", None)) in sought for node in graph_nodes(hidden)
+    )
 
 
 def is_plain_linear(module: nn.Module) -> bool:

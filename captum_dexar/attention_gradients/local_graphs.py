@@ -297,7 +297,7 @@ class LocalGraphs:
         elif calls and rows is not None:
             for start in range(0, len(rows), self.max_rows):
                 part = slice(start, min(start + self.max_rows, len(rows)))
-                known = {module: rows[:, part] for module, rows in products.items()}
+                known = {module: kept[:, part] for module, kept in products.items()}
                 self.consume(
                     self._graph_again(index, arguments, hidden, calls, known, part)
                 )
