@@ -310,11 +310,9 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             self.adapter.cross_attention,
             self.adapter.is_checked,
         )
-        gradients: LiveGraphs | RecordedGradients
-        if max_tokens == 1 and not is_offloaded(self.model):
-            gradients = LiveGraphs(*watched, attention_power, grad_kwargs)
-        else:
-            gradients = RecordedGradients(*watched, attention_power, grad_kwargs)
+        is_streamed = max_tokens == 1 and not is_offloaded(self.model)
+        engine = LiveGraphs if is_streamed else RecordedGradients
+        gradients = engine(*watched, attention_power, grad_kwargs)
         return LiveDexAR(
             self.model,
             gradients,

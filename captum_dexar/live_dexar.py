@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum_dexar.answer_scores import AnswerScores
-from captum_dexar.attention_gradients import LiveGraphs, RecordedGradients, TargetLogits
+from captum_dexar.attention_gradients import GeneratedGradients, TargetLogits
 from captum_dexar.decoding import contrast_tensor
 from captum_dexar.memory_budget import recorded_bytes
 from captum_dexar.model_state import frozen_parameters
@@ -18,7 +18,7 @@ class LiveDexAR:
 
     Args:
         model (nn.Module): the vision-language model
-        gradients (RecordedGradients or LiveGraphs): watches its passes
+        gradients (GeneratedGradients): watches its passes
         options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
         max_tokens (int or None): how many steps are explained together at most; None:
             as many as may be recorded
@@ -28,7 +28,7 @@ class LiveDexAR:
     def __init__(
         self,
         model: nn.Module,
-        gradients: RecordedGradients | LiveGraphs,
+        gradients: GeneratedGradients,
         options: tuple[Any, ...],
         max_tokens: int | None,
         contrast_ids: Tensor | None,

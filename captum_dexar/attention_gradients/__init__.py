@@ -8,6 +8,7 @@ from captum_dexar.attention_gradients.decoder import (
     find_layers,
     layer_indices,
 )
+from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import (
     AttentionGradients,
     LayerGradients,
@@ -24,6 +25,7 @@ __all__ = [
     "AutogradTwin",
     "ClosedForm",
     "Decoder",
+    "GeneratedGradients",
     "GrowingLogits",
     "LayerGradients",
     "LiveGraphs",

@@ -1,15 +1,14 @@
 """Attention gradients of tokens out of the very passes that predicted them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum_dexar.attention_gradients.closed_form import check_lens, Contraction
-from captum_dexar.attention_gradients.decoder import Decoder
+from captum_dexar.attention_gradients.closed_form import check_lens
+from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import Consumer
 from captum_dexar.attention_gradients.layer_record import Axes, LayerRecord
 from captum_dexar.attention_gradients.local_graphs import AttentionCall, LocalGraph
-from captum_dexar.attention_gradients.logit_lens import LogitLens
 from captum_dexar.attention_gradients.rear_parts import RearParts
 from captum_dexar.attention_gradients.recorded_rows import Overwritten
 from captum_dexar.attention_gradients.step_recorder import StepRecorder
@@ -21,7 +20,7 @@ class NotRecorded(Exception):
     """A layer can't be run again from what was recorded of it."""
 
 
-class RecordedGradients:
+class RecordedGradients(GeneratedGradients):
     """Explains the steps of an answer from what generating it has computed.
 
     While a model generates, each layer's input, attention output and projections at the
@@ -30,47 +29,23 @@ class RecordedGradients:
     only its gradient does. What is explained is what was generated, whatever the cache.
 
     Args:
-        decoder (Decoder): the model's decoder
-        layers (list of int): indices of the explained layers
-        image_keys (Tensor): positions of the image tokens, ``(batch, image keys)``
-        num_keys (int): keys of a self-attention at the first pass: the prompt's length
-        cross_attention (str or None): name of the attention module inside a decoder
-            layer that reads the image, if not the self-attention does
-        with_products (bool): whether the outputs of the layers' projections are taken
-            over as well; see :class:`RearParts`
-        attention_power (float): as in :class:`ClosedForm`
-        grad_kwargs (Mapping or None): as in :class:`ClosedForm`
+        *args, **kwargs: as in :class:`GeneratedGradients`
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        layers: list[int],
-        image_keys: Tensor,
-        num_keys: int,
-        cross_attention: str | None,
-        with_products: bool,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.decoder = decoder
-        self.image_keys = image_keys
-        self.num_keys = num_keys
-        self.cross_attention = cross_attention
-        self.attention_power = attention_power
-        self.grad_kwargs = dict(grad_kwargs or {})
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.recorder = StepRecorder(
-            decoder,
-            sorted(layers),
-            cross_attention,
-            bool(attention_power),
-            with_products,
+            self.decoder,
+            sorted(self.layers),
+            self.cross_attention,
+            bool(self.attention_power),
+            self.with_products,
         )
-        self._rear_parts = RearParts(with_products)
+        self._rear_parts = RearParts(self.with_products)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it the passes of this thread can be explained."""
+        """See :meth:`GeneratedGradients.watching`."""
         try:
             with self.recorder.watching():
                 yield
@@ -78,7 +53,7 @@ class RecordedGradients:
             self.recorder.forget()
 
     def num_bytes(self) -> int:
-        """What is recorded and not yet explained."""
+        """See :meth:`GeneratedGradients.num_bytes`."""
         return self.recorder.num_bytes()
 
     def explain(
@@ -89,27 +64,8 @@ class RecordedGradients:
         consume: Consumer,
         contrast_ids: Tensor | None = None,
     ) -> None:
-        """Explains what the passes since the last call predicted.
-
-        Args:
-            target_ids (Tensor): a token a pass, ``(batch, steps)``
-            said (TargetLogits): their logits in these passes
-            first_step (int): number of the first in the answer
-            consume (Callable): takes the gradients of each layer
-            contrast_ids (Tensor, optional): as in :class:`ClosedForm`. Default: None
-
-        Raises:
-            NotRecorded: a layer does more than what was recorded of it tells.
-            RuntimeError: the logit lens does not give the model's logits.
-        """
-        lens = LogitLens(self.decoder, target_ids, contrast_ids)
-        contraction = Contraction(
-            lens,
-            self.image_keys,
-            self.cross_attention is not None,
-            self.grad_kwargs,
-            first_step,
-        )
+        """See :meth:`GeneratedGradients.explain`."""
+        contraction = self._contraction(target_ids, first_step, contrast_ids)
         num_steps = target_ids.shape[1]
         num_keys = self.num_keys + first_step + num_steps - 1
         recorder = self.recorder
@@ -124,7 +80,7 @@ class RecordedGradients:
         recorder.is_paused = True
         axes = recorder.axes()
         try:
-            check_lens(lens, recorder.last_hidden.whole(), said)
+            check_lens(contraction.lens, recorder.last_hidden.whole(), said)
             for index, record in records:
                 graph = self._graph(index, record, num_steps, axes)
                 contraction(graph, num_keys, consume)
