@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.allowed_keys import allowed_keys
 from captum_dexar.attention_gradients.contraction import attention_rows
-from captum_dexar.attention_gradients.decoder import Decoder
+from captum_dexar.attention_gradients.decoder import Decoder, modules_of_layers
 from captum_dexar.attention_gradients.gradients import ExplainedPass
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
@@ -96,13 +96,9 @@ def read_attention(
     Returns:
         What the model says of the targets.
     """
-    layer_of: dict[nn.Module, int] = {}
-    cross_attention: set[nn.Module] = set()
-    for index in layers:
-        for name, module in decoder.layers[index].named_modules():
-            layer_of[module] = index
-            if name == explained_pass.cross_attention:
-                cross_attention.update(module.modules())
+    layer_of, cross_attention = modules_of_layers(
+        decoder, layers, explained_pass.cross_attention
+    )
 
     def tap(
         layer: int,

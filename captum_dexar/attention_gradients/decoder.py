@@ -301,3 +301,27 @@ def layer_indices(
             f"layer must name at least one decoder layer and none twice, got {indices}."
         )
     return indices
+
+
+def modules_of_layers(
+    decoder: Decoder, layers: list[int], cross_attention: str | None
+) -> tuple[dict[nn.Module, int], set[nn.Module]]:
+    """All modules inside some decoder layers.
+
+    Args:
+        decoder (Decoder): the model's decoder
+        layers (list of int): indices of its layers
+        cross_attention (str or None): name of a module inside a layer
+
+    Returns:
+        *tuple* of the index of each module's layer, and the modules that are, or are
+        inside, one of that name.
+    """
+    layer_of: dict[nn.Module, int] = {}
+    crossing: set[nn.Module] = set()
+    for index in layers:
+        for name, module in decoder.layers[index].named_modules():
+            layer_of[module] = index
+            if name == cross_attention:
+                crossing.update(module.modules())
+    return layer_of, crossing

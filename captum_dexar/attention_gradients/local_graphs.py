@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.allowed_keys import allowed_keys
 from captum_dexar.attention_gradients.contraction import attention_rows
-from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.decoder import (
+    Decoder,
+    hidden_of,
+    modules_of_layers,
+)
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
@@ -115,14 +119,10 @@ class LocalGraphs:
         self.attention_power = attention_power
         self.max_rows = max_rows
         self.last_hidden: Tensor | None = None
-        self._layer_of: dict[nn.Module, int] = {}
-        self._cross_attention: set[nn.Module] = set()
         self._hooked = sorted({*layers, len(decoder.layers) - 1})
-        for index in layers:
-            for name, module in decoder.layers[index].named_modules():
-                self._layer_of[module] = index
-                if name == cross_attention:
-                    self._cross_attention.update(module.modules())
+        self._layer_of, self._cross_attention = modules_of_layers(
+            decoder, layers, cross_attention
+        )
         self._arguments: dict[int, tuple[Any, Any]] = {}
         self._calls: dict[int, list[AttentionCall]] = {}
         self._masks: dict[int, Any] = {}

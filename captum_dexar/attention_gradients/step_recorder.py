@@ -4,7 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.decoder import (
+    Decoder,
+    hidden_of,
+    modules_of_layers,
+)
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
@@ -56,14 +60,10 @@ class StepRecorder:
         self.records = {index: LayerRecord() for index in layers}
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
-        self._layer_of: dict[nn.Module, int] = {}
-        self._cross_attention: set[nn.Module] = set()
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
-        for index in layers:
-            for name, module in decoder.layers[index].named_modules():
-                self._layer_of[module] = index
-                if name == cross_attention:
-                    self._cross_attention.update(module.modules())
+        self._layer_of, self._cross_attention = modules_of_layers(
+            decoder, layers, cross_attention
+        )
 
     def axes(self) -> dict[type, Axes]:
         """:meth:`LayerRecord.axes`, of all layers of a kind: some may be given a
