@@ -17,7 +17,7 @@ from captum_dexar.captum_methods import (
 from captum_dexar.checked_prompt import CheckedPrompt
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
-from captum_dexar.decoding.generation_progress import generation_progress
+from captum_dexar.decoding.generation_progress import generation_progress, ShownLive
 from captum_dexar.decoding.streaming import streamed
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import check_places, layout_of, model_inputs_of
@@ -181,7 +181,7 @@ class VLMAttribution(BatchAttribution, Attribution):
         if prompt.answer is None:
             with generation_progress(gen_args, progress) as arguments:
                 answer = self._generated(
-                    prompt.inputs, arguments, kwargs, prompt.contrast
+                    prompt.inputs, arguments, kwargs, prompt.contrast, progress
                 )
         else:
             answer = GeneratedAnswer(prompt.answer[None])
@@ -275,10 +275,12 @@ class VLMAttribution(BatchAttribution, Attribution):
         gen_args: Mapping[str, Any] | None,
         arguments: Mapping[str, Any],
         contrast_ids: Tensor | None = None,
+        progress: bool = False,
     ) -> GeneratedAnswer:
         """Lets the model answer, and explains the steps on the way where possible."""
         live = self._live(inputs, arguments, contrast_ids)
-        return generate(self.model, inputs, gen_args, live)
+        shown = ShownLive(live) if live is not None and progress else live
+        return generate(self.model, inputs, gen_args, shown)
 
     def _prompt(
         self, inp: Any, target: Target, contrast: Target, **places: Any

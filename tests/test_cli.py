@@ -55,7 +55,7 @@ def test_explain_writes_everything(
     assert weights == pytest.approx(result.token_weights.tolist())
     printed = capsys.readouterr()
     assert "weight" in printed.out and str(out / "tokens.png") in printed.out
-    assert "generating" in printed.err
+    assert "generating" in printed.err and "explaining" in printed.err
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")

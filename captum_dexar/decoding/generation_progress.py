@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
+from captum_dexar.step_attributions import LiveAttribution, StepAttributions
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.generation.streamers import BaseStreamer
@@ -39,3 +40,37 @@ def generation_progress(
         total=arguments.get("max_new_tokens"), desc="generating", unit="token"
     ) as bar:
         yield {**arguments, "streamer": _TokenCounter(bar)}
+
+
+class ShownLive:
+    """A method that explains while a model generates, with a progress bar of its own.
+
+    Args:
+        live (LiveAttribution): the method
+    """
+
+    def __init__(self, live: LiveAttribution) -> None:
+        self.live = live
+        self.is_due = live.is_due
+        self._bar: Any = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See :class:`LiveAttribution`."""
+        try:
+            with self.live.watching():
+                yield
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+
+    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
+        """See :class:`LiveAttribution`."""
+        explained = self.live.explain(tokens, said, first_step)
+        num_steps = first_step + tokens.shape[1]
+        if self._bar is None:
+            self._bar = tqdm(total=num_steps, desc="explaining", unit="token")
+        # How long the answer will be is not known.
+        self._bar.total = num_steps
+        self._bar.update(tokens.shape[1])
+        return explained
