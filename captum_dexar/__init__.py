@@ -6,10 +6,10 @@ wrapper that explains every token of an answer.
 
 from importlib.metadata import version
 
-from captum_dexar.comparison import compare, Comparison
-from captum_dexar.inputs import ImagePromptInput
-from captum_dexar.layer_dexar import LayerDexAR
-from captum_dexar.result import VLMAttributionResult
+from captum_dexar.comparison.comparison import compare, Comparison
+from captum_dexar.inputs.image_prompt import ImagePromptInput
+from captum_dexar.methods.layer_dexar import LayerDexAR
+from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.vlm_attribution import VLMAttribution
 from captum_dexar.vlm_forward import VLMForward
 

@@ -5,9 +5,7 @@ from inspect import signature
 from typing import Any
 
 from captum_dexar.captum_methods import extra_arguments, name_of
-from captum_dexar.decoding import target_tensor
-from captum_dexar.stepwise import StepwiseLayerAttribution
-from torch import nn, Tensor
+from captum_dexar.methods.base import StepwiseLayerAttribution
 
 # Arguments of Captum's methods that are given for the user.
 _OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
@@ -43,24 +41,3 @@ def check_contrast(method: Any) -> None:
             f"{name_of(method)} does not explain a logit, so that there is nothing to "
             "contrast. Use LayerDexAR or a gradient method."
         )
-
-
-def given_ids(
-    target: Any, processor: Any, model: nn.Module, name: str = "target"
-) -> Tensor:
-    """The ids of an answer that is given as a string or as ids, ``(steps,)``.
-
-    Raises:
-        ValueError: a string without a processor, or as :func:`target_tensor`.
-        TypeError: as :func:`target_tensor`.
-    """
-    if isinstance(target, str):
-        if processor is None:
-            raise ValueError(
-                f"A {name} given as a string needs a processor to tokenise it: "
-                "VLMAttribution(attr_method, processor). Or give its ids."
-            )
-        tokenizer = getattr(processor, "tokenizer", processor)
-        target = tokenizer.encode(target, add_special_tokens=False)
-    config: Any = model.config
-    return target_tensor(target, config.get_text_config().vocab_size)

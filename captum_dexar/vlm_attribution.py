@@ -7,25 +7,26 @@ from typing import Any, overload
 
 import torch
 from captum.attr import Attribution, InterpretableInput
-from captum_dexar.answer_result import answer_result, fields_of
 from captum_dexar.captum_methods import (
     model_of,
     name_of,
     run_captum_method,
     StepRequest,
 )
-from captum_dexar.checked_prompt import CheckedPrompt
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
 from captum_dexar.decoding.generation_progress import generation_progress, ShownLive
+from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
 from captum_dexar.decoding.streaming import streamed
 from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs import check_places, layout_of, model_inputs_of
-from captum_dexar.method_arguments import check_arguments, check_contrast, given_ids
-from captum_dexar.model_state import check_model_state
-from captum_dexar.result import VLMAttributionResult
-from captum_dexar.step_attributions import LiveAttribution, StepAttributions
-from captum_dexar.stepwise import StepwiseLayerAttribution
+from captum_dexar.inputs.model_inputs import model_inputs_of
+from captum_dexar.inputs.prompt import check_places, CheckedPrompt, layout_of
+from captum_dexar.inputs.targets import given_ids
+from captum_dexar.method_arguments import check_arguments, check_contrast
+from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.model.state import check_model_state
+from captum_dexar.result.factory import answer_result, fields_of
+from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.vlm_batches import BATCH_SIZE, BatchAttribution
 from torch import Tensor
 from tqdm.auto import tqdm

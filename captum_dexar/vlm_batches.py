@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.answer_result import fields_of
-from captum_dexar.checked_prompt import CheckedPrompt
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.batching import batch_key, left_padded, right_padded
 from captum_dexar.decoding.generation import answer_lengths, GeneratedAnswer
+from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.families import FamilyAdapter
-from captum_dexar.result import VLMAttributionResult
-from captum_dexar.step_attributions import StepAttributions
+from captum_dexar.inputs.prompt import CheckedPrompt
+from captum_dexar.result.factory import fields_of
+from captum_dexar.result.result import VLMAttributionResult
 from torch import nn, Tensor
 from tqdm.auto import tqdm
 

@@ -1,13 +1,11 @@
 """A vision-language model with the calling convention of Captum's methods."""
 
-from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
-from captum_dexar.families import adapter_for_config, FamilyAdapter
+from captum_dexar.families import adapter_for_config
+from captum_dexar.inputs.model_inputs import joined_inputs, OtherInputs
 from torch import nn, Tensor
-
-OtherInputs = Mapping[str, Any] | None
 
 
 class VLMForward(nn.Module):
@@ -94,79 +92,3 @@ class VLMForward(nn.Module):
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits
         return logits[:, -1]
-
-
-def joined_inputs(
-    pixel_values: Tensor,
-    input_ids: Tensor,
-    other_model_inputs: OtherInputs,
-    adapter: FamilyAdapter,
-) -> dict[str, Any]:
-    """One mapping of all inputs, each repeated to the number of examples.
-
-    Captum repeats pixels and ids when it evaluates several points at once, but not the
-    tensors inside a mapping.
-
-    Raises:
-        TypeError: the ids are no tensor, or the others no mapping.
-        ValueError: numbers of examples do not agree.
-    """
-    if not isinstance(input_ids, Tensor):
-        raise TypeError(
-            "additional_forward_args must be (input_ids, other_model_inputs), got "
-            f"{type(input_ids).__name__} as input_ids."
-        )
-    if other_model_inputs is not None and not isinstance(other_model_inputs, Mapping):
-        raise TypeError(
-            "other_model_inputs must be a mapping of names to model inputs, got "
-            f"{type(other_model_inputs).__name__}."
-        )
-    others = dict(other_model_inputs or {})
-    # Some processors return what training needs as well.
-    others.pop("labels", None)
-    for name in (adapter.pixel_input, "input_ids"):
-        if name in others:
-            raise ValueError(
-                f"other_model_inputs must not hold {name!r}, which is an argument of "
-                "its own."
-            )
-    if adapter.flat_pixels:
-        if pixel_values.dim() == adapter.pixel_dims + 1:
-            pixel_values = pixel_values.flatten(0, 1)
-        repeats = _repeats(input_ids, others)
-        others = {name: _tiled(value, repeats) for name, value in others.items()}
-        return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
-    batch = pixel_values.shape[0]
-    joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
-    return {name: _for_batch(value, batch, name) for name, value in joined.items()}
-
-
-def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
-    """How often Captum has repeated the examples, of which the mapping holds one."""
-    mask = others.get("attention_mask")
-    examples = mask.shape[0] if isinstance(mask, Tensor) else 1
-    if input_ids.shape[0] % examples:
-        raise ValueError(
-            f"input_ids has {input_ids.shape[0]} examples, but attention_mask has "
-            f"{examples}."
-        )
-    return int(input_ids.shape[0]) // examples
-
-
-def _tiled(value: Any, repeats: int) -> Any:
-    if repeats == 1 or not isinstance(value, Tensor) or value.dim() == 0:
-        return value
-    return value.repeat(repeats, *[1] * (value.dim() - 1))
-
-
-def _for_batch(value: Any, batch: int, name: str) -> Any:
-    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == batch:
-        return value
-    if bool((value == value[:1]).all()):
-        # Some models take a view of their inputs, which an expanded tensor refuses.
-        return value[:1].expand(batch, *value.shape[1:]).contiguous()
-    raise ValueError(
-        f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. Where a "
-        "Captum method repeats the input, explain one example at a time or give every "
-        "example the same prompt length."
-    )

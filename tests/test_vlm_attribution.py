@@ -7,7 +7,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
-from captum_dexar.layer_dexar import StepAttributions
+from captum_dexar.methods.layer_dexar import StepAttributions
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import (
     IMAGE_TOKEN,

@@ -2,12 +2,6 @@
 
 from captum_dexar.attention_gradients.autograd_twin import AutogradTwin
 from captum_dexar.attention_gradients.closed_form import ClosedForm
-from captum_dexar.attention_gradients.decoder import (
-    Decoder,
-    find_decoder,
-    find_layers,
-    layer_indices,
-)
 from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import (
     AttentionGradients,
@@ -18,21 +12,14 @@ from captum_dexar.attention_gradients.recorded_gradients import (
     NotRecorded,
     RecordedGradients,
 )
-from captum_dexar.attention_gradients.target_logits import GrowingLogits, TargetLogits
 
 __all__ = [
     "AttentionGradients",
     "AutogradTwin",
     "ClosedForm",
-    "Decoder",
     "GeneratedGradients",
-    "GrowingLogits",
     "LayerGradients",
     "LiveGraphs",
     "NotRecorded",
     "RecordedGradients",
-    "TargetLogits",
-    "find_decoder",
-    "find_layers",
-    "layer_indices",
 ]

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.allowed_keys import allowed_keys
 from captum_dexar.attention_gradients.contraction import attention_rows
-from captum_dexar.attention_gradients.decoder import Decoder, modules_of_layers
 from captum_dexar.attention_gradients.gradients import ExplainedPass
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
 )
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.decoder import Decoder, modules_of_layers
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.attention_gradients.differentiable import check_differentiable
 from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
-from captum_dexar.attention_gradients.logit_lens import LogitLens
-from captum_dexar.attention_gradients.precision import widened
-from captum_dexar.attention_gradients.target_logits import TargetLogits
-from captum_dexar.model_state import kept_state
+from captum_dexar.model.decoder import Decoder, hidden_of
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.precision import widened
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.contraction import contract, joined_heads
-from captum_dexar.attention_gradients.decoder import Decoder
 from captum_dexar.attention_gradients.differentiable import check_differentiable
 from captum_dexar.attention_gradients.gradients import (
     Consumer,
@@ -33,9 +32,10 @@ from captum_dexar.attention_gradients.local_graphs import (
     LocalGraph,
     LocalGraphs,
 )
-from captum_dexar.attention_gradients.logit_lens import LogitLens
-from captum_dexar.attention_gradients.precision import widened
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.precision import widened
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 # Gradients of so many heads, steps and keys are held at once.

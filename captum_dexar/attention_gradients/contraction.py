@@ -7,7 +7,7 @@ import torch
 from captum_dexar.attention_gradients.gradients import LayerGradients
 from captum_dexar.attention_gradients.interception import AttentionFunction
 from captum_dexar.attention_gradients.key_blocks import KeyBlock, KeyBlocks
-from captum_dexar.attention_gradients.precision import widened
+from captum_dexar.model.precision import widened
 from torch import nn, Tensor
 
 

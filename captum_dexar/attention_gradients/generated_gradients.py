@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from captum_dexar.attention_gradients.closed_form import Contraction
-from captum_dexar.attention_gradients.decoder import Decoder
 from captum_dexar.attention_gradients.gradients import Consumer
-from captum_dexar.attention_gradients.logit_lens import LogitLens
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from captum_dexar.attention_gradients.decoder import Decoder
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

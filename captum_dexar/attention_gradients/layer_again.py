@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.decoder import hidden_of
 from captum_dexar.attention_gradients.graph_nodes import graph_nodes
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
@@ -14,6 +13,7 @@ from captum_dexar.attention_gradients.replaced_forward import (
     is_itself,
     replaced_forward,
 )
+from captum_dexar.model.decoder import hidden_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
 

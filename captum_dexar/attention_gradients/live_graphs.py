@@ -9,7 +9,7 @@ from captum_dexar.attention_gradients.closed_form import check_lens
 from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import Consumer
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

@@ -14,11 +14,6 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.allowed_keys import allowed_keys
 from captum_dexar.attention_gradients.contraction import attention_rows
-from captum_dexar.attention_gradients.decoder import (
-    Decoder,
-    hidden_of,
-    modules_of_layers,
-)
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
@@ -32,6 +27,7 @@ from captum_dexar.attention_gradients.layer_again import (
 )
 from captum_dexar.attention_gradients.rear_parts import RearParts
 from captum_dexar.attention_gradients.replaced_forward import Forward, replaced_forward
+from captum_dexar.model.decoder import Decoder, hidden_of, modules_of_layers
 from torch import nn, Tensor
 
 

@@ -12,7 +12,7 @@ from captum_dexar.attention_gradients.local_graphs import AttentionCall, LocalGr
 from captum_dexar.attention_gradients.rear_parts import RearParts
 from captum_dexar.attention_gradients.recorded_rows import Overwritten
 from captum_dexar.attention_gradients.step_recorder import StepRecorder
-from captum_dexar.attention_gradients.target_logits import TargetLogits
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

@@ -4,11 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum_dexar.attention_gradients.decoder import (
-    Decoder,
-    hidden_of,
-    modules_of_layers,
-)
 from captum_dexar.attention_gradients.interception import (
     AttentionFunction,
     intercepted_attention,
@@ -21,6 +16,7 @@ from captum_dexar.attention_gradients.replaced_forward import (
     forward_of,
     replaced_forward,
 )
+from captum_dexar.model.decoder import Decoder, hidden_of, modules_of_layers
 from torch import nn, Tensor
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.attention_gradients.attention_reader import (
     AttentionCall,
     read_attention,
 )
 from captum_dexar.baselines.baseline import by_layer, image_columns, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

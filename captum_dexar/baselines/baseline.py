@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from captum.log import log_usage
-from captum_dexar.attention_gradients import TargetLogits
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model_state import check_model_state
-from captum_dexar.step_attributions import StepAttributions
-from captum_dexar.stepwise import StepwiseLayerAttribution
+from captum_dexar.decoding.step_attributions import StepAttributions
+from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.model.state import check_model_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import TargetLogits
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder, TargetLogits
 from captum_dexar.attention_gradients.attention_reader import (
     AttentionCall,
     read_attention,
 )
 from captum_dexar.baselines.baseline import image_columns, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 # Rows of a layer's attention that exist at a time, which bounds memory.

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_decoder, find_layers, TargetLogits
-from captum_dexar.attention_gradients.decoder import Decoder, hidden_of
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model_state import loaded_weights
+from captum_dexar.model.decoder import Decoder, find_decoder, find_layers, hidden_of
+from captum_dexar.model.state import loaded_weights
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 _WINDOW = 3

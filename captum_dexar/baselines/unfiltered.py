@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from captum_dexar.attention_gradients import (
-    ClosedForm,
-    find_decoder,
-    LayerGradients,
-    TargetLogits,
-)
+from captum_dexar.attention_gradients import ClosedForm, LayerGradients
 from captum_dexar.baselines.baseline import by_layer, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model_state import frozen_parameters
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.state import frozen_parameters
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 

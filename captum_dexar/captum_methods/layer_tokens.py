@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from captum_dexar.captum_methods.request import StepRequest
-from captum_dexar.layout import ImageLayout
+from captum_dexar.maps.layout import ImageLayout
 from torch import nn, Tensor
 
 

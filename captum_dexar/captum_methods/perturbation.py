@@ -24,7 +24,7 @@ from captum_dexar.captum_methods.request import (
     with_forward,
 )
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.inputs import prepared
+from captum_dexar.inputs.model_inputs import prepared
 from torch import Tensor
 
 _METHODS = (

@@ -8,7 +8,7 @@ import captum_dexar.captum_methods.perturbation as perturbation
 import captum_dexar.captum_methods.pixel_gradients as pixel_gradients
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.captum_methods.request import StepRequest, StepScores
-from captum_dexar.stepwise import StepwiseLayerAttribution
+from captum_dexar.methods.base import StepwiseLayerAttribution
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.layout import ImageLayout
+from captum_dexar.maps.layout import ImageLayout
 from torch import nn, Tensor
 
 

@@ -21,7 +21,7 @@ from captum_dexar.cli.reports import save_figure, write_csv
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
-    from captum_dexar.comparison import Comparison
+    from captum_dexar.comparison.comparison import Comparison
     from torch import nn
 
 _ONE_NEEDS_ALL = ("model", "image", "prompt")
@@ -31,7 +31,7 @@ DEFAULT_SEED = 3
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    from captum_dexar.method_names import DEFAULT_METHODS, METHODS
+    from captum_dexar.comparison.methods import DEFAULT_METHODS, METHODS
 
     parser = commands.add_parser(
         "compare",
@@ -70,7 +70,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs it."""
     from captum_dexar import compare
-    from captum_dexar.method_names import named_methods
+    from captum_dexar.comparison.methods import named_methods
 
     names = _names(options.methods)
     gen_args = generation_arguments(options)
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _names(given: str) -> list[str]:
-    from captum_dexar.method_names import ALL, check_names, METHODS
+    from captum_dexar.comparison.methods import ALL, check_names, METHODS
 
     if given.strip() == ALL:
         return list(METHODS)

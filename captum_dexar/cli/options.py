@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from captum_dexar.result import VLMAttributionResult
+    from captum_dexar.result.result import VLMAttributionResult
     from torch import nn
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -167,7 +167,7 @@ def explained(
 ) -> VLMAttributionResult:
     """The answer under DEX-AR, on the layers that ``--layers`` names."""
     from captum_dexar import LayerDexAR, VLMAttribution
-    from captum_dexar.attention_gradients import find_layers
+    from captum_dexar.model.decoder import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
     result: VLMAttributionResult = VLMAttribution(method, processor).attribute(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from captum_dexar.result import VLMAttributionResult
+    from captum_dexar.result.result import VLMAttributionResult
 
 
 def report(result: VLMAttributionResult, folder: Path) -> None:

@@ -7,17 +7,14 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.attention_gradients import NotRecorded, TargetLogits
-from captum_dexar.decoding import (
-    complete_inputs,
-    new_cache,
-    PromptCache,
-    watched_positions,
-)
+from captum_dexar.attention_gradients import NotRecorded
+from captum_dexar.decoding import new_cache, PromptCache, watched_positions
 from captum_dexar.decoding.generation_watch import GenerationWatch, watched_encoder
+from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
 from captum_dexar.families import adapter_for_config, FamilyAdapter
-from captum_dexar.model_state import kept_state
-from captum_dexar.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.inputs.model_inputs import complete_inputs
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 from transformers import StoppingCriteriaList
 

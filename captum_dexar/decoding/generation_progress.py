@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.generation.streamers import BaseStreamer

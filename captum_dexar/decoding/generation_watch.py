@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import GrowingLogits
+from captum_dexar.model.target_logits import GrowingLogits
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captum_dexar.attention_gradients import TargetLogits
-from captum_dexar.decoding.model_inputs import logits_of
-from captum_dexar.model_state import kept_state
+from captum_dexar.inputs.model_inputs import logits_of
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import TargetLogits
-from captum_dexar.decoding.model_inputs import complete_inputs, logits_of
 from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
 from captum_dexar.families import adapter_for_config, FamilyAdapter
-from captum_dexar.layout import ImageLayout
-from captum_dexar.model_state import kept_state
+from captum_dexar.inputs.model_inputs import complete_inputs, logits_of
+from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 from transformers import DynamicCache
 

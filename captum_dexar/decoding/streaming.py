@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.attention_gradients import TargetLogits
 from captum_dexar.decoding import (
     DecodingSteps,
     new_cache,
@@ -17,8 +16,9 @@ from captum_dexar.decoding import (
 )
 from captum_dexar.decoding.generation import GenerationSettings
 from captum_dexar.decoding.generation_watch import GenerationWatch
-from captum_dexar.model_state import kept_state
-from captum_dexar.step_attributions import LiveAttribution
+from captum_dexar.decoding.step_attributions import LiveAttribution
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 from transformers import StoppingCriteriaList
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import find_layers
 from captum_dexar.baselines import (
     LayerAttention,
     LayerAttentionGradient,
@@ -20,8 +19,9 @@ from captum_dexar.baselines import (
     LayerTokenActivation,
     LayerUniformMap,
 )
-from captum_dexar.inputs import ImagePromptInput
-from captum_dexar.layer_dexar import LayerDexAR
+from captum_dexar.inputs.image_prompt import ImagePromptInput
+from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.layer_dexar import LayerDexAR
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
@@ -29,8 +29,8 @@ from captum_dexar.metrics import (
     signal_to_noise,
     soft_iou,
 )
+from captum_dexar.model.decoder import find_layers
 from captum_dexar.shapes import make_scene, Scene
-from captum_dexar.stepwise import StepwiseLayerAttribution
 from captum_dexar.vlm_attribution import VLMAttribution
 from torch import nn, Tensor
 from tqdm.auto import tqdm

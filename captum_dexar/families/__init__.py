@@ -1,7 +1,7 @@
 """Facts about the families of vision-language models, one adapter a family."""
 
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
-from captum_dexar.families.given import given_layout
+from captum_dexar.families.geometry.given import given_layout
 from captum_dexar.families.registry import (
     adapter_for_config,
     adapter_for_processor,
@@ -9,7 +9,7 @@ from captum_dexar.families.registry import (
     register,
 )
 from captum_dexar.families.table import families_table
-from captum_dexar.layout import ImageLayout, View
+from captum_dexar.maps.layout import ImageLayout, View
 
 __all__ = [
     "FamilyAdapter",

@@ -7,10 +7,10 @@ from math import isqrt, prod
 from typing import Any, ClassVar
 
 import torch
-from captum_dexar.families.pixel_cells import patch_of, tokens_of_picture
+from captum_dexar.families.geometry.pixel_cells import patch_of, tokens_of_picture
 from captum_dexar.families.prepared import ImageTokens, PreparedImage
 from captum_dexar.families.reuse import can_go_back, Reuse
-from captum_dexar.layout import ImageLayout, Rectangle, Size, View
+from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
 from PIL import Image
 from torch import nn, Tensor
 

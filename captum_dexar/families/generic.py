@@ -12,9 +12,9 @@ from captum_dexar.families.base import (
     PreparedImage,
     side_of,
 )
-from captum_dexar.families.geometry import resized_crop
-from captum_dexar.layout import ImageLayout
-from captum_dexar.model_state import device_of
+from captum_dexar.families.geometry.resizing import resized_crop
+from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.model.state import device_of
 from PIL import Image
 from torch import nn, Tensor
 

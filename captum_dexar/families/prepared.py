@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.layout import Rectangle, Size, View
+from captum_dexar.maps.layout import Rectangle, Size, View
 
 
 @dataclass(frozen=True)

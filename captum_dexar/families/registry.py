@@ -2,32 +2,35 @@
 
 from typing import Any
 
-from captum_dexar.families.anyres import LlavaNextAdapter, LlavaOnevisionAdapter
-from captum_dexar.families.base import FamilyAdapter
-from captum_dexar.families.chameleon import ChameleonAdapter
-from captum_dexar.families.florence2 import Florence2Adapter
-from captum_dexar.families.fuyu import FuyuAdapter
-from captum_dexar.families.gemma import Gemma3Adapter, Gemma4Adapter
-from captum_dexar.families.generic import GenericAdapter
-from captum_dexar.families.grid_thw import (
-    Glm4vAdapter,
-    QwenVLAdapter,
-    VideoLlama3Adapter,
-)
-from captum_dexar.families.idefics import Idefics3Adapter
-from captum_dexar.families.lfm2 import Lfm2VlAdapter
-from captum_dexar.families.llama4 import Llama4Adapter
-from captum_dexar.families.llava import LlavaAdapter
-from captum_dexar.families.mllama import MllamaAdapter
-from captum_dexar.families.paligemma import PaliGemmaAdapter
-from captum_dexar.families.pixtral import PixtralAdapter
-from captum_dexar.families.refused import refuse_model, refuse_processor
-from captum_dexar.families.tiled import (
+from captum_dexar.families.adapters.chameleon import ChameleonAdapter
+from captum_dexar.families.adapters.florence2 import Florence2Adapter
+from captum_dexar.families.adapters.fuyu import FuyuAdapter
+from captum_dexar.families.adapters.gemma import Gemma3Adapter, Gemma4Adapter
+from captum_dexar.families.adapters.idefics import Idefics3Adapter
+from captum_dexar.families.adapters.internvl import (
     AyaVisionAdapter,
     Cohere2VisionAdapter,
     InternVLAdapter,
     Ovis2Adapter,
 )
+from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
+from captum_dexar.families.adapters.llama4 import Llama4Adapter
+from captum_dexar.families.adapters.llava import LlavaAdapter
+from captum_dexar.families.adapters.llava_next import (
+    LlavaNextAdapter,
+    LlavaOnevisionAdapter,
+)
+from captum_dexar.families.adapters.mllama import MllamaAdapter
+from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.pixtral import PixtralAdapter
+from captum_dexar.families.adapters.qwen_vl import (
+    Glm4vAdapter,
+    QwenVLAdapter,
+    VideoLlama3Adapter,
+)
+from captum_dexar.families.base import FamilyAdapter
+from captum_dexar.families.generic import GenericAdapter
+from captum_dexar.families.refused import refuse_model, refuse_processor
 
 _ADAPTERS: list[FamilyAdapter] = [
     PixtralAdapter(),

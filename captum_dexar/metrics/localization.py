@@ -7,7 +7,7 @@ from below (``heat.clamp(min=0)``), to ask where a word is supported.
 """
 
 import torch
-from captum_dexar.scoring import min_max_normalize
+from captum_dexar.maps.normalization import min_max_normalize
 from torch import Tensor
 
 # IoU is taken at this many equally spaced thresholds, ends of [0, 1] left out.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.step_attributions import StepAttributions
+from captum_dexar.decoding.step_attributions import StepAttributions
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm, VARIANTS
 from torch import Tensor

@@ -9,11 +9,11 @@ from captum_dexar.attention_gradients import (
     AttentionGradients,
     AutogradTwin,
     ClosedForm,
-    find_decoder,
     LayerGradients,
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.cross_attention import (
     build_florence2,
     build_mllama,

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients import find_decoder
 from captum_dexar.attention_gradients.interception import intercepted_attention
 from captum_dexar.attention_gradients.layer_again import of_rows
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model_state import frozen_parameters
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.state import frozen_parameters
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from tests.helpers.untouched import GET_INTERFACE, state_of

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.attention_gradients import find_decoder, find_layers
-from captum_dexar.attention_gradients.decoder import hidden_of
 from captum_dexar.baselines import (
     LayerAttention,
     LayerAttentionGradient,
@@ -14,7 +12,8 @@ from captum_dexar.baselines import (
 )
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.layer_dexar import LayerDexAR
+from captum_dexar.methods.layer_dexar import LayerDexAR
+from captum_dexar.model.decoder import find_decoder, find_layers, hidden_of
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from torch import nn, Tensor

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.attention_gradients import find_layers
 from captum_dexar.baselines import LayerTokenActivation
 from captum_dexar.baselines.token_activation import (
     rank_gaussian_filter,
     token_activation,
 )
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.decoder import find_layers
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
 

@@ -10,7 +10,7 @@ import torch
 from captum_dexar import LayerDexAR
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
-from captum_dexar.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
 from tests.benchmarks.models import answer, generating, prefilled
 from tests.benchmarks.timing import Side
 from torch import Tensor

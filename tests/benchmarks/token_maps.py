@@ -1,6 +1,6 @@
 """DEX-AR's token maps from gradients that a reference made its own way."""
 
-from captum_dexar import scoring
+from captum_dexar.methods import scoring
 from torch import Tensor
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.step_attributions import StepAttributions
+from captum_dexar.decoding.step_attributions import StepAttributions
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import (
     IMAGE_TOKEN,

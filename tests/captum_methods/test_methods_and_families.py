@@ -34,7 +34,7 @@ from captum_dexar import (
     VLMAttribution,
     VLMForward,
 )
-from captum_dexar.result import VLMAttributionResult
+from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.helpers.explained import relative_error

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar import LayerDexAR, live_dexar, VLMAttribution, VLMAttributionResult
+from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
 from captum_dexar.attention_gradients import rear_parts
 from captum_dexar.attention_gradients.layer_again import run_again
 from captum_dexar.attention_gradients.recorded_rows import (
@@ -16,7 +16,8 @@ from captum_dexar.attention_gradients.recorded_rows import (
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
-from captum_dexar.live_dexar import LiveDexAR
+from captum_dexar.methods import online_dexar as live_dexar
+from captum_dexar.methods.online_dexar import LiveDexAR
 from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
-from captum_dexar.attention_gradients import find_decoder
 from captum_dexar.baselines import LayerAttention, LayerAttentionGradient
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
 from captum_dexar.families import adapter_for_config
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
 from tests.helpers.explained import assert_same, explained, relative_error

@@ -8,8 +8,8 @@ import pytest
 import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
-from captum_dexar.families.tile_geometry import centred_on_canvas, seen_part
-from captum_dexar.layout import View
+from captum_dexar.families.geometry.tiles import centred_on_canvas, seen_part
+from captum_dexar.maps.layout import View
 from tests.families.cases import anyres
 from tests.helpers.blocks import (
     Block,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
-from captum_dexar.layout import ImageLayout
+from captum_dexar.maps.layout import ImageLayout
 from tests.families.cases import tiled
 from tests.helpers.blocks import (
     block_report,

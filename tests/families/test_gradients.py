@@ -8,7 +8,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.attention_gradients import ClosedForm
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.layer_dexar import StepAttributions
+from captum_dexar.methods.layer_dexar import StepAttributions
 from tests.families.cases import CASES
 from tests.helpers.explained import assert_same, explained
 from tests.helpers.family_case import FamilyCase, left_padded_batch

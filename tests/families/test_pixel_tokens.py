@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 from captum.attr import LayerActivation, Saliency
-from captum_dexar.attention_gradients import find_decoder
 from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import StepRequest
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_config
-from captum_dexar.families.pixel_cells import cells_of_pixels
-from captum_dexar.layout import ImageLayout
+from captum_dexar.families.geometry.pixel_cells import cells_of_pixels
+from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import (
     anyres,
     CASES as EVERY_CASE,
@@ -265,7 +265,7 @@ def test_images_of_one_square_each() -> None:
 @pytest.mark.parametrize("height", [50, 71, 128])
 def test_padding_of_a_canvas_belongs_to_no_token(height: int) -> None:
     """Of all shapes: which rows and columns of the canvas are taken off follows."""
-    from captum_dexar.families.tile_geometry import kept_cells
+    from captum_dexar.families.geometry.tiles import kept_cells
 
     model: Any = anyres.build("llava_next", 1)
     inputs = anyres.inputs("llava_next", 0, 4)

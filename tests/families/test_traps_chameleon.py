@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients import find_decoder
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.early_fusion import (
     build_chameleon,
     chameleon_inputs,

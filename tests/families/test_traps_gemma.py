@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients.decoder import find_decoder
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_processor
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.gemma import (
     BEGIN_OF_IMAGE,
     gemma3,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients import find_decoder
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.paligemma import build, inputs
 from torch import Tensor
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import ImagePromptInput
-from captum_dexar.attention_gradients.decoder import find_decoder, hidden_of
 from captum_dexar.families import adapter_for_processor
-from captum_dexar.layout import ImageLayout, View
+from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.model.decoder import find_decoder, hidden_of
 from tests.families.cases import anyres, tiled
 from tests.families.test_boxes_anyres import features_by as anyres_features
 from tests.families.test_boxes_tiled import features_by, OUTPUTS

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum_dexar.image_tokens import ImageTokenInput
-from captum_dexar.layout import ImageLayout
+from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.layout import ImageLayout
 from PIL import Image
 from torch import nn, Tensor
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.layer_dexar import LayerDexAR, StepAttributions
+from captum_dexar.methods.layer_dexar import LayerDexAR, StepAttributions
 from torch import nn, Tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs import prepared
+from captum_dexar.inputs.model_inputs import prepared
 from torch import nn, Tensor
 
 

@@ -1,0 +1,364 @@
+"""Several methods on the same answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from captum.attr import Attribution, InterpretableInput
+from captum_dexar.captum_methods import name_of
+from captum_dexar.comparison.table import duration, markdown, rows_of
+from captum_dexar.decoding.generation import generate
+from captum_dexar.inputs.model_inputs import model_inputs_of
+from captum_dexar.model.state import check_model_state
+from captum_dexar.result.plots import caption_of, parts_of
+from captum_dexar.result.result import VLMAttributionResult
+from captum_dexar.result.words import Word
+from captum_dexar.visualization import comparison_figure, MethodRow
+from captum_dexar.vlm_attribution import Target, VLMAttribution
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Method: TypeAlias = Attribution | tuple[Attribution, Mapping[str, Any]]
+# Panels are an inch wide; larger images would only make them slow to draw.
+_LARGEST_SIDE = 448
+_KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedError)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What several methods say of the same answer; see :func:`compare`.
+
+    Attributes:
+        results (dict): each method's :class:`VLMAttributionResult`, by its name
+        seconds (dict): wall time of explaining the whole answer, by its name;
+            generating it is not included
+
+    Examples::
+
+        >>> from captum.attr import Saliency
+        >>> from captum_dexar import compare, ImagePromptInput, LayerDexAR, VLMForward
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> methods = [LayerDexAR(model), Saliency(VLMForward(model))]
+        >>> comparison = compare(methods, inp, "a red circle", processor)
+        >>> figure, axes = comparison.plot()
+        >>> axes.shape  # methods, words
+        (2, 3)
+        >>> print(comparison.table())
+        | method | seconds | ...
+    """
+
+    results: dict[str, VLMAttributionResult]
+    seconds: dict[str, float]
+
+    def words(self) -> list[Word]:
+        """The answer's words, with the first method's weights."""
+        return self._first.words()
+
+    def plot(
+        self,
+        words: bool | Sequence[int] = True,
+        show: bool = False,
+        image: int = 0,
+    ) -> tuple[Figure, Any] | None:
+        """One figure: rows are methods, columns are words.
+
+        Every map has its own scale, so that methods whose values differ in size can be
+        set side by side: unsigned ones from 0 to 1, signed ones from -1 (blue) to 1
+        (red). Maps are not faded by a word's weight, which is written below them.
+
+        Args:
+            words (bool or sequence of int, optional): True draws all words, False all
+                tokens; or positions in :meth:`words`. Default: True
+            show (bool, optional): shows the figure instead of returning it.
+                Default: False
+            image (int, optional): which of several images. Default: 0
+
+        Returns:
+            Figure and the maps' axes, ``(methods, words)``; None if shown.
+
+        Raises:
+            ValueError: the original image is not known, or there is no word to draw.
+            IndexError: the answer does not have such a word.
+        """
+        first = self._first
+        if not first.images:
+            raise ValueError(
+                "There is no image to draw on, because the input was made without the "
+                "original one. Use ImagePromptInput(image, prompt, processor)."
+            )
+        chosen = _chosen(len(parts_of(first, words is not False)), words)
+        picture = first.images[image]
+        step = ceil(max(picture.size) / _LARGEST_SIDE)
+        unseen = (first.layout.token_of_pixel(image) < 0).numpy()[::step, ::step]
+        rows = []
+        for name, result in self.results.items():
+            parts = parts_of(result, words is not False)
+            kept = [parts[position] for position in chosen]
+            heats = [result.pixel_map(part, image) for part in kept]
+            rows.append(
+                MethodRow(
+                    name=name,
+                    note=self._time_note(name),
+                    heats=[
+                        heat[::step, ::step].numpy().astype(float) for heat in heats
+                    ],
+                    captions=[_caption(result, *both) for both in zip(kept, heats)],
+                    signed=result.is_signed,
+                )
+            )
+        all_parts = parts_of(first, words is not False)
+        figure, axes = comparison_figure(
+            _shrunk(picture, unseen.shape),
+            rows,
+            [all_parts[position].text for position in chosen],
+            unseen,
+            first.answer,
+        )
+        if show:
+            import matplotlib.pyplot as plt
+
+            plt.show()
+            return None
+        return figure, axes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What :meth:`table` shows, as numbers: a row a method.
+
+        ``seconds``; ``seconds_a_word``, of words that are not special tokens;
+        ``times_the_first``, how often the first method's time; ``agreement``, the mean
+        over the words of the correlation of its map with the first method's;
+        ``negative_share``, the part of the absolute attribution that lowers the answer,
+        of signed methods; ``mean_weight``, of the answer's words, where the method has
+        weights. None where there is nothing to say.
+        """
+        return rows_of(self.results, self.seconds)
+
+    def table(self) -> str:
+        """A Markdown table, a row a method; :meth:`rows` says what the columns are."""
+        return markdown(self.rows())
+
+    @property
+    def _first(self) -> VLMAttributionResult:
+        return next(iter(self.results.values()))
+
+    def _time_note(self, name: str) -> str:
+        seconds = self.seconds[name]
+        each = seconds / max(1, len(self.words()))
+        return f"{duration(seconds)}\n{duration(each)} a word"
+
+
+def compare(
+    methods: Mapping[str, Method] | Sequence[Method],
+    inp: InterpretableInput | Mapping[str, Any],
+    target: Target = None,
+    processor: Any = None,
+    gen_args: Mapping[str, Any] | None = None,
+    *,
+    contrast: Target = None,
+    grid: tuple[int, int] | None = None,
+    boxes: Tensor | None = None,
+    repeats: int = 1,
+    progress: bool = False,
+) -> Comparison:
+    r"""Explains the same answer with several methods.
+
+    The answer is generated once, by the first method's model, or given; every method
+    explains its ids as they are, and starts from nothing that another has computed.
+
+    Args:
+
+        methods (Mapping or sequence): methods as :class:`VLMAttribution` takes them, by
+            the names that they are to have; or a sequence of them, which get their own
+            names. Instead of a method ``(method, arguments)``, with arguments of its
+            ``attribute``: ``(LayerDexAR(model), {"attention_power": 0.5})``.
+        inp (ImagePromptInput, ImageMaskInput or Mapping): as in
+            :meth:`VLMAttribution.attribute`
+        target (str, list of int or Tensor, optional): the answer. Default: None, the
+            model generates it
+        processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
+            Default: None
+        gen_args, contrast, grid, boxes: as in :meth:`VLMAttribution.attribute`
+        repeats (int, optional): explains so many times with each method; the shortest
+            time counts, and the first result. Default: 1
+        progress (bool, optional): shows a progress bar over the methods.
+            Default: False
+
+    Returns:
+
+        Comparison
+
+    Raises:
+
+        TypeError: ``inp`` is a list of inputs.
+        TypeError, ValueError, NotImplementedError, RuntimeError: as
+            :meth:`VLMAttribution.attribute`; the message names the method that failed,
+            and nothing is returned of the others.
+        ValueError: there is no method, two have the same name, ``repeats`` is smaller
+            than 1, or ``gen_args`` is given together with a target.
+
+    Examples::
+
+        >>> from captum.attr import InputXGradient
+        >>> from captum_dexar import compare, ImagePromptInput, LayerDexAR, VLMForward
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> comparison = compare(
+        ...     {
+        ...         "DEX-AR": LayerDexAR(model),
+        ...         "what was read": (LayerDexAR(model), {"attention_power": 0.5}),
+        ...         "input x gradient": InputXGradient(VLMForward(model)),
+        ...     },
+        ...     inp,
+        ...     processor=processor,
+        ... )
+        >>> comparison.results["input x gradient"].is_signed
+        True
+        >>> sorted(comparison.seconds) == sorted(comparison.results)
+        True
+    """
+    named = _named(methods)
+    if isinstance(inp, (list, tuple)):
+        raise TypeError(
+            f"compare explains one input, got a list of {len(inp)}. Call it once for "
+            "each."
+        )
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}.")
+    if target is not None and gen_args is not None:
+        raise ValueError(
+            "gen_args are for generating an answer, but target gives one. Leave one of "
+            "them out."
+        )
+    runs = [
+        (name, _wrapped(name, method, processor), arguments)
+        for name, (method, arguments) in named.items()
+    ]
+    if target is None:
+        model = runs[0][1].model
+        check_model_state(model)
+        target = generate(model, model_inputs_of(inp, model), gen_args).ids[0]
+    results: dict[str, VLMAttributionResult] = {}
+    seconds: dict[str, float] = {}
+    with tqdm(
+        total=len(runs) * repeats, desc="comparing", unit="run", disable=not progress
+    ) as bar:
+        for name, wrapped, arguments in runs:
+            bar.set_postfix_str(name)
+            for _ in range(repeats):
+                start = time.perf_counter()
+                try:
+                    result = wrapped.attribute(
+                        inp,
+                        target,
+                        contrast=contrast,
+                        grid=grid,
+                        boxes=boxes,
+                        **arguments,
+                    )
+                except Exception as error:  # Captum's are of many kinds
+                    raise _named_error(name, error) from error
+                taken = time.perf_counter() - start
+                seconds[name] = min(taken, seconds.get(name, taken))
+                # A string is tokenised once; the others explain the same ids.
+                target = results.setdefault(name, result).target_ids
+                bar.update()
+    return Comparison(results, seconds)
+
+
+def _named(
+    methods: Mapping[str, Method] | Sequence[Method],
+) -> dict[str, tuple[Attribution, dict[str, Any]]]:
+    """Methods with their arguments, by name."""
+    given: Any = methods
+    if not isinstance(given, (Mapping, list, tuple)):
+        raise TypeError(
+            "methods must be a mapping from names to methods, or a list of methods, "
+            f"got {type(given).__name__}."
+        )
+    if isinstance(given, Mapping):
+        pairs = [(str(name), *_with_arguments(one)) for name, one in given.items()]
+    else:
+        with_arguments = [_with_arguments(one) for one in given]
+        pairs = [(_own_name(*one), *one) for one in with_arguments]
+    if not pairs:
+        raise ValueError("There is no method to compare: methods is empty.")
+    named: dict[str, tuple[Attribution, dict[str, Any]]] = {}
+    for name, method, arguments in pairs:
+        if name in named:
+            raise ValueError(
+                f"Two methods are called {name!r}. Give a mapping with a name for each."
+            )
+        named[name] = (method, arguments)
+    return named
+
+
+def _with_arguments(method: Any) -> tuple[Attribution, dict[str, Any]]:
+    if not isinstance(method, tuple):
+        return method, {}
+    if len(method) != 2 or not isinstance(method[1], Mapping):
+        raise TypeError(
+            "A method with arguments must be a pair (method, mapping), got a tuple of "
+            f"{', '.join(type(part).__name__ for part in method)}."
+        )
+    return method[0], dict(method[1])
+
+
+def _own_name(method: Any, arguments: Mapping[str, Any]) -> str:
+    """A method's name, with those of its arguments that can be read."""
+    if not isinstance(method, Attribution):
+        return type(method).__name__
+    plain = (bool, int, float, str, tuple)
+    shown = [f"{k}={v}" for k, v in arguments.items() if isinstance(v, plain)]
+    return name_of(method) + (f" ({', '.join(shown)})" if shown else "")
+
+
+def _wrapped(name: str, method: Attribution, processor: Any) -> VLMAttribution:
+    try:
+        return VLMAttribution(method, processor)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(f"{name} can't be compared: {error}") from error
+
+
+def _named_error(name: str, error: Exception) -> Exception:
+    """The error of a method, with its name, of a kind that callers can tell apart."""
+    kind = next((kind for kind in _KINDS if isinstance(error, kind)), RuntimeError)
+    return kind(f"{name} could not explain the answer: {error}")
+
+
+def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
+    if isinstance(words, bool):
+        chosen = list(range(count))
+    else:
+        chosen = [int(position) for position in words]
+    if not chosen:
+        raise ValueError("There is no word to draw.")
+    if any(not -count <= position < count for position in chosen):
+        raise IndexError(f"The answer has {count} words, got {chosen}.")
+    return chosen
+
+
+def _shrunk(picture: Image.Image, shape: tuple[int, ...]) -> Any:
+    """The image as bytes, ``(height, width, 3)``, of the shape of the maps."""
+    return np.asarray(picture.convert("RGB").resize((shape[1], shape[0])))
+
+
+def _caption(result: VLMAttributionResult, word: Word, heat: Tensor) -> str:
+    """A word's weight; and that its map shows nothing, which is no failure."""
+    parts = [caption_of(word)] if word.weight is not None else []
+    if not bool(heat.any()):
+        assert result.token_attr is not None
+        is_zero = not bool(result.token_attr[list(word.tokens)].sum(0).any())
+        parts.append("zero map" if is_zero else "constant map")
+    return ", ".join(parts)

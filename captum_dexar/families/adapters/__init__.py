@@ -1,0 +1,1 @@
+"""One adapter a family, by its name."""

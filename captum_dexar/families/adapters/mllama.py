@@ -1,0 +1,143 @@
+"""Llama 3.2 Vision (Mllama), which reads the image in cross-attention layers."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from captum_dexar.families.base import ImageTokens, PreparedImage
+from captum_dexar.families.geometry.pixel_cells import tokens_of_picture
+from captum_dexar.families.images_first import ImagesFirstAdapter
+from captum_dexar.families.reuse import Reuse
+from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
+from torch import Tensor
+from transformers.models.mllama.image_processing_pil_mllama import (
+    get_all_supported_aspect_ratios,
+    get_image_size_fit_to_canvas,
+)
+
+
+class MllamaAdapter(ImagesFirstAdapter):
+    """Tiles of an image that is fitted into a canvas and padded behind.
+
+    The keys of a cross-attention layer are those of all tiles, used or not, each a CLS
+    token and a grid of patches; the placeholder in the text is a text token.
+    """
+
+    name: ClassVar[str] = "Llama 3.2 Vision"
+    model_types: ClassVar[tuple[str, ...]] = ("mllama",)
+    processor_types: ClassVar[tuple[str, ...]] = ("MllamaProcessor",)
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "cross_attention_mask": None,
+    }
+    # Without the mask SDPA takes the cross-attention for a causal one, silently.
+    required_inputs: ClassVar[tuple[str, ...]] = (
+        "aspect_ratio_ids",
+        "aspect_ratio_mask",
+        "cross_attention_mask",
+    )
+    inputs_on_cache: ClassVar[tuple[str, ...]] = ("cross_attention_mask",)
+    cross_attention: ClassVar[str | None] = "cross_attn"
+
+    def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
+        """See :meth:`FamilyAdapter.reuse`."""
+        # A cache is as long as its first layer, which must not be the image's.
+        if 0 in config.get_text_config().cross_attention_layers:
+            return "full_pass"
+        return super().reuse(inputs, config)
+
+    def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
+        """See :meth:`FamilyAdapter.crop`; the image's keys stay."""
+        if num_tokens:
+            reading = set(config.get_text_config().cross_attention_layers)
+            for index, layer in enumerate(cache.layers):
+                if index not in reading:
+                    layer.crop(-num_tokens)
+
+    def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
+        """See :meth:`FamilyAdapter.image_keys`."""
+        batch = inputs["input_ids"].shape[0]
+        images, tiles = inputs["pixel_values"].shape[1:3]
+        side = _grid_side(config)
+        keys = torch.arange(
+            images * tiles * (1 + side * side), device=inputs["input_ids"].device
+        )
+        return keys.expand(batch, -1)
+
+    def num_image_tokens(
+        self, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> int:
+        """See :meth:`FamilyAdapter.num_image_tokens`.
+
+        Raises:
+            ValueError: the configuration is not known.
+        """
+        if config is None:
+            raise ValueError(
+                f"The processor of {self.name} does not know how many patches a tile "
+                "has. Give the model too: ImagePromptInput(image, prompt, processor, "
+                "model)."
+            )
+        return super().num_image_tokens(inputs, processor, config)
+
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        side = _grid_side(image.config)
+        _, _, num_tiles, _, tile_size, _ = image.inputs["pixel_values"].shape
+        canvas = _canvas(image, num_tiles)
+        per_tile = 1 + side * side
+        views = tuple(
+            View(
+                "tile",
+                (side, side),
+                _rectangle(image.size, canvas, divmod(tile, canvas[1]), tile_size),
+                start=tile * per_tile + 1,
+            )
+            for tile in range(canvas[0] * canvas[1])
+        )
+        return ImageTokens(num_tiles * per_tile, views)
+
+    def token_of_pixel_input(
+        self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
+    ) -> Tensor:
+        """See :meth:`FamilyAdapter.token_of_pixel_input`; not all tiles are used."""
+        *pictures, _, height, width = inputs[self.pixel_input].shape
+        token = torch.full((prod(pictures), height, width), -1)
+        patch = self.pixel_patch(config)
+        for view in layout.views:
+            tile = view.start // (1 + view.num_tokens)
+            token[tile] = tokens_of_picture(view, (height, width), patch)
+        return token.view(*pictures, 1, height, width)
+
+
+def _grid_side(config: Any) -> int:
+    vision = config.vision_config
+    return int(vision.image_size // vision.patch_size)
+
+
+def _canvas(image: PreparedImage, max_tiles: int) -> Size:
+    """Rows and columns of the tiles that are used."""
+    numbers = image.inputs["aspect_ratio_ids"][:, image.index]
+    if bool((numbers != numbers[0]).any()):
+        raise ValueError(
+            "The images of a batch must be cut into the same tiles, got the aspect "
+            f"ratios {numbers.tolist()}. Explain one example at a time."
+        )
+    # Zero stands for no image, so that they are counted from one.
+    rows, columns = get_all_supported_aspect_ratios(max_tiles)[int(numbers[0]) - 1]
+    return rows, columns
+
+
+def _rectangle(
+    size: Size | None, canvas: Size, tile: Size, tile_size: int
+) -> Rectangle | None:
+    if size is None:
+        return None
+    fitted = get_image_size_fit_to_canvas(
+        *size, canvas[0] * tile_size, canvas[1] * tile_size, tile_size
+    )
+    step_y = tile_size * size[0] / float(fitted[0])
+    step_x = tile_size * size[1] / float(fitted[1])
+    y0, x0 = tile[0] * step_y, tile[1] * step_x
+    return (y0, x0, y0 + step_y, x0 + step_x)

@@ -1,0 +1,69 @@
+"""Pixtral (a LLaVA with a Pixtral vision tower) and Mistral 3."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.maps.layout import ImageLayout
+from torch import Tensor
+
+
+class PixtralAdapter(FamilyAdapter):
+    """The whole image, resized so that patches fill it; a row ends with a text token.
+
+    ``[IMG_BREAK]`` between the rows and ``[IMG_END]`` behind the last are ordinary
+    tokens of the text model: nothing of the image is put in their place.
+    """
+
+    name: ClassVar[str] = "Pixtral, Mistral 3"
+    model_types: ClassVar[tuple[str, ...]] = ("llava", "mistral3")
+    processor_types: ClassVar[tuple[str, ...]] = ("PixtralProcessor",)
+    required_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
+    grid_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
+    # One row an image, padded to the largest; a prompt may have several.
+    flat_pixels: ClassVar[bool] = True
+
+    def matches(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.matches`."""
+        vision = getattr(config, "vision_config", None)
+        is_pixtral = getattr(vision, "model_type", None) == "pixtral"
+        return is_pixtral and super().matches(config)
+
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        height, width = image.entry("image_sizes")
+        side = self._token_side(image.config, image.processor)
+        rows, columns = height // side, width // side
+        rectangle = None
+        if image.size is not None and not self._is_cropped(image):
+            # Pixels that fill no patch, where resizing is off, are seen by no token.
+            bottom = image.size[0] * rows * side / height
+            right = image.size[1] * columns * side / width
+            rectangle = (0.0, 0.0, bottom, right)
+        return self.placed("full", (rows, columns), rectangle)
+
+    def _is_cropped(self, image: PreparedImage) -> bool:
+        """Whether ``image_sizes`` is that of a part; no checkpoint asks for it."""
+        return bool(getattr(image.image_processor, "do_center_crop", None))
+
+    def token_of_pixel_input(
+        self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
+    ) -> Tensor:
+        """Images smaller than the largest are padded below and at the right."""
+        num_images, _, height, width = inputs[self.pixel_input].shape
+        token = torch.full((num_images, 1, height, width), -1)
+        side = self._token_side(config, None)
+        for view in layout.views:
+            of_pixel = view.tokens.view(view.grid)
+            of_pixel = of_pixel.repeat_interleave(side, 0).repeat_interleave(side, 1)
+            rows, columns = of_pixel.shape
+            token[view.image, 0, :rows, :columns] = of_pixel
+        return token
+
+    def _token_side(self, config: Any, processor: Any) -> int:
+        """Pixels of the processed image along one side of an image token."""
+        if config is None:
+            return int(processor.patch_size * processor.spatial_merge_size)
+        merge = getattr(config, "spatial_merge_size", 1)
+        return int(config.vision_config.patch_size * merge)

@@ -1,0 +1,1 @@
+"""Where patches, tiles and crops lie on an image, for all families."""

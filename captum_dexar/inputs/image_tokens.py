@@ -1,0 +1,140 @@
+"""Captum's image input with one interpretable feature an image token."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import ImageMaskInput
+from captum_dexar.maps.layout import ImageLayout
+from PIL import Image
+from torch import Tensor
+
+
+class ImageTokenInput(ImageMaskInput):
+    """An ``ImageMaskInput`` whose features are the boxes of the image tokens.
+
+    Pixels that no token sees belong to no feature: they are never perturbed, and get no
+    attribution. Every image token with a place is a feature, also where its box holds
+    no pixel's centre, so that columns and tokens always agree. Boxes of several views
+    (tiles, a thumbnail) overlap: a pixel is perturbed with any of its features, and
+    gets the sum of their attributions, as with Captum's own ``mask_list``.
+
+    Args:
+        images (sequence of PIL.Image.Image): the original images, RGB
+        layout (ImageLayout): places of their image tokens
+        processor_fn (Callable, optional): makes model inputs of the images: called with
+            the image if there is one, else with the list. Default: the images
+            themselves
+        baseline (tuple of int, optional): RGB value of perturbed pixels.
+            Default: (255, 255, 255)
+        model_inputs (Any, optional): what ``processor_fn`` makes of the images, if it
+            has been run already. Default: it is run
+
+    Attributes:
+        images (list of PIL.Image.Image): the original images
+        image (PIL.Image.Image): the first of them, on which Captum's plots draw
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image.Image],
+        layout: ImageLayout,
+        processor_fn: Callable[[Any], Any] = lambda images: images,
+        baseline: tuple[int, int, int] = (255, 255, 255),
+        model_inputs: Any = None,
+    ) -> None:
+        self.images = list(images)
+        if model_inputs is None:
+            model_inputs = processor_fn(self._one_or_all(self.images))
+        super().__init__(
+            self.images[0],
+            mask=layout.token_of_pixel(),
+            baseline=baseline,
+            processor_fn=lambda image: model_inputs,
+        )
+        self.processor_fn = processor_fn
+        self.layout = layout
+        self.n_itp_features = len(layout.placed)
+        self.mask_id_to_idx = {token: token for token in range(self.n_itp_features)}
+        self.values = token_names(layout)
+
+    def to_model_input(self, perturbed_tensor: Tensor | None = None) -> Any:
+        """Model inputs with the boxes of absent features painted over.
+
+        Args:
+            perturbed_tensor (Tensor, optional): ``(1, N)``, 0 where a feature is
+                absent. Default: none is
+        """
+        if perturbed_tensor is None:
+            return self.original_model_inputs
+        is_absent = (perturbed_tensor[:1] == 0).cpu()
+        painted = []
+        for index, image in enumerate(self.images):
+            pixels = np.array(image)
+            pixels[self._on_pixels(is_absent, index)[0].numpy() > 0] = self.baseline
+            painted.append(Image.fromarray(pixels))
+        return self.processor_fn(self._one_or_all(painted))
+
+    def get_mask_list(self) -> list[Tensor]:
+        """The pixels of each feature on the first image."""
+        every_feature = torch.eye(self.n_itp_features, dtype=torch.bool)
+        return list(self._on_pixels(every_feature, 0) > 0)
+
+    def format_pixel_attr(self, itp_attr: Tensor) -> Tensor:
+        """Paints the values on the first image, ``(1, N)`` to ``(1, H, W)``."""
+        return self._on_pixels(itp_attr, 0)
+
+    def _on_pixels(self, values: Tensor, image: int) -> Tensor:
+        """Sum of the values of all boxes that hold a pixel, ``(..., H, W)``."""
+        assert self.layout.image_sizes is not None
+        height, width = self.layout.image_sizes[image]
+        total: Any = 0
+        for view, column in self.layout.columns():
+            if view.image != image:
+                continue
+            row = view.cell_of_pixel(height, axis=0).to(values.device)
+            cell = view.cell_of_pixel(width, axis=1).to(values.device)
+            grid = values[..., column].unflatten(-1, view.grid)
+            painted = grid[..., row.clamp(min=0)[:, None], cell.clamp(min=0)]
+            seen = (row >= 0)[:, None] & (cell >= 0)
+            total = total + painted.where(seen, 0)
+        assert isinstance(total, Tensor)
+        return total
+
+    @staticmethod
+    def _one_or_all(images: list[Image.Image]) -> Any:
+        return images[0] if len(images) == 1 else images
+
+
+def token_names(layout: ImageLayout) -> list[str]:
+    """A name for each image token with a place: its view, row and column."""
+    names = []
+    seen: dict[tuple[int, str], int] = {}
+    for view in layout.views:
+        number = seen.get((view.image, view.name), 0)
+        seen[view.image, view.name] = number + 1
+        name = f"{view.name}{number}" if _is_numbered(layout, view) else view.name
+        if layout.num_images > 1:
+            name = f"image{view.image} {name}"
+        rows, columns = view.grid
+        names += [f"{name}[{r},{c}]" for r in range(rows) for c in range(columns)]
+    return names
+
+
+def _is_numbered(layout: ImageLayout, view: Any) -> bool:
+    same = [v for v in layout.views if (v.image, v.name) == (view.image, view.name)]
+    return len(same) > 1
+
+
+def display_input(
+    image: Image.Image, layout: ImageLayout, max_side: int = 448
+) -> ImageTokenInput:
+    """A small copy for Captum's heatmap, which makes one mask a feature and pixel."""
+    scale = min(1.0, max_side / max(image.size))
+    if scale == 1.0:
+        return ImageTokenInput([image], layout)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return ImageTokenInput(
+        [image.resize((width, height))], layout.resized(((height, width),))
+    )

@@ -1,0 +1,262 @@
+"""The keyword arguments of a model, from everything that may be given for them."""
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+from captum.attr import ImageMaskInput
+from captum_dexar.families import adapter_for_config, FamilyAdapter
+from captum_dexar.model.state import device_of
+from torch import nn, Tensor
+
+OtherInputs = Mapping[str, Any] | None
+
+
+def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
+    """Model inputs of anything that :class:`VLMAttribution` takes.
+
+    Args:
+        inp (ImagePromptInput, ImageMaskInput or Mapping): the input
+        model (nn.Module): the model, for its device and dtype
+
+    Returns:
+        Keyword arguments of the model for one prompt, on its device.
+
+    Raises:
+        TypeError: ``inp`` is of another kind.
+        ValueError: there is no image or no prompt in it, it holds several prompts, or
+            pixels that are not finite.
+    """
+    made = inp.to_model_input() if isinstance(inp, ImageMaskInput) else inp
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            "inp must be an ImagePromptInput, a captum ImageMaskInput whose "
+            "processor_fn returns the processor's output, or that output itself (a "
+            f"mapping), got {type(made).__name__}."
+        )
+    inputs = {
+        key: prepared(value, model)
+        for key, value in made.items()
+        if value is not None and key != "labels"
+    }
+    config: Any = getattr(model, "config", None)
+    check_image_and_prompt(inputs, adapter_for_config(config), config)
+    batch = inputs["input_ids"].shape[0]
+    if batch != 1:
+        raise ValueError(f"inp must hold one prompt, got {batch}.")
+    return inputs
+
+
+def positional_inputs(
+    inputs: Any, additional_forward_args: Any, model: nn.Module
+) -> dict[str, Any]:
+    """Model inputs of the arguments with which Captum's methods are called.
+
+    Args:
+        inputs (Tensor or tuple of Tensor): ``pixel_values``
+        additional_forward_args (tuple): ``(input_ids, other_model_inputs)``
+        model (nn.Module): the model, for its device and dtype
+
+    Returns:
+        Keyword arguments of the model, one example a row of ``pixel_values``.
+
+    Raises:
+        TypeError, ValueError: the arguments are of another form.
+    """
+    pixel_values = inputs
+    if isinstance(inputs, tuple) and len(inputs) == 1:
+        pixel_values = inputs[0]
+    if not isinstance(pixel_values, Tensor):
+        raise TypeError(
+            "inputs must be the pixel_values tensor (ids belong to "
+            f"additional_forward_args), got {type(inputs).__name__}."
+        )
+    arguments = additional_forward_args
+    if not isinstance(arguments, tuple):
+        arguments = (arguments,)
+    if not 1 <= len(arguments) <= 2 or arguments[0] is None:
+        raise ValueError(
+            "additional_forward_args must be (input_ids, other_model_inputs), got "
+            f"{'None' if arguments == (None,) else f'{len(arguments)} arguments'}."
+        )
+    others = arguments[1] if len(arguments) == 2 else None
+    adapter = adapter_for_config(getattr(model, "config", None))
+    joined = joined_inputs(pixel_values, arguments[0], others, adapter)
+    model_inputs = {name: prepared(value, model) for name, value in joined.items()}
+    model_inputs[adapter.pixel_input] = model_inputs[adapter.pixel_input].detach()
+    check_image_and_prompt(model_inputs, adapter, model.config)
+    return model_inputs
+
+
+def prepared(value: Any, model: nn.Module) -> Any:
+    """A tensor on the model's device, and in its dtype if it is a floating one.
+
+    A tensor made under ``torch.inference_mode`` is copied, as autograd refuses it.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    dtype = model_dtype(model) if value.is_floating_point() else value.dtype
+    moved = value.to(device=device_of(model), dtype=dtype)
+    return moved.clone() if moved.is_inference() else moved
+
+
+def check_image_and_prompt(
+    inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
+) -> None:
+    """Raises ValueError unless there are ids, not padded behind, and finite pixels.
+
+    The prompt of an encoder may be padded behind: the answer is not appended to it.
+    """
+    if inputs.get("pixel_values_videos") is not None:
+        raise ValueError(
+            "The input holds a video ('pixel_values_videos'), whose tokens have a "
+            "place in time as well. Only images can be explained; give single frames."
+        )
+    if "input_ids" not in inputs:
+        raise ValueError(
+            f"The input has no 'input_ids', only {sorted(inputs)}. Give the "
+            "processor's output for an image and a text."
+        )
+    pixels = inputs.get(adapter.pixel_input)
+    if pixels is None:
+        raise ValueError(
+            f"The input has no image: {adapter.pixel_input!r} is missing from "
+            f"{sorted(inputs)}. Give the processor an image as well as a text."
+        )
+    required = adapter.inputs_required_by(config)
+    missing = [name for name in required if inputs.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"The input has no {' and no '.join(map(repr, missing))}, only "
+            f"{sorted(inputs)}. Without it a model of the family {adapter.name} does "
+            "not work as it was trained to. Pass on all that the processor returns."
+        )
+    if inputs["input_ids"].dim() != 2:
+        raise ValueError(
+            "input_ids must be (batch, tokens), got shape "
+            f"{tuple(inputs['input_ids'].shape)}."
+        )
+    mask = inputs.get("attention_mask")
+    is_padded_behind = (
+        isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask[:, -1].all())
+    )
+    if is_padded_behind and not adapter.is_encoder_decoder(config):
+        raise ValueError(
+            "A prompt ends with padding, but the token after the last position is what "
+            "is explained. Pad on the left: processor.tokenizer.padding_side = 'left'."
+        )
+    if not bool(torch.isfinite(pixels).all()):
+        raise ValueError(
+            f"{adapter.pixel_input} holds NaN or infinite numbers, so that every "
+            "attribution would be NaN. Check the image and how it was normalised."
+        )
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's floating point weights."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
+def joined_inputs(
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    other_model_inputs: OtherInputs,
+    adapter: FamilyAdapter,
+) -> dict[str, Any]:
+    """One mapping of all inputs, each repeated to the number of examples.
+
+    Captum repeats pixels and ids when it evaluates several points at once, but not the
+    tensors inside a mapping.
+
+    Raises:
+        TypeError: the ids are no tensor, or the others no mapping.
+        ValueError: numbers of examples do not agree.
+    """
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            "additional_forward_args must be (input_ids, other_model_inputs), got "
+            f"{type(input_ids).__name__} as input_ids."
+        )
+    if other_model_inputs is not None and not isinstance(other_model_inputs, Mapping):
+        raise TypeError(
+            "other_model_inputs must be a mapping of names to model inputs, got "
+            f"{type(other_model_inputs).__name__}."
+        )
+    others = dict(other_model_inputs or {})
+    # Some processors return what training needs as well.
+    others.pop("labels", None)
+    for name in (adapter.pixel_input, "input_ids"):
+        if name in others:
+            raise ValueError(
+                f"other_model_inputs must not hold {name!r}, which is an argument of "
+                "its own."
+            )
+    if adapter.flat_pixels:
+        if pixel_values.dim() == adapter.pixel_dims + 1:
+            pixel_values = pixel_values.flatten(0, 1)
+        repeats = _repeats(input_ids, others)
+        others = {name: _tiled(value, repeats) for name, value in others.items()}
+        return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+    batch = pixel_values.shape[0]
+    joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+    return {name: _for_batch(value, batch, name) for name, value in joined.items()}
+
+
+def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
+    """How often Captum has repeated the examples, of which the mapping holds one."""
+    mask = others.get("attention_mask")
+    examples = mask.shape[0] if isinstance(mask, Tensor) else 1
+    if input_ids.shape[0] % examples:
+        raise ValueError(
+            f"input_ids has {input_ids.shape[0]} examples, but attention_mask has "
+            f"{examples}."
+        )
+    return int(input_ids.shape[0]) // examples
+
+
+def _tiled(value: Any, repeats: int) -> Any:
+    if repeats == 1 or not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    return value.repeat(repeats, *[1] * (value.dim() - 1))
+
+
+def _for_batch(value: Any, batch: int, name: str) -> Any:
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == batch:
+        return value
+    if bool((value == value[:1]).all()):
+        # Some models take a view of their inputs, which an expanded tensor refuses.
+        return value[:1].expand(batch, *value.shape[1:]).contiguous()
+    raise ValueError(
+        f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. Where a "
+        "Captum method repeats the input, explain one example at a time or give every "
+        "example the same prompt length."
+    )
+
+
+def logits_of(model: nn.Module, positions: int | Tensor) -> dict[str, Any]:
+    """Arguments that ask a model for the logits of some positions only.
+
+    A few models can't be asked; of these, some take the argument and ignore it.
+    """
+    parameters = signature(model.forward).parameters.values()
+    can_be_asked = any(
+        parameter.name == "logits_to_keep" or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in parameters
+    )
+    return {"logits_to_keep": positions} if can_be_asked else {}
+
+
+def complete_inputs(
+    adapter: FamilyAdapter, inputs: Mapping[str, Any], config: Any
+) -> dict[str, Any]:
+    """A copy of the inputs with an attention mask, and explicit positions or the
+    decoder's first token where the family has them."""
+    complete = {key: value for key, value in inputs.items() if value is not None}
+    complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
+    if adapter.is_encoder_decoder(config):
+        return adapter.with_decoder_start(complete, config)
+    positions = adapter.position_ids(complete["attention_mask"])
+    if positions is not None:
+        complete.setdefault("position_ids", positions)
+    return complete

@@ -1,0 +1,1 @@
+"""Where image tokens lie on images, and maps made of their attributions."""

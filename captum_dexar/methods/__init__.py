@@ -1,0 +1,1 @@
+"""The methods that explain the decoder's layers, DEX-AR first."""

@@ -1,0 +1,134 @@
+"""Equations (4) to (6) over the layers of a pass, as they come."""
+
+from collections.abc import Callable
+
+import torch
+from captum_dexar.attention_gradients import LayerGradients
+from captum_dexar.decoding.step_attributions import StepAttributions
+from captum_dexar.methods import scoring
+from captum_dexar.model.target_logits import TargetLogits
+from torch import Tensor
+
+# What each layer and head gives is kept by itself up to so many bytes.
+KEPT_BYTES = 64 * 2**20
+
+
+class AnswerScores:
+    """Sums and maxima over layers and heads.
+
+    Memory does not grow with the number of layers, unless what each of them gives is
+    kept.
+
+    Args:
+        image_keys (Tensor): positions of the image tokens, ``(batch, image tokens)``
+        steps (slice): which steps of the answer will come
+        layer_indices (list of int): the chosen layers, in the user's order
+        head_filter, top_k: as in :meth:`LayerDexAR.attribute`
+        keep_layers (bool or None): whether the maps of single layers and the weights
+            of single heads are kept; None: if they take no more than 64 MiB
+    """
+
+    def __init__(
+        self,
+        image_keys: Tensor,
+        steps: slice,
+        layer_indices: list[int],
+        head_filter: bool,
+        top_k: int,
+        keep_layers: bool | None,
+    ) -> None:
+        self.layer_indices = layer_indices
+        self.head_filter = head_filter
+        self.top_k = top_k
+        self.first_step = steps.start
+        self.num_steps = steps.stop - steps.start
+        batch, num_tokens = image_keys.shape
+        self.shape = (batch, self.num_steps, num_tokens)
+        if keep_layers is None:
+            # Of the whole answer as far as it is known.
+            size = batch * steps.stop * num_tokens * len(layer_indices) * 4
+            keep_layers = size <= KEPT_BYTES
+        self.keep_layers = keep_layers
+        self._sum: Tensor | None = None
+        self._best_image: Tensor | None = None
+        self._best_text: Tensor | None = None
+        self._maps: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._seen: set[int] = set()
+
+    def add(
+        self,
+        gradients: LayerGradients,
+        on_layer: Callable[[int], object] | None = None,
+    ) -> None:
+        """Takes some steps of one layer; ``on_layer`` is told how many."""
+        image = scoring.head_scores(
+            gradients.image, gradients.num_image_keys, top_k=self.top_k
+        )
+        text = scoring.head_scores(
+            gradients.text_blocks, gradients.num_text_keys, top_k=self.top_k
+        )
+        weights = scoring.head_weights(image, text, head_filter=self.head_filter)
+        layer_map = scoring.token_map(gradients.image, weights)
+        if self._sum is None or self._best_image is None or self._best_text is None:
+            self._sum = layer_map.new_zeros(self.shape)
+            self._best_image = layer_map.new_zeros(self.shape[:2])
+            self._best_text = layer_map.new_zeros(self.shape[:2])
+        device, steps = self._sum.device, self._places(gradients.steps)
+        self._sum[:, steps] += layer_map.to(device)
+        for best, scores in ((self._best_image, image), (self._best_text, text)):
+            highest = scores.amax(-1).to(device)
+            best[:, steps] = torch.maximum(best[:, steps], highest)
+        layer = gradients.layer
+        if self.keep_layers:
+            self._maps = self._kept(self._maps, layer, steps, layer_map)
+            self._weights = self._kept(self._weights, layer, steps, weights)
+        self._seen.add(layer)
+        if on_layer is not None:
+            on_layer(layer_map.shape[1])
+
+    def result(self, said: TargetLogits) -> StepAttributions:
+        """What has come of all layers."""
+        assert self._sum is not None
+        assert self._best_image is not None and self._best_text is not None
+        # The model runs its layers in its own order; results keep the user's. Layers
+        # without attention (convolution, linear attention) have nothing to explain.
+        places = [
+            place
+            for place, index in enumerate(self.layer_indices)
+            if index in self._seen
+        ]
+
+        def of_seen(kept: Tensor | None) -> Tensor | None:
+            if kept is None or len(places) == kept.shape[2]:
+                return kept
+            return kept[:, :, places]
+
+        return StepAttributions(
+            token_attr=self._sum.float(),
+            token_weights=scoring.token_weights(
+                self._best_image[..., None, None], self._best_text[..., None, None]
+            ).float(),
+            head_weights=of_seen(self._weights),
+            layer_attr=of_seen(self._maps),
+            token_log_probs=said.log_probs.float(),
+            layer_indices=[self.layer_indices[place] for place in places],
+        )
+
+    def _places(self, steps: slice) -> slice:
+        """Where the steps of an answer stand among those that come."""
+        if steps == slice(None):
+            return steps
+        return slice(steps.start - self.first_step, steps.stop - self.first_step)
+
+    def _kept(
+        self, kept: Tensor | None, layer: int, steps: slice, values: Tensor
+    ) -> Tensor:
+        """The values ``(batch, steps, n)`` at their place among those of all layers."""
+        if kept is None:
+            batch, _, size = values.shape
+            shape = (batch, self.num_steps, len(self.layer_indices), size)
+            kept = values.new_zeros(shape, dtype=torch.float32)
+        place = self.layer_indices.index(layer)
+        kept[:, steps, place] = values.to(kept.device, torch.float32)
+        return kept

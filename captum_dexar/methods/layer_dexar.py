@@ -1,0 +1,361 @@
+"""DEX-AR as a Captum attribution method."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from captum.attr import GradientAttribution
+from captum.log import log_usage
+from captum_dexar.attention_gradients import (
+    AttentionGradients,
+    AutogradTwin,
+    ClosedForm,
+    LiveGraphs,
+    RecordedGradients,
+)
+from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding.step_attributions import StepAttributions
+from captum_dexar.methods.answer_scores import AnswerScores
+from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.online_dexar import LiveDexAR
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.memory import tokens_at_once
+from captum_dexar.model.state import check_model_state, frozen_parameters, is_offloaded
+from captum_dexar.model.target_logits import TargetLogits
+from torch import nn, Tensor
+
+ENGINES = ("closed_form", "autograd")
+
+
+class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
+    r"""Where in the image a vision-language model finds its next token.
+
+    For each decoder layer :math:`l` the logit lens reads what the layer knows of the
+    token :math:`v_t` at the position that predicts it (equation (3) of the paper), and
+    :math:`G^{l,t,i} = relu(\partial o^{l,t} / \partial A^l_i)` says which keys, if
+    attention head :math:`i` attended to them more, would raise that reading (4). Heads
+    whose gradient is larger at the image than at the text are summed, weighted by the
+    difference (5).
+
+    Unlike Captum's other layer methods this one does not explain
+    ``d forward_func / d layer``: every layer has its own reading, so that
+    ``compute_layer_gradients_and_eval`` plays no part, and there is no convergence
+    delta. Gradients are exact and need no attention matrices; any attention
+    implementation works.
+
+    More details regarding DEX-AR can be found in the paper:
+    https://arxiv.org/abs/2603.06302
+    Following it, the model's final norm is applied exactly once, every key that is no
+    image token counts as text, and all layers take part. ``attention_power`` is an
+    extension of this package, not in the paper, and off by default.
+
+    Args:
+
+        forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
+            a :class:`VLMForward` around it
+        layer (nn.Module or list of nn.Module, optional): decoder layer or layers of
+            the language model. The last layers alone tell words with a place from
+            filler words better than all do. Default: None, all layers
+        device_ids (list of int, optional): as in Captum; more than one device is
+            refused. Default: None
+        engine (str, optional): ``"closed_form"``; or ``"autograd"``, plain
+            differentiation under eager attention with one pass a token, for models
+            that do not use the attention interface of transformers, and as a referee.
+            Default: ``"closed_form"``
+
+    Raises:
+
+        TypeError: the model is of no supported family.
+        ValueError: ``layer`` is none of the model's decoder layers, or the engine or
+            the devices are not as above.
+
+    Examples::
+
+        >>> from captum_dexar import ImagePromptInput, LayerDexAR
+        >>> from captum_dexar.shapes import load_vlm, make_scene
+        >>> model, processor = load_vlm()
+        >>> image = make_scene(0).image
+        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inputs = dict(inp.to_model_input())
+        >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
+        >>> input_ids = inputs.pop("input_ids")  # (1, 155)
+        >>> attr = LayerDexAR(model).attribute(
+        ...     pixel_values, additional_forward_args=(input_ids, inputs)
+        ... )
+        >>> attr.shape
+        torch.Size([1, 1, 12, 12])
+    """
+
+    takes_contrast: ClassVar[bool] = True
+    step_arguments: ClassVar[tuple[str, ...]] = (
+        "head_filter",
+        "top_k",
+        "attention_power",
+        "grad_kwargs",
+        "keep_layers",
+        "max_tokens_per_pass",
+    )
+
+    def __init__(
+        self,
+        forward_func: nn.Module,
+        layer: nn.Module | list[nn.Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        engine: str = "closed_form",
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
+        self.engine = engine
+        StepwiseLayerAttribution.__init__(self, forward_func, layer, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor],
+        target: int | list[int] | Tensor | None = None,
+        additional_forward_args: Any = None,
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        normalize: bool = True,
+        sum_layers: bool = True,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Tensor | list[Tensor]:
+        r"""Explains one decoding step: the token after each example's prompt.
+
+        Args:
+
+            inputs (Tensor or tuple of Tensor): ``pixel_values``, ``(N, channels,
+                height, width)``, as the processor makes them
+            target (int, list of int or Tensor, optional): the token to explain, a
+                vocabulary id for all examples or one each. Default: None, the model's
+                own most likely next token
+            additional_forward_args (tuple): ``(input_ids, other_model_inputs)``:
+                *Tensor* ``(N, tokens)`` of prompts padded on the left, and a mapping of
+                the model's further inputs (``attention_mask`` ...), which may be left
+                out
+            head_filter (bool, optional): False gives every head the weight one, instead
+                of equation (5)'s ``relu(S_img - S_text)``. Default: True
+            top_k (int, optional): head scores are means of this many largest
+                gradients. Default: 1, the paper's best setting
+            attention_power (float, optional): ``A ** attention_power * G`` takes the
+                place of ``G``. 0 is the paper: which patches *would* raise the logit.
+                1 is the gradient's first-order share of what *was* read. Not in the
+                paper. Default: 0.0
+            normalize (bool, optional): stretches each map to [0, 1]; a constant map
+                becomes zero. False returns the attributions as they are, comparable
+                between examples and tokens. Default: True
+            sum_layers (bool, optional): False returns a list of maps, one a layer.
+                Default: True
+            grad_kwargs (dict, optional): further arguments of
+                ``torch.autograd.grad``. Default: None
+
+        Returns:
+
+            *Tensor* or *list of Tensor* of **attributions**:
+
+            - **attributions** (*Tensor*): ``(N, 1, h, w)``, float32, never negative, on
+              the ``h x w`` grid of image tokens; for ``sum_layers=False`` a list of
+              them in the order of ``layer``. All zero where nothing in the image
+              supports the token: a result, not a failure.
+
+        Raises:
+
+            ValueError: no image or no image token, or a target that is not in the
+                vocabulary or not one for each example; image tokens that do not fill
+                the grid; a negative ``attention_power``.
+            TypeError: a target that is not an integer, or inputs of another kind.
+            RuntimeError: the model is in training mode, the call is inside
+                ``torch.inference_mode``, or the logit lens does not reproduce the
+                model's logits.
+
+        Examples::
+
+            >>> from captum.attr import LayerAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> inputs = dict(
+            ...     processor(
+            ...         images=[make_scene(0).image, make_scene(1).image],
+            ...         text=[
+            ...             "USER: <image> describe the image . ASSISTANT: the",
+            ...             "USER: <image> how many objects are there ? ASSISTANT:",
+            ...         ],
+            ...         padding=True,
+            ...         return_tensors="pt",
+            ...     )
+            ... )
+            >>> pixel_values = inputs.pop("pixel_values")
+            >>> input_ids = inputs.pop("input_ids")
+            >>> attr = LayerDexAR(model).attribute(
+            ...     pixel_values, additional_forward_args=(input_ids, inputs)
+            ... )  # (2, 1, 12, 12)
+            >>> LayerAttribution.interpolate(attr, (96, 96), "bilinear").shape
+            torch.Size([2, 1, 96, 96])
+        """
+        return self.attribute_next_token(
+            inputs,
+            target,
+            additional_forward_args,
+            normalize=normalize,
+            sum_layers=sum_layers,
+            head_filter=head_filter,
+            top_k=top_k,
+            attention_power=attention_power,
+            grad_kwargs=grad_kwargs,
+        )
+
+    def attribute_steps(  # type: ignore[override]
+        self,
+        steps: DecodingSteps,
+        cache: Any = None,
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        keep_layers: bool | None = None,
+        max_tokens_per_pass: int | None = None,
+        contrast_ids: Tensor | None = None,
+        on_layer: Callable[[int], object] | None = None,
+    ) -> StepAttributions:
+        """Explains all decoding steps of an answer in as few passes as fit.
+
+        Args:
+
+            steps (DecodingSteps): the prompts and their answers
+            cache (PromptCache or DynamicCache, optional): keys and values of what is
+                before the steps, from generating the answer. Default: computed
+            head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
+            keep_layers (bool, optional): whether the maps of single layers and the
+                weights of single heads are kept. Default: None, if they take no more
+                than 64 MiB
+            max_tokens_per_pass (int, optional): how many steps are explained at once.
+                Default: None, as many as fit into a part of the free memory, up to 256;
+                while the model generates, as many as 28 MiB or a 25th of its weights'
+                size hold of what is recorded
+            contrast_ids (Tensor, optional): tokens against which the targets are
+                explained, ``(batch, steps)``, by the difference of their readings; -1
+                for none. Default: None
+            on_layer (Callable, optional): called with the number of steps of which a
+                layer is done, for progress. Default: None
+
+        Returns:
+
+            StepAttributions
+        """
+        check_model_state(self.model)
+        _check_power(attention_power)
+        size = self._tokens_at_once(max_tokens_per_pass, steps)
+        options: dict[str, Any] = {
+            "attention_power": attention_power,
+            "grad_kwargs": grad_kwargs,
+            "contrast_ids": contrast_ids,
+        }
+        scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
+
+        def run(engines: Iterable[AttentionGradients]) -> StepAttributions:
+            scores = AnswerScores(
+                steps.image_keys, slice(0, steps.num_steps), *scoring_options
+            )
+            decoder = find_decoder(self.model)
+            said = [
+                engine(
+                    decoder,
+                    self.layer_indices,
+                    lambda gradients: scores.add(gradients, on_layer),
+                )
+                for engine in engines
+            ]
+            return scores.result(TargetLogits.joined(said))
+
+        with frozen_parameters(self.model):
+            if self.engine == "autograd":
+                return run([self._twin(steps, **options)])
+            return run(
+                ClosedForm(
+                    explained_pass,
+                    size,
+                    with_products=self.adapter.is_checked,
+                    **options,
+                )
+                for explained_pass in steps.passes(cache, size)
+            )
+
+    def live(  # type: ignore[override]
+        self,
+        steps: DecodingSteps,
+        *,
+        head_filter: bool = True,
+        top_k: int = 1,
+        attention_power: float = 0.0,
+        grad_kwargs: Mapping[str, Any] | None = None,
+        keep_layers: bool | None = None,
+        max_tokens_per_pass: int | None = None,
+        contrast_ids: Tensor | None = None,
+    ) -> LiveDexAR | None:
+        """See :meth:`StepwiseLayerAttribution.live`."""
+        if self.engine != "closed_form":
+            return None
+        check_model_state(self.model)
+        _check_power(attention_power)
+        max_tokens = _checked_size(max_tokens_per_pass)
+        watched = (
+            find_decoder(self.model),
+            self.layer_indices,
+            steps.image_keys,
+            steps.prompt_length,
+            self.adapter.cross_attention,
+            self.adapter.is_checked,
+        )
+        is_streamed = max_tokens == 1 and not is_offloaded(self.model)
+        engine = LiveGraphs if is_streamed else RecordedGradients
+        gradients = engine(*watched, attention_power, grad_kwargs)
+        return LiveDexAR(
+            self.model,
+            gradients,
+            (self.layer_indices, head_filter, top_k, keep_layers),
+            max_tokens,
+            contrast_ids,
+        )
+
+    def _tokens_at_once(self, given: int | None, steps: DecodingSteps) -> int:
+        return _checked_size(given) or tokens_at_once(
+            self.model,
+            self.layer[0],
+            steps.target_ids,
+            with_logits=steps.said is None,
+        )
+
+    def _twin(self, steps: DecodingSteps, **options: Any) -> AutogradTwin:
+        return AutogradTwin(
+            self.model,
+            steps.prefixes(),
+            steps.target_ids,
+            steps.image_keys,
+            cross_attention=self.adapter.cross_attention,
+            **options,
+        )
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name for humans, which Captum would split at every capital."""
+        return "Layer DEX-AR"
+
+
+def _checked_size(max_tokens_per_pass: int | None) -> int | None:
+    if max_tokens_per_pass is not None and max_tokens_per_pass < 1:
+        raise ValueError(
+            "max_tokens_per_pass must be a positive number of tokens, got "
+            f"{max_tokens_per_pass}."
+        )
+    return max_tokens_per_pass
+
+
+def _check_power(attention_power: float) -> None:
+    if not attention_power >= 0:
+        raise ValueError(
+            f"attention_power must not be negative, got {attention_power}."
+        )

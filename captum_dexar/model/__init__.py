@@ -1,0 +1,1 @@
+"""What a decoder is: its layers, its logit lens, its state and its memory."""

@@ -1,0 +1,1 @@
+"""What comes out: one result type for every attribution of an answer."""

@@ -1,0 +1,162 @@
+"""One file a result: safetensors, with JSON in its metadata, and no pickle."""
+
+import io
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captum_dexar.maps.layout import ImageLayout, View
+from PIL import Image, UnidentifiedImageError
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "captum_dexar.result.result"
+VERSION = 2
+TENSORS = (
+    "target_ids",
+    "token_attr",
+    "seq_attr",
+    "placeless_attr",
+    "token_weights",
+    "token_log_probs",
+    "convergence_delta",
+    "head_weights",
+    "layer_attr",
+    "special_tokens",
+    "word_starts",
+)
+REQUIRED = ("target_ids", "token_attr", "seq_attr")
+PLAIN = ("output_tokens", "layer_indices", "method")
+
+UNREADABLE = (
+    SafetensorError,
+    KeyError,
+    TypeError,
+    json.JSONDecodeError,
+    UnidentifiedImageError,
+)
+
+
+def write(path: Path, result: Any) -> None:
+    """Writes a result beside ``path``, then puts it in its place in one step."""
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name in TENSORS
+        if (value := getattr(result, name)) is not None
+    }
+    for index, image in enumerate(result.images):
+        png = io.BytesIO()
+        image.save(png, format="PNG")
+        tensors[f"image{index}"] = torch.from_numpy(
+            np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
+        )
+    content = {name: getattr(result, name) for name in PLAIN}
+    content["layout"] = asdict(result.layout)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "content": json.dumps(content),
+    }
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    os.close(handle)
+    try:
+        save_file(tensors, unfinished, metadata=metadata)
+        os.chmod(unfinished, 0o666 & ~_umask())
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The arguments from which the result can be built again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no result, or one of a newer version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no result file at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path} is a safetensors file, but not a result saved by "
+                    "VLMAttributionResult.save."
+                )
+            if int(metadata["version"]) != VERSION:
+                raise ValueError(
+                    f"{path} has format version {metadata['version']}; this version of "
+                    f"captum-dexar reads version {VERSION}. Use the captum-dexar that "
+                    "wrote it, or explain the answer again."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            content = json.loads(metadata["content"])
+            return _arguments(tensors, content)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is not a readable result file: {error}") from error
+
+
+def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str, Any]:
+    stored = content["layout"]
+    views = tuple(
+        View(
+            name=view["name"],
+            grid=tuple(view["grid"]),
+            rectangle=None if view["rectangle"] is None else tuple(view["rectangle"]),
+            start=view["start"],
+            image=view["image"],
+            row_stride=view["row_stride"],
+        )
+        for view in stored["views"]
+    )
+    sizes = stored["image_sizes"]
+    arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
+    arguments |= {name: tensors[name] for name in REQUIRED}
+    arguments |= {name: content[name] for name in PLAIN}
+    arguments["layout"] = ImageLayout(
+        stored["num_tokens"],
+        views,
+        None if sizes is None else tuple(tuple(size) for size in sizes),
+    )
+    num_images = sum(name.startswith("image") for name in tensors)
+    arguments["images"] = [
+        Image.open(io.BytesIO(tensors[f"image{index}"].numpy().tobytes())).convert(
+            "RGB"
+        )
+        for index in range(num_images)
+    ]
+    return arguments
+
+
+def same_content(one: Any, other: Any) -> bool:
+    """Whether two results agree in everything that is written to a file."""
+    plain = (*PLAIN, "layout")
+    if any(getattr(one, name) != getattr(other, name) for name in plain):
+        return False
+    for name in TENSORS:
+        first, second = getattr(one, name), getattr(other, name)
+        if (first is None) != (second is None):
+            return False
+        if first is not None and not (
+            first.shape == second.shape
+            and torch.equal(first.cpu().nan_to_num(), second.cpu().nan_to_num())
+        ):
+            return False
+    return len(one.images) == len(other.images) and all(
+        np.array_equal(np.asarray(first), np.asarray(second))
+        for first, second in zip(one.images, other.images)
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,218 @@
+"""The command line, on a saved tiny model and on the bundled one."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from captum_dexar import VLMAttributionResult
+from captum_dexar.cli import main
+from captum_dexar.comparison.methods import METHODS
+from PIL import Image
+from tests.helpers.processors import llava_processor
+from tests.helpers.tiny_models import tiny_vlm
+
+OUTPUTS = {"tokens.png", "sequence.png", "layers.png", "tokens.csv", "result.dexar"}
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model and its processor."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_vlm().save_pretrained(folder)
+    llava_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(name="image")
+def _image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
+    Image.radial_gradient("L").resize((60, 40)).save(path)
+    return path
+
+
+def _explain(folder: Path, image: Path, *more: str) -> int:
+    arguments = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
+    return main(["explain", *arguments, *more])
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+def test_explain_writes_everything(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    assert _explain(folder, image, "--max-new-tokens", "4", "--out", str(out)) == 0
+    assert {path.name for path in out.iterdir()} == OUTPUTS
+    result = VLMAttributionResult.load(out / "result.dexar")
+    assert 1 <= len(result.output_tokens) <= 4
+    with (out / "tokens.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["token"] for row in rows] == result.output_tokens
+    assert [int(row["id"]) for row in rows] == result.target_ids.tolist()
+    weights = [float(row["weight"]) for row in rows]
+    assert weights == pytest.approx(result.token_weights.tolist())
+    printed = capsys.readouterr()
+    assert "weight" in printed.out and str(out / "tokens.png") in printed.out
+    assert "generating" in printed.err and "explaining" in printed.err
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+def test_explain_takes_an_answer_and_settings(
+    folder: Path, image: Path, tmp_path: Path
+) -> None:
+    settings = ["--dtype", "bfloat16", "--attn", "eager", "--device", "cpu"]
+    chosen = ["--layers", "2,0", "--attention-power", "0.5", "--target", "a b"]
+    out = tmp_path / "out"
+    assert _explain(folder, image, *settings, *chosen, "--out", str(out)) == 0
+    result = VLMAttributionResult.load(out / "result.dexar")
+    assert result.layer_indices == [2, 0] and len(result.output_tokens) == 2
+
+
+def test_bad_input_is_one_line_and_exit_code_2(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "image.txt"
+    text.write_text("no image")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = ("--out", str(tmp_path / "never"))
+    cases = [
+        ((folder, tmp_path / "missing.png"), "there is no image file"),
+        ((folder, text), "not a readable image"),
+        ((empty, image), "could not be loaded as a vision-language model"),
+        ((tmp_path / "nowhere", image), "could not be loaded"),
+        ((folder, image, "--layers", "7"), "--layers must be all, last-half"),
+        ((folder, image, "--layers", "x"), "--layers must be all, last-half"),
+        (
+            (folder, image, "--target", "a", "--max-new-tokens", "3"),
+            "--max-new-tokens is for generating",
+        ),
+    ]
+    for arguments, message in cases:
+        assert _explain(*arguments, *out) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and "Traceback" not in printed
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["explain"],
+        ["explain", "--model", "m", "--image", "i", "--prompt", "p", "--dtype", "int8"],
+        ["evaluate", "--scenes", "0"],
+        ["compare", "--repeats", "0"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: captum-dexar" in capsys.readouterr().err
+
+
+def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("demo", "explain", "compare", "evaluate"))
+
+
+def test_a_model_that_fails_exits_with_1(
+    folder: Path,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr("captum_dexar.VLMAttribution.attribute", fail)
+    assert _explain(folder, image) == 1
+    assert "RuntimeError: no such luck" in capsys.readouterr().err
+
+
+def test_demo_as_a_visitor_runs_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "captum_dexar", "demo", "--seed", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "captum-dexar-demo"
+    assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "tokens_read.png"}
+    assert "The scene:" in done.stdout and "The model:" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compare_runs_every_method_on_a_model(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    model = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
+    more = ["--target", "a b", "--methods", "all", "--out", str(out)]
+    assert main(["compare", *model, *more]) == 0
+    files = {f"{name}.dexar" for name in METHODS}
+    assert {path.name for path in out.iterdir()} == {
+        *files,
+        "compare.png",
+        "compare.csv",
+    }
+    with (out / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert [row["method"] for row in rows] == [m.title for m in METHODS.values()]
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    results = [VLMAttributionResult.load(out / name) for name in files]
+    assert all(torch.equal(r.target_ids, results[0].target_ids) for r in results)
+    printed = capsys.readouterr()
+    assert all(f"| {method.title} |" in printed.out for method in METHODS.values())
+    assert str(out / "compare.png") in printed.out and "comparing" in printed.err
+
+
+def test_compare_on_the_bundled_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    chosen = ["--seed", "2", "--methods", "dexar, attention", "--max-new-tokens", "4"]
+    times = ["--threads", "1", "--repeats", "2", "--out", str(tmp_path)]
+    assert main(["compare", *chosen, *times]) == 0
+    assert torch.get_num_threads() == threads
+    result = VLMAttributionResult.load(tmp_path / "attention.dexar")
+    assert len(result.output_tokens) == 4
+    assert "The answer:  the image shows a" in capsys.readouterr().out
+
+
+def test_compare_says_what_is_wrong(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
+    cases = [
+        (["--methods", "dexar,nothing"], f"called nothing. There are: {list(METHODS)}"),
+        (["--methods", ""], "There are: dexar"),
+        (["--methods", "ig,ig"], "ig is given more than once"),
+        (["--image", str(image)], "--image needs --model and --prompt as well"),
+        ([*model, "--seed", "1"], "--seed draws a scene"),
+        (["--seed", "-1"], "--seed must not be negative"),
+        (["--target", "a", "--max-new-tokens", "3"], "--max-new-tokens is for"),
+    ]
+    for arguments, message in cases:
+        out = ["--out", str(tmp_path / "never")]
+        assert main(["compare", *arguments, *out]) == 2
+        printed = capsys.readouterr().err.replace("\n", " ")
+        plain = message.replace("[", "").replace("]", "").replace("'", "")
+        assert plain in printed and "Traceback" not in printed
+    assert not (tmp_path / "never").exists()
+
+
+def test_evaluate_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--scenes", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "| caption of" in printed and "| count |" in printed
+    assert "DEX-AR, all layers (the paper)" in printed
+    assert "chance: uniform map | 0.000 | 0.000" in printed
