@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 from captum_dexar.captum_methods import extra_arguments, name_of
-from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 
 # Arguments of Captum's methods that are given for the user.
 _OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
@@ -13,7 +13,7 @@ _OURS = ("inputs", "target", "additional_forward_args", "feature_mask")
 
 def check_arguments(method: Any, arguments: Mapping[str, Any]) -> None:
     """Raises TypeError for an argument that the method does not have."""
-    is_stepwise = isinstance(method, StepwiseLayerAttribution)
+    is_stepwise = isinstance(method, DecoderLayerAttribution)
     if is_stepwise:
         known: tuple[str, ...] = (*method.step_arguments, "normalize")
     else:
@@ -36,7 +36,7 @@ def check_arguments(method: Any, arguments: Mapping[str, Any]) -> None:
 
 def check_contrast(method: Any) -> None:
     """Raises TypeError if the method explains no difference of logits."""
-    if isinstance(method, StepwiseLayerAttribution) and not method.takes_contrast:
+    if isinstance(method, DecoderLayerAttribution) and not method.takes_contrast:
         raise TypeError(
             f"{name_of(method)} does not explain a logit, so that there is nothing to "
             "contrast. Use LayerDexAR or a gradient method."

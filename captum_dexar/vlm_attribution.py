@@ -15,15 +15,18 @@ from captum_dexar.captum_methods import (
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
-from captum_dexar.decoding.generation_progress import generation_progress, ShownLive
-from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.generation_progress import (
+    generation_progress,
+    OnlineWithProgress,
+)
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.decoding.streaming import streamed
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs.model_inputs import model_inputs_of
 from captum_dexar.inputs.prompt import check_places, CheckedPrompt, layout_of
 from captum_dexar.inputs.targets import given_ids
 from captum_dexar.method_arguments import check_arguments, check_contrast
-from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result.factory import answer_result, fields_of
 from captum_dexar.result.result import VLMAttributionResult
@@ -186,7 +189,9 @@ class VLMAttribution(BatchAttribution, Attribution):
                 )
         else:
             answer = GeneratedAnswer(prompt.answer[None])
-        steps = DecodingSteps(self.model, prompt.inputs, answer.ids, answer.said)
+        steps = DecodingSteps(
+            self.model, prompt.inputs, answer.ids, answer.target_logits
+        )
         explain = self._explain if self._is_stepwise else self._run_captum_method
         every_token, fields = explain(prompt, steps, answer, progress, kwargs)
         return self._result(prompt, answer.ids[0], every_token, fields, normalize)
@@ -237,29 +242,31 @@ class VLMAttribution(BatchAttribution, Attribution):
         normalize = bool(kwargs.pop("normalize", True))
         prompt = self._prompt(inp, None, None)
         at_once = {"max_tokens_per_pass": 1} if self._is_stepwise else {}
-        live = self._live(prompt.inputs, {**kwargs, **at_once}, None)
+        online = self._online(prompt.inputs, {**kwargs, **at_once}, None)
         explain = self._explain if self._is_stepwise else self._run_captum_method
 
         def explain_step(step: DecodingSteps, cache: Any) -> Any:
-            answer = GeneratedAnswer(step.target_ids, cache=cache, said=step.said)
+            answer = GeneratedAnswer(
+                step.target_ids, cache=cache, target_logits=step.target_logits
+            )
             return explain(prompt, step, answer, False, kwargs)
 
-        steps = streamed(self.model, prompt.inputs, gen_args, live, explain_step)
+        steps = streamed(self.model, prompt.inputs, gen_args, online, explain_step)
         try:
             for token, explained in steps:
-                if live is not None:
+                if online is not None:
                     explained = fields_of(explained, 0, 1, prompt.layout)
                 every_token, fields = explained
                 yield self._result(prompt, token, every_token, fields, normalize)
         finally:
             steps.close()
 
-    def _live(
+    def _online(
         self,
         inputs: Mapping[str, Any],
         arguments: Mapping[str, Any],
         contrast_ids: Tensor | None,
-    ) -> LiveAttribution | None:
+    ) -> OnlineAttribution | None:
         """The method at work while the model answers a prompt, if it can be."""
         if not self._is_stepwise:
             return None
@@ -267,8 +274,8 @@ class VLMAttribution(BatchAttribution, Attribution):
         steps = DecodingSteps(self.model, inputs, nothing)
         if contrast_ids is not None:
             arguments = {**arguments, "contrast_ids": contrast_ids}
-        live: LiveAttribution | None = self.attr_method.live(steps, **arguments)
-        return live
+        online: OnlineAttribution | None = self.attr_method.online(steps, **arguments)
+        return online
 
     def _generated(
         self,
@@ -279,8 +286,10 @@ class VLMAttribution(BatchAttribution, Attribution):
         progress: bool = False,
     ) -> GeneratedAnswer:
         """Lets the model answer, and explains the steps on the way where possible."""
-        live = self._live(inputs, arguments, contrast_ids)
-        shown = ShownLive(live) if live is not None and progress else live
+        online = self._online(inputs, arguments, contrast_ids)
+        shown = (
+            OnlineWithProgress(online) if online is not None and progress else online
+        )
         return generate(self.model, inputs, gen_args, shown)
 
     def _prompt(
@@ -393,7 +402,7 @@ class VLMAttribution(BatchAttribution, Attribution):
 
     @property
     def _is_stepwise(self) -> bool:
-        return isinstance(self.attr_method, StepwiseLayerAttribution)
+        return isinstance(self.attr_method, DecoderLayerAttribution)
 
     @classmethod
     def get_name(cls) -> str:

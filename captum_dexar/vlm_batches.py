@@ -157,7 +157,7 @@ class BatchAttribution:
         else:
             answer = self._generated(inputs, gen_args, arguments)
             lengths = answer_lengths(answer.ids, self.model, gen_args)
-        steps = DecodingSteps(self.model, inputs, answer.ids, answer.said)
+        steps = DecodingSteps(self.model, inputs, answer.ids, answer.target_logits)
         explained = self._explained(steps, answer, None, False, arguments)
         results = []
         for row, (prompt, length) in enumerate(zip(prompts, lengths)):

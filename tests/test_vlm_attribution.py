@@ -45,9 +45,9 @@ def test_generated_equals_teacher_forced(variant: str) -> None:
 def test_cached_equals_uncached(variant: str) -> None:
     model, inputs = tiny_vlm(variant, seed=2), prompt_inputs(2, after=3)
     answer = generate(model, inputs, GREEDY)
-    assert answer.cache is not None and answer.said is not None
+    assert answer.cache is not None and answer.target_logits is not None
     method = LayerDexAR(model)
-    generated = DecodingSteps(model, inputs, answer.ids, answer.said)
+    generated = DecodingSteps(model, inputs, answer.ids, answer.target_logits)
     on_cache = method.attribute_steps(generated, answer.cache)
     for other in (DecodingSteps, _Full):
         assert_same(on_cache, method.attribute_steps(other(model, inputs, answer.ids)))

@@ -133,4 +133,4 @@ def read_attention(
         )
 
     with torch.no_grad(), intercepted_attention(layer_of, tap):
-        return explained_pass.say()
+        return explained_pass.run()

@@ -85,7 +85,7 @@ class ClosedForm:
         explained = self.explained_pass
         contrast_ids = self.contrast_ids
         if contrast_ids is not None:
-            first, steps = explained.first_step, explained.rows.shape[0]
+            first, steps = explained.first_step, explained.query_positions.shape[0]
             contrast_ids = contrast_ids[:, first : first + steps]
         lens = LogitLens(decoder, explained.target_ids, contrast_ids)
         contraction = Contraction(
@@ -102,8 +102,8 @@ class ClosedForm:
             contraction(graph, explained.num_keys, consume)
 
         def rows_of(num_queries: int) -> Tensor | None:
-            is_all = len(explained.rows) == num_queries
-            return None if is_all else explained.rows
+            is_all = len(explained.query_positions) == num_queries
+            return None if is_all else explained.query_positions
 
         graphs = LocalGraphs(
             decoder,
@@ -116,7 +116,7 @@ class ClosedForm:
             self.with_products,
         )
         with graphs.watching():
-            said = explained.say()
+            target_logits = explained.run()
         if not seen:
             raise RuntimeError(
                 "None of the explained layers called its attention function through "
@@ -127,18 +127,20 @@ class ClosedForm:
             raise RuntimeError(
                 "The last decoder layer did not run in the forward pass."
             )
-        check_lens(lens, graphs.last_hidden, said)
-        return said
+        check_lens(lens, graphs.last_hidden, target_logits)
+        return target_logits
 
 
-def check_lens(lens: LogitLens, last_hidden: Tensor, said: TargetLogits) -> None:
+def check_lens(
+    lens: LogitLens, last_hidden: Tensor, target_logits: TargetLogits
+) -> None:
     """Raises unless the lens on the last layer gives the model's own logits."""
     uncontrasted = lens
     if lens.contrast_ids is not None:
         uncontrasted = LogitLens(lens.decoder, lens.target_ids)
     with torch.no_grad():
         reading = uncontrasted.read(last_hidden)
-    lens.decoder.check_reading(reading, lens.target_ids, said)
+    lens.decoder.check_reading(reading, lens.target_ids, target_logits)
 
 
 class Contraction:

@@ -44,7 +44,7 @@ class ExplainedPass(Protocol):
     """A forward pass in which some query positions are explained.
 
     Attributes:
-        rows (Tensor): indices of the explained queries among the queries of the pass,
+        query_positions (Tensor): indices of the explained queries among the queries of the pass,
             ``(steps,)``, ascending
         target_ids (Tensor): token predicted by each of them, ``(batch, steps)``
         image_keys (Tensor): positions of the image tokens among all keys of the
@@ -57,7 +57,7 @@ class ExplainedPass(Protocol):
     """
 
     @property
-    def rows(self) -> Tensor: ...
+    def query_positions(self) -> Tensor: ...
 
     @property
     def target_ids(self) -> Tensor: ...
@@ -74,7 +74,7 @@ class ExplainedPass(Protocol):
     @property
     def first_step(self) -> int: ...
 
-    def say(self) -> TargetLogits:
+    def run(self) -> TargetLogits:
         """Runs the model; returns its logits of the targets."""
         ...
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.closed_form import check_lens
-from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import Consumer
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
+from captum_dexar.attention_gradients.online_gradients import OnlineGradients
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
-class LiveGraphs(GeneratedGradients):
+class LiveGraphs(OnlineGradients):
     """Explains each step of an answer by graphs that its own pass has left.
 
     While a model generates, the rear part of each layer is run with a graph, of one
@@ -21,7 +21,7 @@ class LiveGraphs(GeneratedGradients):
     is. Nothing is run again, which for a single step costs more than it saves.
 
     Args:
-        *args, **kwargs: as in :class:`GeneratedGradients`
+        *args, **kwargs: as in :class:`OnlineGradients`
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class LiveGraphs(GeneratedGradients):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See :meth:`GeneratedGradients.watching`."""
+        """See :meth:`OnlineGradients.watching`."""
         try:
             with self._graphs.watching():
                 yield
@@ -50,17 +50,17 @@ class LiveGraphs(GeneratedGradients):
     def explain(
         self,
         target_ids: Tensor,
-        said: TargetLogits,
+        target_logits: TargetLogits,
         first_step: int,
         consume: Consumer,
         contrast_ids: Tensor | None = None,
     ) -> None:
         """Explains the one step of the pass since the last call; see
-        :meth:`GeneratedGradients.explain`."""
+        :meth:`OnlineGradients.explain`."""
         contraction = self._contraction(target_ids, first_step, contrast_ids)
         graphs, self._kept[:] = list(self._kept), []
         assert self._graphs.last_hidden is not None
-        check_lens(contraction.lens, self._graphs.last_hidden, said)
+        check_lens(contraction.lens, self._graphs.last_hidden, target_logits)
         for graph in graphs:
             contraction(graph, self.num_keys + first_step, consume)
 

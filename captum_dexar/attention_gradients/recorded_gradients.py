@@ -5,22 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum_dexar.attention_gradients.closed_form import check_lens
-from captum_dexar.attention_gradients.generated_gradients import GeneratedGradients
 from captum_dexar.attention_gradients.gradients import Consumer
 from captum_dexar.attention_gradients.layer_record import Axes, LayerRecord
 from captum_dexar.attention_gradients.local_graphs import AttentionCall, LocalGraph
+from captum_dexar.attention_gradients.online_gradients import OnlineGradients
 from captum_dexar.attention_gradients.rear_parts import RearParts
 from captum_dexar.attention_gradients.recorded_rows import Overwritten
 from captum_dexar.attention_gradients.step_recorder import StepRecorder
+from captum_dexar.decoding.step_attributions import NotRecorded
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
-class NotRecorded(Exception):
-    """A layer can't be run again from what was recorded of it."""
-
-
-class RecordedGradients(GeneratedGradients):
+class RecordedGradients(OnlineGradients):
     """Explains the steps of an answer from what generating it has computed.
 
     While a model generates, each layer's input, attention output and projections at the
@@ -29,7 +26,7 @@ class RecordedGradients(GeneratedGradients):
     only its gradient does. What is explained is what was generated, whatever the cache.
 
     Args:
-        *args, **kwargs: as in :class:`GeneratedGradients`
+        *args, **kwargs: as in :class:`OnlineGradients`
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +42,7 @@ class RecordedGradients(GeneratedGradients):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See :meth:`GeneratedGradients.watching`."""
+        """See :meth:`OnlineGradients.watching`."""
         try:
             with self.recorder.watching():
                 yield
@@ -53,18 +50,18 @@ class RecordedGradients(GeneratedGradients):
             self.recorder.forget()
 
     def num_bytes(self) -> int:
-        """See :meth:`GeneratedGradients.num_bytes`."""
+        """See :meth:`OnlineGradients.num_bytes`."""
         return self.recorder.num_bytes()
 
     def explain(
         self,
         target_ids: Tensor,
-        said: TargetLogits,
+        target_logits: TargetLogits,
         first_step: int,
         consume: Consumer,
         contrast_ids: Tensor | None = None,
     ) -> None:
-        """See :meth:`GeneratedGradients.explain`."""
+        """See :meth:`OnlineGradients.explain`."""
         contraction = self._contraction(target_ids, first_step, contrast_ids)
         num_steps = target_ids.shape[1]
         num_keys = self.num_keys + first_step + num_steps - 1
@@ -80,7 +77,7 @@ class RecordedGradients(GeneratedGradients):
         recorder.is_paused = True
         axes = recorder.axes()
         try:
-            check_lens(contraction.lens, recorder.last_hidden.whole(), said)
+            check_lens(contraction.lens, recorder.last_hidden.whole(), target_logits)
             for index, record in records:
                 graph = self._graph(index, record, num_steps, axes)
                 contraction(graph, num_keys, consume)

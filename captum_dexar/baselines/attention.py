@@ -48,15 +48,15 @@ class LayerAttention(LayerBaseline):
 
         def keep(call: AttentionCall) -> None:
             if call.reads_image:
-                rows = call.rows(explained_pass.rows).mean(1)
+                rows = call.rows(explained_pass.query_positions).mean(1)
                 parts[call.layer] = [image_columns(rows, explained_pass.image_keys)]
                 on_layer()
 
-        said = read_attention(
+        target_logits = read_attention(
             explained_pass, find_decoder(self.model), self.layer_indices, keep
         )
         stacked, layers = by_layer(parts, self.layer_indices)
-        return stacked / len(layers), said, layers
+        return stacked / len(layers), target_logits, layers
 
     @classmethod
     def get_name(cls) -> str:

@@ -49,11 +49,11 @@ class LayerAttentionGradient(LayerBaseline):
 
         engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
         with frozen_parameters(self.model):
-            said = engine(find_decoder(self.model), self.layer_indices, keep)
+            target_logits = engine(find_decoder(self.model), self.layer_indices, keep)
         for _ in parts:
             on_layer()
         stacked, layers = by_layer(parts, self.layer_indices)
-        return stacked, said, layers
+        return stacked, target_logits, layers
 
     @classmethod
     def get_name(cls) -> str:

@@ -8,13 +8,13 @@ import torch
 from captum.log import log_usage
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
-from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.model.state import check_model_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
-class LayerBaseline(StepwiseLayerAttribution):
+class LayerBaseline(DecoderLayerAttribution):
     """A method without arguments of its own, called as :class:`LayerDexAR` is.
 
     Subclasses compute one attribution a layer, decoding step and image token; the map
@@ -63,21 +63,23 @@ class LayerBaseline(StepwiseLayerAttribution):
         on_layer: Callable[[int], object] | None = None,
         **arguments: Any,
     ) -> StepAttributions:
-        """See :meth:`StepwiseLayerAttribution.attribute_steps`."""
+        """See :meth:`DecoderLayerAttribution.attribute_steps`."""
         check_model_state(self.model)
 
         def layer_is_done() -> None:
             if on_layer is not None:
                 on_layer(steps.num_steps)
 
-        layer_attr, said, layers = self.layer_attributions(steps, cache, layer_is_done)
+        layer_attr, target_logits, layers = self.layer_attributions(
+            steps, cache, layer_is_done
+        )
         layer_attr = layer_attr.float()
         return StepAttributions(
             token_attr=layer_attr.sum(2),
             token_weights=None,
             head_weights=None,
             layer_attr=layer_attr,
-            token_log_probs=said.log_probs.float(),
+            token_log_probs=target_logits.log_probs.float(),
             layer_indices=layers,
         )
 

@@ -36,9 +36,13 @@ class LayerUniformMap(LayerBaseline):
     ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`."""
         with torch.no_grad():
-            said = steps.cheapest_pass(cache).say()
+            target_logits = steps.cheapest_pass(cache).run()
         maps = self._maps(steps)
-        return maps[:, :, None].to(said.logits.device), said, self.layer_indices[-1:]
+        return (
+            maps[:, :, None].to(target_logits.logits.device),
+            target_logits,
+            self.layer_indices[-1:],
+        )
 
     def _maps(self, steps: DecodingSteps) -> Tensor:
         return torch.ones(*steps.target_ids.shape, steps.image_keys.shape[1])

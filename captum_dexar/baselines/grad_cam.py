@@ -71,7 +71,7 @@ class LayerImageGradCam(LayerBaseline):
         )
         try:
             with torch.enable_grad():
-                logits = steps.full_pass().run()
+                logits = steps.full_pass().logits()
         finally:
             handle.remove()
         index = steps.image_keys.to(leaves[0].device)[..., None]
@@ -88,8 +88,8 @@ class LayerImageGradCam(LayerBaseline):
             maps.append((tokens * weights).sum(-1).relu())
         on_layer()
         attributions = torch.stack(maps, dim=1)[:, :, None]
-        said = TargetLogits.of(logits.detach(), steps.target_ids)
-        return attributions, said, [0]
+        target_logits = TargetLogits.of(logits.detach(), steps.target_ids)
+        return attributions, target_logits, [0]
 
     @classmethod
     def get_name(cls) -> str:

@@ -69,13 +69,15 @@ class LayerAttentionRollout(LayerBaseline):
             )
         explained_pass = steps.full_pass()
         calls: list[AttentionCall] = []
-        said = read_attention(
+        target_logits = read_attention(
             explained_pass, find_decoder(self.model), self.layer_indices, calls.append
         )
         batch, num_steps = explained_pass.target_ids.shape
         num_keys = explained_pass.num_keys
-        positions = torch.arange(num_keys, device=said.logits.device)
-        is_explained = positions == explained_pass.rows.to(positions.device)[:, None]
+        positions = torch.arange(num_keys, device=target_logits.logits.device)
+        is_explained = (
+            positions == explained_pass.query_positions.to(positions.device)[:, None]
+        )
         relevance = is_explained.float().expand(batch, num_steps, num_keys)
         for call in reversed(calls):
             mixed = torch.zeros_like(relevance)
@@ -88,7 +90,11 @@ class LayerAttentionRollout(LayerBaseline):
             relevance = 0.5 * mixed + 0.5 * relevance
             on_layer()
         attributions = image_columns(relevance, explained_pass.image_keys)
-        return attributions[:, :, None], said, [min(call.layer for call in calls)]
+        return (
+            attributions[:, :, None],
+            target_logits,
+            [min(call.layer for call in calls)],
+        )
 
     @classmethod
     def get_name(cls) -> str:

@@ -88,7 +88,7 @@ class LayerTokenActivation(LayerBaseline):
         )
         try:
             with torch.no_grad():
-                said = explained_pass.say()
+                target_logits = explained_pass.run()
                 hidden = states[0]
                 if decoder.final_norm is not None:
                     hidden = decoder.final_norm(hidden)
@@ -101,7 +101,7 @@ class LayerTokenActivation(LayerBaseline):
                 for example in range(hidden.shape[0])
             ]
         )
-        return maps[:, :, None], said, self.layer_indices
+        return maps[:, :, None], target_logits, self.layer_indices
 
     def _example(
         self,
@@ -118,7 +118,9 @@ class LayerTokenActivation(LayerBaseline):
         image_states = hidden[example, steps.image_keys[example]].float()
         views = steps.layout().views
         maps = []
-        for row, target in zip(explained_pass.rows, steps.target_ids[example]):
+        for row, target in zip(
+            explained_pass.query_positions, steps.target_ids[example]
+        ):
             earlier = is_text[: int(row) + 1].nonzero()[:, 0]
             activation = token_activation(
                 image_states,

@@ -132,7 +132,7 @@ class _PerturbedScores:
         }
         steps = DecodingSteps(request.model, inputs, request.steps.target_ids)
         with torch.no_grad():
-            logits = steps.full_pass().run()[0].float().log_softmax(-1)
+            logits = steps.full_pass().logits()[0].float().log_softmax(-1)
         index = steps.target_ids[0].to(logits.device)[:, None]
         scores = logits.gather(1, index)[:, 0]
         if request.contrast_ids is not None:

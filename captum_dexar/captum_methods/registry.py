@@ -8,7 +8,7 @@ import captum_dexar.captum_methods.perturbation as perturbation
 import captum_dexar.captum_methods.pixel_gradients as pixel_gradients
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.captum_methods.request import StepRequest, StepScores
-from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn
 
@@ -27,7 +27,7 @@ def model_of(method: Any) -> nn.Module:
     Raises:
         TypeError: it is no method that can be run, or explains something else.
     """
-    is_ours = isinstance(method, StepwiseLayerAttribution)
+    is_ours = isinstance(method, DecoderLayerAttribution)
     if not is_ours and not any(explains(method) for explains, _ in KINDS):
         raise TypeError(
             "attr_method must be LayerDexAR, a method of captum_dexar.baselines, or "

@@ -78,7 +78,7 @@ class TeacherForced(nn.Module):
         super().__init__()
         whole = steps.full_pass()
         self.model = steps.model
-        self.rows = whole.rows
+        self.rows = whole.query_positions
         self.target_ids = steps.target_ids
         self.contrast_ids = contrast_ids
         self.adapter = steps.adapter

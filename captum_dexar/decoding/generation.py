@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.attention_gradients import NotRecorded
 from captum_dexar.decoding import new_cache, PromptCache, watched_positions
 from captum_dexar.decoding.generation_watch import GenerationWatch, watched_encoder
-from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import (
+    NotRecorded,
+    OnlineAttribution,
+    StepAttributions,
+)
 from captum_dexar.families import adapter_for_config, FamilyAdapter
 from captum_dexar.inputs.model_inputs import complete_inputs
 from captum_dexar.model.state import kept_state
@@ -30,13 +33,13 @@ class GeneratedAnswer:
             by the passes that generated it
         cache (PromptCache or None): what the steps can be explained on; None if the
             prompt has to be run again
-        said (TargetLogits or None): the model's logits of these tokens
+        target_logits (TargetLogits or None): the model's logits of these tokens
     """
 
     ids: Tensor
     explained: StepAttributions | None = None
     cache: PromptCache | None = None
-    said: TargetLogits | None = None
+    target_logits: TargetLogits | None = None
 
 
 def prompt_ids(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
@@ -54,7 +57,7 @@ def generate(
     model: nn.Module,
     inputs: Mapping[str, Any],
     gen_args: Mapping[str, Any] | None,
-    live: LiveAttribution | None = None,
+    online: OnlineAttribution | None = None,
 ) -> GeneratedAnswer:
     """Lets the model answer, and keeps what explaining can go on from.
 
@@ -63,7 +66,7 @@ def generate(
         inputs (Mapping): its inputs for one prompt, or several padded on the left
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        live (LiveAttribution, optional): explains the steps by the passes that predict
+        online (OnlineAttribution, optional): explains the steps by the passes that predict
             them, where generating takes one pass a token. Default: None, the steps are
             to be explained afterwards
 
@@ -76,7 +79,7 @@ def generate(
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     arguments["return_dict_in_generate"] = True
     prompt = prompt_ids(model, inputs)
-    reusing = _Reusing(model, inputs, arguments, live)
+    reusing = _Reusing(model, inputs, arguments, online)
     generating: Any = model
     with torch.no_grad(), kept_state(model), reusing.watching():
         # What else generating gives holds its cache, which is large.
@@ -110,7 +113,7 @@ class _Reusing:
         model: nn.Module,
         inputs: Mapping[str, Any],
         arguments: dict[str, Any],
-        live: LiveAttribution | None,
+        online: OnlineAttribution | None,
     ) -> None:
         self.model = model
         self.config: Any = model.config
@@ -127,7 +130,7 @@ class _Reusing:
         complete = complete_inputs(self.adapter, inputs, self.config)
         plan = self.adapter.reuse(complete, self.config)
         is_one_by_one = self.settings.is_one_by_one
-        self.live = live if is_one_by_one else None
+        self.online = online if is_one_by_one else None
         if plan == "replay" and self.settings.takes_a_cache:
             self.cache = new_cache(self.config, self.adapter, goes_back=True)
             arguments["past_key_values"] = self.cache
@@ -144,40 +147,40 @@ class _Reusing:
             self.encoders = stack.enter_context(watched_encoder(self.model))
             if self.watch is not None:
                 stack.enter_context(self.watch.watching())
-            if self.live is not None:
-                stack.enter_context(self.live.watching())
+            if self.online is not None:
+                stack.enter_context(self.online.watching())
             yield
             self._explain_waiting()
 
     def _know(self, sequences: Tensor, step: int) -> None:
-        if self.live is not None:
+        if self.online is not None:
             self.sequences = sequences
             self.num_waiting += 1
-            if self.live.is_due(self.num_waiting):
+            if self.online.is_due(self.num_waiting):
                 self._explain_waiting()
 
     def _explain_waiting(self) -> None:
         """Explains the tokens that were generated since the last time."""
-        if self.live is None or self.watch is None or self.sequences is None:
+        if self.online is None or self.watch is None or self.sequences is None:
             return
-        first = self.watch.said.num_steps - self.num_waiting
+        first = self.watch.target_logits.num_steps - self.num_waiting
         tokens = self.sequences[:, self.sequences.shape[1] - self.num_waiting :]
         self.num_waiting, self.sequences = 0, None
         try:
-            said = self.watch.said.since(first)
-            self.explained.append(self.live.explain(tokens, said, first))
+            target_logits = self.watch.target_logits.since(first)
+            self.explained.append(self.online.explain(tokens, target_logits, first))
         except NotRecorded:
             # A layer of an unknown kind: everything is explained afterwards.
-            self.live = None
+            self.online = None
             self.explained.clear()
 
     def what_is_left(self, answer: Tensor, prompt_length: int) -> GeneratedAnswer:
         """The answer with its attributions, or with what it can be explained on."""
         left = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
-        if self.watch is not None and self.watch.said.num_steps == num_steps:
-            left.said = self.watch.said.since(0)
-            if self.live is not None:
+        if self.watch is not None and self.watch.target_logits.num_steps == num_steps:
+            left.target_logits = self.watch.target_logits.since(0)
+            if self.online is not None:
                 self.cache = self.arguments["past_key_values"] = None
                 left.explained = StepAttributions.joined(self.explained)
                 return left

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.generation.streamers import BaseStreamer
@@ -42,31 +42,33 @@ def generation_progress(
         yield {**arguments, "streamer": _TokenCounter(bar)}
 
 
-class ShownLive:
+class OnlineWithProgress:
     """A method that explains while a model generates, with a progress bar of its own.
 
     Args:
-        live (LiveAttribution): the method
+        online (OnlineAttribution): the method
     """
 
-    def __init__(self, live: LiveAttribution) -> None:
-        self.live = live
-        self.is_due = live.is_due
+    def __init__(self, online: OnlineAttribution) -> None:
+        self.online = online
+        self.is_due = online.is_due
         self._bar: Any = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See :class:`LiveAttribution`."""
+        """See :class:`OnlineAttribution`."""
         try:
-            with self.live.watching():
+            with self.online.watching():
                 yield
         finally:
             if self._bar is not None:
                 self._bar.close()
 
-    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
-        """See :class:`LiveAttribution`."""
-        explained = self.live.explain(tokens, said, first_step)
+    def explain(
+        self, tokens: Tensor, target_logits: Any, first_step: int
+    ) -> StepAttributions:
+        """See :class:`OnlineAttribution`."""
+        explained = self.online.explain(tokens, target_logits, first_step)
         num_steps = first_step + tokens.shape[1]
         if self._bar is None:
             self._bar = tqdm(total=num_steps, desc="explaining", unit="token")

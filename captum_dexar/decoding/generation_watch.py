@@ -1,4 +1,4 @@
-"""Knowing each token, and what the model said of it, as soon as it is chosen."""
+"""Knowing each token, and the model's logits of it, as soon as it is chosen."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ class GenerationWatch(StoppingCriteria):
         on_token (Callable): called after every token
 
     Attributes:
-        said (GrowingLogits): the model's logits of the answer's tokens so far
+        target_logits (GrowingLogits): the model's logits of the answer's tokens so far
     """
 
     def __init__(self, model: nn.Module, on_token: OnToken) -> None:
         self.model = model
         self.on_token = on_token
-        self.said = GrowingLogits()
+        self.target_logits = GrowingLogits()
         self._logits: Tensor | None = None
 
     @contextmanager
@@ -53,9 +53,9 @@ class GenerationWatch(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **unused: Any) -> Any:
         if self._logits is not None:
             logits, self._logits = self._logits, None
-            self.said.add(logits, input_ids[:, -1:])
+            self.target_logits.add(logits, input_ids[:, -1:])
             del logits
-            self.on_token(input_ids, self.said.num_steps - 1)
+            self.on_token(input_ids, self.target_logits.num_steps - 1)
         return self.is_done(input_ids)
 
     def is_done(self, input_ids: Tensor) -> Tensor:

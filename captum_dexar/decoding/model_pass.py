@@ -17,7 +17,7 @@ class ModelPass:
     Attributes:
         model (nn.Module): the vision-language model
         inputs (Mapping): its keyword arguments
-        rows (Tensor): positions of the pass that predict the targets, ``(steps,)``
+        query_positions (Tensor): positions of the pass that predict the targets, ``(steps,)``
         target_ids (Tensor): ``(batch, steps)``
         image_keys (Tensor): positions of the image tokens among all keys of the
             attention that reads them, ``(batch, image tokens)``
@@ -25,32 +25,32 @@ class ModelPass:
             part included
         cross_attention (str or None): name of the attention module inside a decoder
             layer that reads the image, if not the self-attention does
-        said (TargetLogits or None): the model's logits of the targets, where they are
+        target_logits (TargetLogits or None): the model's logits of the targets, where they are
             known already and need not be computed
         first_step (int): number of the first step in the answer
     """
 
     model: nn.Module
     inputs: Mapping[str, Any]
-    rows: Tensor
+    query_positions: Tensor
     target_ids: Tensor
     image_keys: Tensor
     num_keys: int
     cross_attention: str | None = None
-    said: TargetLogits | None = None
+    target_logits: TargetLogits | None = None
     first_step: int = 0
 
-    def run(self) -> Tensor:
+    def logits(self) -> Tensor:
         """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
-        return self._logits_of(self.rows)
+        return self._logits_of(self.query_positions)
 
-    def say(self) -> TargetLogits:
+    def run(self) -> TargetLogits:
         """Runs the model; returns its logits of the targets, and computes none over the
         vocabulary where those are known."""
-        if self.said is None:
-            return TargetLogits.of(self.run(), self.target_ids)
-        self._logits_of(self.rows[:0])
-        return self.said
+        if self.target_logits is None:
+            return TargetLogits.of(self.logits(), self.target_ids)
+        self._logits_of(self.query_positions[:0])
+        return self.target_logits
 
     def _logits_of(self, rows: Tensor) -> Tensor:
         kept = logits_of(self.model, rows)

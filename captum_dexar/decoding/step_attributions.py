@@ -58,7 +58,11 @@ class StepAttributions:
         )
 
 
-class LiveAttribution(Protocol):
+class NotRecorded(Exception):
+    """A layer can't be replayed from what was recorded of it."""
+
+
+class OnlineAttribution(Protocol):
     """A method at work while a model generates."""
 
     def watching(self) -> AbstractContextManager[None]:
@@ -69,12 +73,14 @@ class LiveAttribution(Protocol):
         """Whether so many steps are to be explained before there are more."""
         ...
 
-    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
+    def explain(
+        self, tokens: Tensor, target_logits: Any, first_step: int
+    ) -> StepAttributions:
         """Attributions of the tokens that the passes since the last call predicted.
 
         Args:
             tokens (Tensor): one a pass, ``(batch, steps)``
-            said (TargetLogits): their logits in these passes
+            target_logits (TargetLogits): their logits in these passes
             first_step (int): number of the first in the answer
 
         Raises:

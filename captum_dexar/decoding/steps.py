@@ -31,7 +31,7 @@ class DecodingSteps:
         model (nn.Module): the vision-language model
         inputs (Mapping): its inputs for the prompt; batches are padded on the left
         target_ids (Tensor): the answers' tokens, ``(batch, steps)``
-        said (TargetLogits, optional): the model's logits of these tokens, where it
+        target_logits (TargetLogits, optional): the model's logits of these tokens, where it
             generated them. Default: None, they are computed
     """
 
@@ -40,7 +40,7 @@ class DecodingSteps:
         model: nn.Module,
         inputs: Mapping[str, Any],
         target_ids: Tensor,
-        said: TargetLogits | None = None,
+        target_logits: TargetLogits | None = None,
     ) -> None:
         self.model = model
         self.config: Any = model.config
@@ -55,7 +55,7 @@ class DecodingSteps:
         self.target_ids = target_ids.to(self.prompt_ids.device)
         self.prompt_length = self.prompt_ids.shape[1]
         self.num_steps = self.target_ids.shape[1]
-        self.said = said
+        self.target_logits = target_logits
 
     def layout(self) -> ImageLayout:
         """Grids of the image tokens, as far as the model's inputs tell.
@@ -155,7 +155,7 @@ class DecodingSteps:
         known = self._prompt_cache(cache)
         while known.first_step < self.num_steps:
             explained = self.cached_pass(known, max_tokens)
-            known.first_step += explained.rows.shape[0]
+            known.first_step += explained.query_positions.shape[0]
             yield explained
 
     def prefixes(self) -> Iterator[dict[str, Any]]:
@@ -182,12 +182,16 @@ class DecodingSteps:
         return ModelPass(
             model=self.model,
             inputs=inputs,
-            rows=rows + first,
+            query_positions=rows + first,
             target_ids=self.target_ids[:, steps],
             image_keys=self.image_keys,
             num_keys=self.prompt_length + steps.stop - 1,
             cross_attention=self.adapter.cross_attention,
-            said=None if self.said is None else self.said.of_steps(steps),
+            target_logits=(
+                None
+                if self.target_logits is None
+                else self.target_logits.of_steps(steps)
+            ),
             first_step=steps.start,
         )
 

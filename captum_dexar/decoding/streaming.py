@@ -16,7 +16,7 @@ from captum_dexar.decoding import (
 )
 from captum_dexar.decoding.generation import GenerationSettings
 from captum_dexar.decoding.generation_watch import GenerationWatch
-from captum_dexar.decoding.step_attributions import LiveAttribution
+from captum_dexar.decoding.step_attributions import OnlineAttribution
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
@@ -48,7 +48,7 @@ class _StoppableWatch(GenerationWatch):
 
 
 class _AfterEachToken:
-    """Explains each token by a pass of its own, for methods that are not live.
+    """Explains each token by a pass of its own, for methods that are not online.
 
     When a token has been chosen, the cache ends with the position that predicted it.
     Where that can be run once more, on the cache of what is before it, the prompt is
@@ -84,11 +84,11 @@ class _AfterEachToken:
         with watched_positions(self.model) as self.positions:
             yield
 
-    def explain(self, token: Tensor, said: TargetLogits, number: int) -> Any:
+    def explain(self, token: Tensor, target_logits: TargetLogits, number: int) -> Any:
         self.tokens.append(token)
         answer = torch.cat(self.tokens, dim=1)
         *_, prefix = DecodingSteps(self.model, self.inputs, answer).prefixes()
-        step = DecodingSteps(self.model, prefix, token, said)
+        step = DecodingSteps(self.model, prefix, token, target_logits)
         before = None
         if self.cache is not None:
             (position,) = self.positions
@@ -103,7 +103,7 @@ class _AfterEachToken:
                 # The method had no use for the cache.
                 before.first_step = 0
                 with torch.no_grad():
-                    step.cached_pass(before).run()
+                    step.cached_pass(before).logits()
         return explained
 
 
@@ -111,7 +111,7 @@ def streamed(
     model: nn.Module,
     inputs: Mapping[str, Any],
     gen_args: Mapping[str, Any] | None,
-    live: LiveAttribution | None,
+    online: OnlineAttribution | None,
     explain: Explain,
 ) -> Generator[tuple[Tensor, Any], None, None]:
     """Generates an answer in a thread of its own, and explains each token at once.
@@ -121,7 +121,7 @@ def streamed(
         inputs (Mapping): its inputs for one prompt
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        live (LiveAttribution or None): explains a token in the pass that predicts it
+        online (OnlineAttribution or None): explains a token in the pass that predicts it
         explain (Callable): without that called with the one step of each token and a
             cache of what is before it, or None
 
@@ -141,14 +141,16 @@ def streamed(
                 f"{name}={arguments[name]} can't be streamed: which tokens the answer "
                 "has is not known one by one. Use attribute()."
             )
-    at_each: Any = live
-    if live is None:
+    at_each: Any = online
+    if online is None:
         at_each = _AfterEachToken(model, inputs, arguments, explain)
     results: Queue[Any] = Queue()
 
     def put(sequences: Tensor, step: int) -> None:
-        token, said = sequences[:, -1:].clone(), watch.said.since(step)
-        results.put((token[:, 0], at_each.explain(token, said, step)))
+        token, target_logits = sequences[:, -1:].clone(), watch.target_logits.since(
+            step
+        )
+        results.put((token[:, 0], at_each.explain(token, target_logits, step)))
 
     watch = _StoppableWatch(model, put)
     watch.stop = threading.Event()

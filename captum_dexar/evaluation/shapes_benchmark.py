@@ -20,7 +20,7 @@ from captum_dexar.baselines import (
     LayerUniformMap,
 )
 from captum_dexar.inputs.image_prompt import ImagePromptInput
-from captum_dexar.methods.base import StepwiseLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.layer_dexar import LayerDexAR
 from captum_dexar.metrics import (
     best_iou,
@@ -70,7 +70,7 @@ class MethodScores:
 
 def compared_methods(
     model: nn.Module,
-) -> dict[str, tuple[StepwiseLayerAttribution, dict[str, Any]]]:
+) -> dict[str, tuple[DecoderLayerAttribution, dict[str, Any]]]:
     """DEX-AR as in the paper, its options, other methods of one pass, and chance; each
     a method and its arguments."""
     layers = find_layers(model)

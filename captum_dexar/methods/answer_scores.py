@@ -87,7 +87,7 @@ class AnswerScores:
         if on_layer is not None:
             on_layer(layer_map.shape[1])
 
-    def result(self, said: TargetLogits) -> StepAttributions:
+    def result(self, target_logits: TargetLogits) -> StepAttributions:
         """What has come of all layers."""
         assert self._sum is not None
         assert self._best_image is not None and self._best_text is not None
@@ -111,7 +111,7 @@ class AnswerScores:
             ).float(),
             head_weights=of_seen(self._weights),
             layer_attr=of_seen(self._maps),
-            token_log_probs=said.log_probs.float(),
+            token_log_probs=target_logits.log_probs.float(),
             layer_indices=[self.layer_indices[place] for place in places],
         )
 

@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 import torch
 from captum.attr import LayerAttribution
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs.model_inputs import positional_inputs
 from captum_dexar.inputs.targets import check_integers, check_vocabulary, ids_of
 from captum_dexar.maps.composition import compose
-from captum_dexar.methods import scoring
+from captum_dexar.maps.normalization import min_max_normalize
 from captum_dexar.model.decoder import find_layers, layer_indices
 from captum_dexar.model.state import check_model_state, kept_state
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
 
 
-class StepwiseLayerAttribution(LayerAttribution):
+class DecoderLayerAttribution(LayerAttribution):
     """A method that explains decoding steps by the decoder's layers.
 
     Subclasses say how, in :meth:`attribute_steps`; all steps of an answer are explained
@@ -100,7 +100,9 @@ class StepwiseLayerAttribution(LayerAttribution):
             StepAttributions
         """
 
-    def live(self, steps: DecodingSteps, **arguments: Any) -> LiveAttribution | None:
+    def online(
+        self, steps: DecodingSteps, **arguments: Any
+    ) -> OnlineAttribution | None:
         """The method at work while the model generates.
 
         Args:
@@ -110,7 +112,7 @@ class StepwiseLayerAttribution(LayerAttribution):
 
         Returns:
 
-            LiveAttribution, or None if the method explains answers as a whole only
+            OnlineAttribution, or None if the method explains answers as a whole only
         """
         return None
 
@@ -146,7 +148,7 @@ class StepwiseLayerAttribution(LayerAttribution):
         maps = [compose(values, layout) for values in tokens]
         if normalize:
             maps = [
-                scoring.min_max_normalize(token_map.flatten(1)).view_as(token_map)
+                min_max_normalize(token_map.flatten(1)).view_as(token_map)
                 for token_map in maps
             ]
         pictures = [token_map.float().unsqueeze(1) for token_map in maps]

@@ -7,7 +7,7 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from captum_dexar.attention_gradients import (
     AttentionGradients,
-    AutogradTwin,
+    AutogradReference,
     ClosedForm,
     LiveGraphs,
     RecordedGradients,
@@ -15,8 +15,8 @@ from captum_dexar.attention_gradients import (
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.methods.answer_scores import AnswerScores
-from captum_dexar.methods.base import StepwiseLayerAttribution
-from captum_dexar.methods.online_dexar import LiveDexAR
+from captum_dexar.methods.base import DecoderLayerAttribution
+from captum_dexar.methods.online_dexar import OnlineDexAR
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.memory import tokens_at_once
 from captum_dexar.model.state import check_model_state, frozen_parameters, is_offloaded
@@ -26,7 +26,7 @@ from torch import nn, Tensor
 ENGINES = ("closed_form", "autograd")
 
 
-class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
+class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     r"""Where in the image a vision-language model finds its next token.
 
     For each decoder layer :math:`l` the logit lens reads what the layer knows of the
@@ -106,7 +106,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}.")
         self.engine = engine
-        StepwiseLayerAttribution.__init__(self, forward_func, layer, device_ids)
+        DecoderLayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
@@ -261,7 +261,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
                 steps.image_keys, slice(0, steps.num_steps), *scoring_options
             )
             decoder = find_decoder(self.model)
-            said = [
+            target_logits = [
                 engine(
                     decoder,
                     self.layer_indices,
@@ -269,11 +269,11 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
                 )
                 for engine in engines
             ]
-            return scores.result(TargetLogits.joined(said))
+            return scores.result(TargetLogits.joined(target_logits))
 
         with frozen_parameters(self.model):
             if self.engine == "autograd":
-                return run([self._twin(steps, **options)])
+                return run([self._reference(steps, **options)])
             return run(
                 ClosedForm(
                     explained_pass,
@@ -284,7 +284,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
                 for explained_pass in steps.passes(cache, size)
             )
 
-    def live(  # type: ignore[override]
+    def online(  # type: ignore[override]
         self,
         steps: DecodingSteps,
         *,
@@ -295,8 +295,8 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
         contrast_ids: Tensor | None = None,
-    ) -> LiveDexAR | None:
-        """See :meth:`StepwiseLayerAttribution.live`."""
+    ) -> OnlineDexAR | None:
+        """See :meth:`DecoderLayerAttribution.online`."""
         if self.engine != "closed_form":
             return None
         check_model_state(self.model)
@@ -313,7 +313,7 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
         is_streamed = max_tokens == 1 and not is_offloaded(self.model)
         engine = LiveGraphs if is_streamed else RecordedGradients
         gradients = engine(*watched, attention_power, grad_kwargs)
-        return LiveDexAR(
+        return OnlineDexAR(
             self.model,
             gradients,
             (self.layer_indices, head_filter, top_k, keep_layers),
@@ -326,11 +326,11 @@ class LayerDexAR(StepwiseLayerAttribution, GradientAttribution):
             self.model,
             self.layer[0],
             steps.target_ids,
-            with_logits=steps.said is None,
+            with_logits=steps.target_logits is None,
         )
 
-    def _twin(self, steps: DecodingSteps, **options: Any) -> AutogradTwin:
-        return AutogradTwin(
+    def _reference(self, steps: DecodingSteps, **options: Any) -> AutogradReference:
+        return AutogradReference(
             self.model,
             steps.prefixes(),
             steps.target_ids,

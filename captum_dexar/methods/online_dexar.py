@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum_dexar.attention_gradients import GeneratedGradients
+from captum_dexar.attention_gradients import OnlineGradients
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.inputs.targets import contrast_tensor
 from captum_dexar.methods.answer_scores import AnswerScores
@@ -14,12 +14,12 @@ from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
 
-class LiveDexAR:
+class OnlineDexAR:
     """DEX-AR of tokens by the passes that predict them, while the model generates.
 
     Args:
         model (nn.Module): the vision-language model
-        gradients (GeneratedGradients): watches its passes
+        gradients (OnlineGradients): watches its passes
         options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
         max_tokens (int or None): how many steps are explained together at most; None:
             as many as may be recorded
@@ -29,7 +29,7 @@ class LiveDexAR:
     def __init__(
         self,
         model: nn.Module,
-        gradients: GeneratedGradients,
+        gradients: OnlineGradients,
         options: tuple[Any, ...],
         max_tokens: int | None,
         contrast_ids: Tensor | None,
@@ -44,12 +44,12 @@ class LiveDexAR:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See :class:`LiveAttribution`."""
+        """See :class:`OnlineAttribution`."""
         with frozen_parameters(self.model), self.gradients.watching():
             yield
 
     def is_due(self, num_waiting: int) -> bool:
-        """See :class:`LiveAttribution`."""
+        """See :class:`OnlineAttribution`."""
         if self.max_tokens is not None:
             return num_waiting >= self.max_tokens
         if not self._bytes_of_a_step:
@@ -57,14 +57,16 @@ class LiveDexAR:
         return (num_waiting + 1) * self._bytes_of_a_step > self.max_bytes
 
     def explain(
-        self, tokens: Tensor, said: TargetLogits, first_step: int
+        self, tokens: Tensor, target_logits: TargetLogits, first_step: int
     ) -> StepAttributions:
-        """See :class:`LiveAttribution`."""
+        """See :class:`OnlineAttribution`."""
         num_steps = tokens.shape[1]
         steps = slice(first_step, first_step + num_steps)
         scores = AnswerScores(self.gradients.image_keys, steps, *self.options)
         contrast_ids = None
         if self.contrast_ids is not None:
             contrast_ids = contrast_tensor(self.contrast_ids[first_step:], num_steps)
-        self.gradients.explain(tokens, said, first_step, scores.add, contrast_ids)
-        return scores.result(said)
+        self.gradients.explain(
+            tokens, target_logits, first_step, scores.add, contrast_ids
+        )
+        return scores.result(target_logits)

@@ -64,20 +64,22 @@ class Decoder:
             target_ids (Tensor): ``(batch, steps)``
             logits (Tensor): the model's logits, ``(batch, steps, vocabulary)``
         """
-        said = TargetLogits.of(logits, target_ids)
-        self.check_reading(self.reading(last_hidden, target_ids), target_ids, said)
+        target_logits = TargetLogits.of(logits, target_ids)
+        self.check_reading(
+            self.reading(last_hidden, target_ids), target_ids, target_logits
+        )
 
     def check_reading(
-        self, reading: Tensor, target_ids: Tensor, said: TargetLogits
+        self, reading: Tensor, target_ids: Tensor, target_logits: TargetLogits
     ) -> None:
         """Raises if the lens on the last layer is not the model's own logit.
 
         Args:
             reading (Tensor): the lens on the last layer, ``(batch, steps)``
             target_ids (Tensor): ``(batch, steps)``
-            said (TargetLogits): the model's own logits of the targets
+            target_logits (TargetLogits): the model's own logits of the targets
         """
-        theirs = said.logits.to(reading.device)
+        theirs = target_logits.logits.to(reading.device)
         forbidden = _is_forbidden(theirs)
         if bool(forbidden.any()):
             raise ValueError(
@@ -87,7 +89,7 @@ class Decoder:
             )
         error = (reading - widened(theirs)).abs().max().item()
         dtypes = {theirs.dtype, self.rounds_to or theirs.dtype}
-        largest = float(said.largest)
+        largest = float(target_logits.largest)
         if not error <= max(_tolerance(dtype, largest) for dtype in dtypes):
             raise RuntimeError(
                 "The logit lens does not reproduce this model: on its last layer it is "
@@ -198,17 +200,17 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             handle.remove()
 
     final_norm = norm_of_last_output[0] if norm_of_last_output else None
-    said = ~_is_forbidden(logits)
+    is_allowed = ~_is_forbidden(logits)
     logits = widened(logits)
     with torch.no_grad():
         hidden = last_output[-1]
         raw = widened(head(hidden if final_norm is None else final_norm(hidden)))
         errors = [
-            (float((transform(raw) - logits)[said].abs().max()), desc, transform)
+            (float((transform(raw) - logits)[is_allowed].abs().max()), desc, transform)
             for desc, transform in _logit_transforms(model)
         ]
     error, description, transform = min(errors, key=lambda candidate: candidate[0])
-    largest = float(logits[said].abs().max())
+    largest = float(logits[is_allowed].abs().max())
     if error <= _tolerance(hidden.dtype, largest):
         is_int8 = any(weight.dtype == torch.int8 for weight in model.parameters())
         rounds_to = torch.float16 if is_int8 else None

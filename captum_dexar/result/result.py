@@ -10,7 +10,7 @@ from captum.attr import InterpretableInput, LLMAttributionResult
 from captum_dexar.inputs.image_tokens import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
 from captum_dexar.maps.layout import ImageLayout, View
-from captum_dexar.methods import scoring
+from captum_dexar.maps.normalization import min_max_normalize, scale_signed
 from captum_dexar.result import serialization as result_file
 from captum_dexar.result.plots import ResultPlots
 from captum_dexar.result.words import Word, words_of
@@ -151,9 +151,7 @@ class VLMAttributionResult(ResultPlots, LLMAttributionResult):
         """Maps in [0, 1], or [-1, 1] if signed, all images on one scale."""
         maps = self._composed(values)
         joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
-        normalized = (
-            scoring.scale_signed if self.is_signed else scoring.min_max_normalize
-        )
+        normalized = scale_signed if self.is_signed else min_max_normalize
         joint = normalized(joint).float()
         cells = [one.shape[-2] * one.shape[-1] for one in maps]
         return _one_or_all(

@@ -7,7 +7,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMForward
 from captum_dexar.attention_gradients import (
     AttentionGradients,
-    AutogradTwin,
+    AutogradReference,
     ClosedForm,
     LayerGradients,
 )
@@ -44,7 +44,7 @@ def gradients_of(
     kept: list[tuple[LayerGradients, Tensor]] = []
     run: AttentionGradients = ClosedForm(steps.full_pass())
     if engine == "autograd":
-        run = AutogradTwin(
+        run = AutogradReference(
             model,
             steps.prefixes(),
             steps.target_ids,
@@ -133,7 +133,7 @@ def test_a_gradient_is_what_a_changed_probability_does() -> None:
         lambda module, args, output: value.append(output)
     )
     with torch.no_grad():
-        steps.full_pass().run()
+        steps.full_pass().logits()
     handle.remove()
 
     def logit(key: int, amount: float) -> Tensor:
@@ -145,7 +145,7 @@ def test_a_gradient_is_what_a_changed_probability_does() -> None:
 
         handle = layer.self_attn.out_proj.register_forward_pre_hook(read_more)
         with torch.no_grad():
-            logits = steps.full_pass().run()
+            logits = steps.full_pass().logits()
         handle.remove()
         return logits[0, 2, TARGETS[0, 2]]
 

@@ -47,7 +47,7 @@ def graphs_of(
     graphs = LocalGraphs(
         decoder,
         list(range(len(decoder.layers))),
-        lambda _: explained_pass.rows,
+        lambda _: explained_pass.query_positions,
         keep,
         0.0,
         None,
@@ -55,7 +55,7 @@ def graphs_of(
         with_products,
     )
     with frozen_parameters(model), graphs.watching():
-        explained_pass.run()
+        explained_pass.logits()
     return found
 
 

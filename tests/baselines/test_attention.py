@@ -51,7 +51,9 @@ def eager_attentions(variant: str) -> tuple[Tensor, DecodingSteps]:
 def test_attention_is_that_of_eager(variant: str, kernel: str) -> None:
     model = tiny_vlm(variant, 6, attn_implementation=kernel)
     probabilities, steps = eager_attentions(variant)
-    rows = probabilities.mean(1)[:, steps.full_pass().rows][..., steps.image_keys[0]]
+    rows = probabilities.mean(1)[:, steps.full_pass().query_positions][
+        ..., steps.image_keys[0]
+    ]
     ours = attributions(LayerAttention, model)
     assert relative_error(ours, rows.transpose(0, 1) / 3) <= 1e-5
     last = attributions(LayerAttention, model, find_layers(model)[-1])
@@ -68,7 +70,7 @@ def test_rollout_is_a_product_of_matrices(variant: str, kernel: str) -> None:
     for layer in probabilities.mean(1):
         mixed = 0.5 * layer + 0.5 * identity
         flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
-    expected = flow[steps.full_pass().rows][:, steps.image_keys[0]]
+    expected = flow[steps.full_pass().query_positions][:, steps.image_keys[0]]
     ours = attributions(LayerAttentionRollout, model)[:, 0]
     assert relative_error(ours, expected) <= 1e-5
 
@@ -102,7 +104,7 @@ def test_attention_gradient_is_that_of_plain_autograd(
     for handle in handles:
         handle.remove()
     expected = torch.zeros(4, 3, 16, dtype=torch.float64)
-    for step, row in enumerate(steps.full_pass().rows):
+    for step, row in enumerate(steps.full_pass().query_positions):
         for index, probabilities in enumerate(output.attentions):
             reading = decoder.reading(
                 hidden[index][:, row : row + 1], TARGETS[:, step : step + 1]

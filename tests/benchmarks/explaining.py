@@ -10,7 +10,7 @@ import torch
 from captum_dexar import LayerDexAR
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate, GeneratedAnswer
-from captum_dexar.decoding.step_attributions import LiveAttribution, StepAttributions
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from tests.benchmarks.models import answer, generating, prefilled
 from tests.benchmarks.timing import Side
 from torch import Tensor
@@ -36,10 +36,10 @@ def explaining_on_cache(
         cache = prefilled(model, inputs)
     given = DecodingSteps(model, inputs, ids)
     with torch.no_grad():
-        said = given.cheapest_pass(copy.deepcopy(cache)).say()
+        target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
     return Side(
         run=lambda fresh: method.attribute_steps(
-            DecodingSteps(model, inputs, ids, said), fresh
+            DecodingSteps(model, inputs, ids, target_logits), fresh
         ),
         prepare=lambda: copy.deepcopy(cache),
     )
@@ -53,21 +53,23 @@ class TimedLive:
             generating
     """
 
-    def __init__(self, live: LiveAttribution) -> None:
-        self.live = live
+    def __init__(self, online: OnlineAttribution) -> None:
+        self.online = online
         self.seconds = 0.0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with self.live.watching():
+        with self.online.watching():
             yield
 
     def is_due(self, num_waiting: int) -> bool:
-        return self.live.is_due(num_waiting)
+        return self.online.is_due(num_waiting)
 
-    def explain(self, tokens: Tensor, said: Any, first_step: int) -> StepAttributions:
+    def explain(
+        self, tokens: Tensor, target_logits: Any, first_step: int
+    ) -> StepAttributions:
         start = time.perf_counter()
-        explained = self.live.explain(tokens, said, first_step)
+        explained = self.online.explain(tokens, target_logits, first_step)
         self.seconds += time.perf_counter() - start
         return explained
 
@@ -77,7 +79,7 @@ def explained_while_generating(
 ) -> tuple[GeneratedAnswer, float]:
     """Generates and explains; the answer, and the seconds that explaining took."""
     nothing = torch.zeros(1, 1, dtype=torch.long)
-    live = LayerDexAR(model).live(DecodingSteps(model, inputs, nothing))
-    assert live is not None
-    timed = TimedLive(live)
+    online = LayerDexAR(model).online(DecodingSteps(model, inputs, nothing))
+    assert online is not None
+    timed = TimedLive(online)
     return generate(model, inputs, generating(num_tokens), timed), timed.seconds

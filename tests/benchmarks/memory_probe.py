@@ -88,8 +88,8 @@ def _explaining(model: Any, inputs: Any, num_tokens: int) -> Callable[[], object
     given = DecodingSteps(model, inputs, answer(num_tokens))
     with torch.no_grad():
         # Known after generating, as the answer's logits are.
-        said = given.cheapest_pass(copy.deepcopy(cache)).say()
-    steps = DecodingSteps(model, inputs, answer(num_tokens), said)
+        target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
+    steps = DecodingSteps(model, inputs, answer(num_tokens), target_logits)
     # What finds the decoder runs the model once, and is kept.
     LayerDexAR(model).attribute_steps(
         DecodingSteps(model, inputs, answer(1)), copy.deepcopy(cache)

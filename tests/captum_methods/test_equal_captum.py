@@ -162,9 +162,11 @@ def test_integrated_gradients_are_complete(family: str) -> None:
     assert (result.convergence_delta.abs() <= 0.01 * total.abs()).all()
     steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
     with torch.no_grad():
-        logits = steps.full_pass().run()[0]
+        logits = steps.full_pass().logits()[0]
         black = {**inputs, "pixel_values": baseline}
-        without = DecodingSteps(model, black, torch.tensor([TARGETS])).full_pass().run()
+        without = (
+            DecodingSteps(model, black, torch.tensor([TARGETS])).full_pass().logits()
+        )
     difference = (logits - without[0])[range(3), TARGETS]
     assert relative_error(total, difference) <= 0.01
 
@@ -199,7 +201,7 @@ def test_shapley_values_of_patches() -> None:
         made = inp.to_model_input(tokens)
         steps = DecodingSteps(model, dict(made), torch.tensor([TARGETS]))
         with torch.no_grad():
-            every = steps.full_pass().run()[0].log_softmax(-1)
+            every = steps.full_pass().logits()[0].log_softmax(-1)
         return every[range(3), TARGETS]
 
     both, left, right, none = map(log_probs, ([1, 1], [1, 0], [0, 1], [0, 0]))
@@ -264,7 +266,7 @@ def test_grad_cam_weighs_channels_by_their_mean_gradient() -> None:
     kept: list[Tensor] = []
     handle = projector.register_forward_hook(lambda m, a, o: kept.append(o))
     steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
-    logits = steps.full_pass().run()[0]
+    logits = steps.full_pass().logits()[0]
     handle.remove()
     for step, target in enumerate(TARGETS):
         (gradient,) = torch.autograd.grad(logits[step, target], kept, retain_graph=True)

@@ -17,7 +17,7 @@ from captum_dexar.attention_gradients.recorded_rows import (
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.generation import generate
 from captum_dexar.methods import online_dexar as live_dexar
-from captum_dexar.methods.online_dexar import LiveDexAR
+from captum_dexar.methods.online_dexar import OnlineDexAR
 from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -65,9 +65,9 @@ def test_a_whole_answer_from_records(case: FamilyCase, use_cache: bool) -> None:
     inputs = case.inputs(0, 3)
     method = LayerDexAR(model)
     nothing = torch.zeros(1, 1, dtype=torch.long)
-    live = method.live(DecodingSteps(model, inputs, nothing))
-    assert live is not None
-    answer = generate(model, inputs, {**GREEDY, "use_cache": use_cache}, live)
+    online = method.online(DecodingSteps(model, inputs, nothing))
+    assert online is not None
+    answer = generate(model, inputs, {**GREEDY, "use_cache": use_cache}, online)
     # Nothing had to be explained afterwards.
     assert answer.explained is not None and answer.cache is None
     expected = VLMAttribution(method).attribute(inputs, target=answer.ids[0])
@@ -224,13 +224,13 @@ def test_records_are_explained_before_they_grow_too_large(
         live_dexar, "recorded_bytes", lambda *_: int(steps_that_fit * a_step)
     )
     sizes = []
-    explain = LiveDexAR.explain
+    explain = OnlineDexAR.explain
 
-    def watched(live: LiveDexAR, tokens: Tensor, *given: Any) -> Any:
+    def watched(online: OnlineDexAR, tokens: Tensor, *given: Any) -> Any:
         sizes.append(tokens.shape[1])
-        return explain(live, tokens, *given)
+        return explain(online, tokens, *given)
 
-    monkeypatch.setattr(LiveDexAR, "explain", watched)
+    monkeypatch.setattr(OnlineDexAR, "explain", watched)
     same(VLMAttribution(method).attribute(inputs, gen_args=GREEDY), expected)
     assert sum(sizes) == NUM_TOKENS and len(sizes) == parts
 

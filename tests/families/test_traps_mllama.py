@@ -40,7 +40,7 @@ def test_the_mask_grows_by_its_last_row() -> None:
         mask[:, length:], mask[:, length - 1 : length].expand(-1, 3, -1, -1)
     )
     with torch.no_grad():
-        logits = whole.run()
+        logits = whole.logits()
         step_by_step = [
             model(**prefix).logits[:, -1]
             for prefix in DecodingSteps(model, inputs, TARGETS).prefixes()
@@ -49,7 +49,7 @@ def test_the_mask_grows_by_its_last_row() -> None:
         blind = mask.clone()
         blind[:, length:] = 0
         wrong = model(**{**whole.inputs, "cross_attention_mask": blind}).logits
-    assert relative_error(wrong[:, whole.rows][:, 1:], logits[:, 1:]) > 0.05
+    assert relative_error(wrong[:, whole.query_positions][:, 1:], logits[:, 1:]) > 0.05
 
 
 def test_no_attribution_falls_on_tiles_that_are_not_there() -> None:

@@ -40,10 +40,10 @@ def test_generated_tokens_are_no_part_of_the_prompt(version: int) -> None:
     answer, logits = generated(model)
     whole = DecodingSteps(model, inputs(0, 3), answer).full_pass()
     with torch.no_grad():
-        assert difference(whole.run(), logits) < 1e-5
+        assert difference(whole.logits(), logits) < 1e-5
         for wrong in (torch.zeros_like(whole.inputs["input_ids"]), None):
             spoiled = {**whole.inputs, "token_type_ids": wrong}
-            assert difference(replace(whole, inputs=spoiled).run(), logits) > 0.01
+            assert difference(replace(whole, inputs=spoiled).logits(), logits) > 0.01
 
 
 @every_version
@@ -57,10 +57,10 @@ def test_a_prompt_has_to_be_run_as_a_whole(version: int) -> None:
     without_last["pixel_values"] = steps.inputs["pixel_values"]
     with torch.no_grad():
         half = model(**without_last, use_cache=True).past_key_values
-        assert difference(steps.cheapest_pass().run(), logits) < 1e-5
-        assert difference(steps.cached_pass(half).run(), logits) > 1e-3
+        assert difference(steps.cheapest_pass().logits(), logits) < 1e-5
+        assert difference(steps.cached_pass(half).logits(), logits) > 1e-3
         is_short = steps.adapter.reuse(steps.inputs, model.config) == "replay"
-        error = difference(steps.cached_pass().run(), logits)
+        error = difference(steps.cached_pass().logits(), logits)
     assert is_short == (version == 1)
     assert (error < 1e-5) == is_short
 

@@ -13,7 +13,7 @@ from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
-class GeneratedGradients(ABC):
+class OnlineGradients(ABC):
     """Explains the steps of an answer by the passes that predict them.
 
     Args:
@@ -62,7 +62,7 @@ class GeneratedGradients(ABC):
     def explain(
         self,
         target_ids: Tensor,
-        said: TargetLogits,
+        target_logits: TargetLogits,
         first_step: int,
         consume: Consumer,
         contrast_ids: Tensor | None = None,
@@ -71,7 +71,7 @@ class GeneratedGradients(ABC):
 
         Args:
             target_ids (Tensor): a token a pass, ``(batch, steps)``
-            said (TargetLogits): their logits in these passes
+            target_logits (TargetLogits): their logits in these passes
             first_step (int): number of the first in the answer
             consume (Callable): takes the gradients of each layer
             contrast_ids (Tensor, optional): as in :class:`ClosedForm`. Default: None

@@ -40,7 +40,7 @@ class _Gradient:
     reads_image: bool
 
 
-class AutogradTwin:
+class AutogradReference:
     """Explains one decoding step after the other, each in a pass of its own.
 
     Args:
@@ -84,7 +84,7 @@ class AutogradTwin:
     ) -> TargetLogits:
         """Runs one pass a step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
-        said: list[TargetLogits] = []
+        target_logits: list[TargetLogits] = []
         with (
             eager_attention(self.model),
             kept_state(self.model),
@@ -93,11 +93,11 @@ class AutogradTwin:
             for step, inputs in enumerate(self.prefixes):
                 gradients, of_step = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)
-                said.append(of_step)
+                target_logits.append(of_step)
         for index in layers:
             if index in steps[0]:
                 consume(self._layer_gradients(index, [step[index] for step in steps]))
-        return TargetLogits.joined(said)
+        return TargetLogits.joined(target_logits)
 
     def _one_step(
         self, decoder: Decoder, layers: list[int], step: int, inputs: Mapping[str, Any]
@@ -109,9 +109,11 @@ class AutogradTwin:
             contrast = self.contrast_ids[:, step : step + 1]
         with _recorded(decoder, layers, self) as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
-            said = TargetLogits.of(logits.detach()[:, None], targets)
+            target_logits = TargetLogits.of(logits.detach()[:, None], targets)
             last = hidden_states[len(decoder.layers) - 1].detach()
-            decoder.check_reading(decoder.reading(last, targets), targets, said)
+            decoder.check_reading(
+                decoder.reading(last, targets), targets, target_logits
+            )
             if not attention:
                 raise RuntimeError(
                     "None of the decoder layers returned attention probabilities under "
@@ -129,7 +131,7 @@ class AutogradTwin:
                     self._gradient(call, gradient)
                     for call, gradient in zip(calls, gradients)
                 ]
-        return result, said
+        return result, target_logits
 
     def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
         if self.attention_power:
@@ -211,7 +213,7 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], twin: AutogradTwin
+    decoder: Decoder, layers: list[int], twin: AutogradReference
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
     """Keeps the attention calls of each layer and the layer's last position, with
     their graph."""
