@@ -10,16 +10,16 @@ from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from captum.attr import Attribution, InterpretableInput
-from captum_dexar.captum_methods import name_of
+from captum_dexar.captum_methods import method_name
 from captum_dexar.comparison.table import duration, markdown, rows_of
-from captum_dexar.decoding.generation import generate
-from captum_dexar.inputs.model_inputs import model_inputs_of
+from captum_dexar.decoding import generate
+from captum_dexar.inputs import read_prompt, Target
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result.plots import caption_of, parts_of
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import comparison_figure, MethodRow
-from captum_dexar.vlm_attribution import Target, VLMAttribution
+from captum_dexar.vlm_attribution import VLMAttribution
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -248,7 +248,7 @@ def compare(
     if target is None:
         model = runs[0][1].model
         check_model_state(model)
-        target = generate(model, model_inputs_of(inp, model), gen_args).ids[0]
+        target = generate(read_prompt(inp, model, processor), gen_args).ids[0]
     results: dict[str, VLMAttributionResult] = {}
     seconds: dict[str, float] = {}
     with tqdm(
@@ -321,7 +321,7 @@ def _own_name(method: Any, arguments: Mapping[str, Any]) -> str:
         return type(method).__name__
     plain = (bool, int, float, str, tuple)
     shown = [f"{k}={v}" for k, v in arguments.items() if isinstance(v, plain)]
-    return name_of(method) + (f" ({', '.join(shown)})" if shown else "")
+    return method_name(method) + (f" ({', '.join(shown)})" if shown else "")
 
 
 def _wrapped(name: str, method: Attribution, processor: Any) -> VLMAttribution:

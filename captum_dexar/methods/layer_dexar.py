@@ -14,6 +14,7 @@ from captum_dexar.attention_gradients import (
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
@@ -258,7 +259,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
         def run(engines: Iterable[AttentionGradients]) -> StepAttributions:
             scores = AnswerScores(
-                steps.image_keys, slice(0, steps.num_steps), *scoring_options
+                steps.prompt.image_keys, slice(0, steps.num_steps), *scoring_options
             )
             decoder = find_decoder(self.model)
             target_logits = [
@@ -286,7 +287,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
     def online(  # type: ignore[override]
         self,
-        steps: DecodingSteps,
+        prompt: Prompt,
         *,
         head_filter: bool = True,
         top_k: int = 1,
@@ -305,8 +306,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         watched = (
             find_decoder(self.model),
             self.layer_indices,
-            steps.image_keys,
-            steps.prompt_length,
+            prompt.image_keys,
+            prompt.length,
             self.adapter.cross_attention,
             self.adapter.is_checked,
         )
@@ -334,7 +335,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             self.model,
             steps.prefixes(),
             steps.target_ids,
-            steps.image_keys,
+            steps.prompt.image_keys,
             cross_attention=self.adapter.cross_attention,
             **options,
         )

@@ -12,6 +12,7 @@ from captum_dexar.baselines import (
 )
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
 from captum_dexar.model.decoder import find_decoder, find_layers, hidden_of
 from tests.helpers.explained import relative_error
@@ -29,7 +30,7 @@ def attributions(
     method: type[LayerBaseline], model: nn.Module, layer: Any = None
 ) -> Tensor:
     """``(steps, layers, image tokens)``."""
-    steps = DecodingSteps(model, prompt_inputs(3), TARGETS)
+    steps = DecodingSteps(Prompt(model, prompt_inputs(3)), TARGETS)
     return method(model, layer).attribute_steps(steps).layer_attr[0]
 
 
@@ -40,7 +41,7 @@ def eager_attentions(variant: str) -> tuple[Tensor, DecodingSteps]:
         key: value.double() if value.is_floating_point() else value
         for key, value in prompt_inputs(3).items()
     }
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     with torch.no_grad():
         output = model(**steps.full_pass().inputs, output_attentions=True)
     return torch.stack(output.attentions)[:, 0], steps
@@ -52,7 +53,7 @@ def test_attention_is_that_of_eager(variant: str, kernel: str) -> None:
     model = tiny_vlm(variant, 6, attn_implementation=kernel)
     probabilities, steps = eager_attentions(variant)
     rows = probabilities.mean(1)[:, steps.full_pass().query_positions][
-        ..., steps.image_keys[0]
+        ..., steps.prompt.image_keys[0]
     ]
     ours = attributions(LayerAttention, model)
     assert relative_error(ours, rows.transpose(0, 1) / 3) <= 1e-5
@@ -70,7 +71,7 @@ def test_rollout_is_a_product_of_matrices(variant: str, kernel: str) -> None:
     for layer in probabilities.mean(1):
         mixed = 0.5 * layer + 0.5 * identity
         flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
-    expected = flow[steps.full_pass().query_positions][:, steps.image_keys[0]]
+    expected = flow[steps.full_pass().query_positions][:, steps.prompt.image_keys[0]]
     ours = attributions(LayerAttentionRollout, model)[:, 0]
     assert relative_error(ours, expected) <= 1e-5
 
@@ -93,7 +94,7 @@ def test_attention_gradient_is_that_of_plain_autograd(
         key: value.double() if value.is_floating_point() else value
         for key, value in prompt_inputs(3).items()
     }
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     decoder = find_decoder(model)
     hidden: list[Tensor] = []
     handles = [
@@ -113,7 +114,7 @@ def test_attention_gradient_is_that_of_plain_autograd(
                 reading.sum(), probabilities, retain_graph=True
             )
             product = (probabilities * gradient).sum(1).relu()
-            expected[step, index] = product[0, row, steps.image_keys[0]]
+            expected[step, index] = product[0, row, steps.prompt.image_keys[0]]
     ours = attributions(
         LayerAttentionGradient, tiny_vlm(variant, 6, attn_implementation=kernel)
     )
@@ -123,7 +124,7 @@ def test_attention_gradient_is_that_of_plain_autograd(
 @every_variant
 def test_unfiltered_is_dexar_with_all_heads(variant: str) -> None:
     model = tiny_vlm(variant, 6)
-    steps = DecodingSteps(model, prompt_inputs(3), TARGETS)
+    steps = DecodingSteps(Prompt(model, prompt_inputs(3)), TARGETS)
     expected = LayerDexAR(model).attribute_steps(steps, head_filter=False).layer_attr
     ours = attributions(LayerUnfilteredDexAR, model)
     assert relative_error(ours, expected[0]) <= 1e-6

@@ -8,6 +8,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.attention_gradients import ClosedForm
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import StepAttributions
 from tests.families.cases import CASES
 from tests.helpers.explained import assert_same, explained
@@ -72,7 +73,7 @@ def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
         def _engine(self, steps: DecodingSteps, *_: Any) -> Any:
             return ClosedForm(steps.full_pass())
 
-    steps = DecodingSteps(model, inputs, targets)
+    steps = DecodingSteps(Prompt(model, inputs), targets)
     full = FullPass(model).attribute_steps(steps)
     assert_same(explained(model, inputs, targets), full, case.tolerance)
 

@@ -17,6 +17,7 @@ from captum_dexar.captum_methods.request import StepRequest
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_config
 from captum_dexar.families.geometry.pixel_cells import cells_of_pixels
+from captum_dexar.inputs import Prompt
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import (
@@ -73,15 +74,15 @@ class Seen:
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self.model = model
-        self.steps = DecodingSteps(model, inputs, torch.tensor([[40]]))
-        self.adapter = self.steps.adapter
-        self.layout: ImageLayout = self.steps.layout()
+        self.steps = DecodingSteps(Prompt(model, inputs), torch.tensor([[40]]))
+        self.adapter = self.steps.prompt.adapter
+        self.layout: ImageLayout = self.steps.prompt.layout
         blocks = [n for n, _ in model.named_modules() if re.search(BLOCK, n)]
         self.block = model.get_submodule(blocks[0]) if blocks else None
         self.name = self.adapter.pixel_input
-        self.pixels: Tensor = self.steps.inputs[self.name]
+        self.pixels: Tensor = self.steps.prompt.inputs[self.name]
         self.token = self.adapter.token_of_pixel_input(
-            self.steps.inputs, self.layout, self.steps.config
+            self.steps.prompt.inputs, self.layout, self.steps.prompt.config
         ).expand(self.pixels.shape)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +96,9 @@ class Seen:
         handles = [] if self.block is None else [hook(self.block, of_block)]
         try:
             with torch.no_grad():
-                tokens = self._image_tokens({**self.steps.inputs, self.name: pixels})
+                tokens = self._image_tokens(
+                    {**self.steps.prompt.inputs, self.name: pixels}
+                )
         finally:
             for handle in handles:
                 handle.remove()
@@ -119,7 +122,7 @@ class Seen:
                 self.model(**inputs)
         finally:
             handle.remove()
-        return found[0][0, self.steps.image_keys[0]]
+        return found[0][0, self.steps.prompt.image_keys[0]]
 
     def layer_tokens(self, count: int) -> Tensor:
         assert self.block is not None
@@ -128,11 +131,7 @@ class Seen:
             count,
             StepRequest(
                 method=method,
-                model=self.model,
-                inp=None,
                 steps=self.steps,
-                contrast_ids=None,
-                layout=self.layout,
                 arguments={},
                 on_step=lambda: None,
             ),

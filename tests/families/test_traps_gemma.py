@@ -8,6 +8,7 @@ import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_processor
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.gemma import (
     BEGIN_OF_IMAGE,
@@ -67,7 +68,7 @@ def test_without_token_types_image_tokens_see_only_earlier_ones(
 
 
 def test_generated_tokens_of_gemma3_are_no_image() -> None:
-    steps = DecodingSteps(gemma3(0, "sdpa"), gemma3_inputs(0, 3), TARGETS)
+    steps = DecodingSteps(Prompt(gemma3(0, "sdpa"), gemma3_inputs(0, 3)), TARGETS)
     for step, prefix in enumerate(steps.prefixes()):
         types = prefix["token_type_ids"]
         assert types.shape == prefix["input_ids"].shape
@@ -118,7 +119,7 @@ def test_gemma4_applies_the_soft_cap_that_it_declares() -> None:
 def test_gemma4_breaks_under_an_attention_of_another_name() -> None:
     model: Any = gemma4("gemma4_shared_kv", 0, "sdpa")
     inputs = gemma4_inputs(0, 3)
-    grown = DecodingSteps(model, inputs, TARGETS).full_pass().inputs
+    grown = DecodingSteps(Prompt(model, inputs), TARGETS).full_pass().inputs
     num_steps = TARGETS.shape[1]
     with torch.no_grad():
         right = model(**grown).logits[:, -num_steps:]
@@ -135,7 +136,7 @@ def test_gemma4_breaks_under_an_attention_of_another_name() -> None:
             for functions in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS):
                 functions._global_mapping.pop(renamed)
     assert (right - wrong).abs().max() > 1e-2
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     with torch.no_grad():
         for ours in (steps.full_pass().logits(), steps.cached_pass().logits()):
             torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-4)

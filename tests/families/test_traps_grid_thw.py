@@ -7,6 +7,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMForward
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_config
+from captum_dexar.inputs import Prompt
 from tests.families.cases import grid_thw, pixtral
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import left_padded_batch
@@ -159,8 +160,8 @@ def test_tokens_at_the_ends_of_rows_are_text(family: str) -> None:
     # With the first so many tokens taken for the image, the map is another one.
     targets = random_targets(NUM_STEPS)
     right = explained(model, inputs, targets, head_filter=False)
-    steps = DecodingSteps(model, inputs, targets)
-    steps.image_keys = in_a_row[None]
+    steps = DecodingSteps(Prompt(model, inputs), targets)
+    steps.prompt.image_keys = in_a_row[None]
     wrong = LayerDexAR(model).attribute_steps(steps, head_filter=False)
     assert relative_error(wrong.token_attr, right.token_attr) > MARGIN
 

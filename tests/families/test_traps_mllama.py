@@ -6,6 +6,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from tests.families.cases.cross_attention import build_mllama, mllama_inputs
 from tests.helpers.explained import explained, relative_error
 from torch import Tensor
@@ -34,7 +35,7 @@ def test_the_mask_grows_by_its_last_row() -> None:
     model: Any = build_mllama(0, "sdpa")
     inputs = mllama_inputs(0, 3)
     length = inputs["input_ids"].shape[1]
-    whole = DecodingSteps(model, inputs, TARGETS).full_pass()
+    whole = DecodingSteps(Prompt(model, inputs), TARGETS).full_pass()
     mask = whole.inputs["cross_attention_mask"]
     assert torch.equal(
         mask[:, length:], mask[:, length - 1 : length].expand(-1, 3, -1, -1)
@@ -43,7 +44,7 @@ def test_the_mask_grows_by_its_last_row() -> None:
         logits = whole.logits()
         step_by_step = [
             model(**prefix).logits[:, -1]
-            for prefix in DecodingSteps(model, inputs, TARGETS).prefixes()
+            for prefix in DecodingSteps(Prompt(model, inputs), TARGETS).prefixes()
         ]
         assert relative_error(logits, torch.stack(step_by_step, dim=1)) < 1e-5
         blind = mask.clone()

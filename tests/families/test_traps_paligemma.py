@@ -7,6 +7,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.paligemma import build, inputs
 from torch import Tensor
@@ -38,7 +39,7 @@ def test_generated_tokens_are_no_part_of_the_prompt(version: int) -> None:
     """Of the second kind (1), or they would attend to what comes after them."""
     model: Any = build(version, 0, VERSIONS[version])
     answer, logits = generated(model)
-    whole = DecodingSteps(model, inputs(0, 3), answer).full_pass()
+    whole = DecodingSteps(Prompt(model, inputs(0, 3)), answer).full_pass()
     with torch.no_grad():
         assert difference(whole.logits(), logits) < 1e-5
         for wrong in (torch.zeros_like(whole.inputs["input_ids"]), None):
@@ -52,14 +53,16 @@ def test_a_prompt_has_to_be_run_as_a_whole(version: int) -> None:
     where a layer's window is shorter, what is run on a cache sees no farther."""
     model: Any = build(version, 0, VERSIONS[version])
     answer, logits = generated(model)
-    steps = DecodingSteps(model, inputs(0, 3), answer)
-    without_last = {name: value[:, :-1] for name, value in steps.inputs.items()}
-    without_last["pixel_values"] = steps.inputs["pixel_values"]
+    steps = DecodingSteps(Prompt(model, inputs(0, 3)), answer)
+    without_last = {name: value[:, :-1] for name, value in steps.prompt.inputs.items()}
+    without_last["pixel_values"] = steps.prompt.inputs["pixel_values"]
     with torch.no_grad():
         half = model(**without_last, use_cache=True).past_key_values
         assert difference(steps.cheapest_pass().logits(), logits) < 1e-5
         assert difference(steps.cached_pass(half).logits(), logits) > 1e-3
-        is_short = steps.adapter.reuse(steps.inputs, model.config) == "replay"
+        is_short = (
+            steps.prompt.adapter.reuse(steps.prompt.inputs, model.config) == "replay"
+        )
         error = difference(steps.cached_pass().logits(), logits)
     assert is_short == (version == 1)
     assert (error < 1e-5) == is_short
