@@ -278,7 +278,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 ClosedForm(
                     explained_pass,
                     size,
-                    with_products=self.adapter.is_checked,
+                    with_products=self.adapter.reuses_projections,
                     **options,
                 )
                 for explained_pass in steps.passes(cache, size)
@@ -308,7 +308,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             steps.image_keys,
             steps.prompt_length,
             self.adapter.cross_attention,
-            self.adapter.is_checked,
+            self.adapter.reuses_projections,
         )
         is_streamed = max_tokens == 1 and not is_offloaded(self.model)
         engine = LiveGraphs if is_streamed else RecordedGradients

@@ -20,7 +20,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.raw_processors import mllama_processor
+from tests.helpers.plain_prompt_processors import mllama_processor
 from torch import nn, Tensor
 
 # With the tiles that they are cut into, rows before columns.

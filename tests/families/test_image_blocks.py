@@ -6,7 +6,7 @@ import pytest
 import torch
 from captum_dexar.families import adapter_for_config
 from captum_dexar.maps.layout import ImageLayout
-from tests.families.cases.idefics import build
+from tests.families.cases.idefics3 import build
 from tests.families.cases.lfm2_llama4 import lfm2_vl, llama4
 from tests.helpers.tiny_models import IMAGE_TOKEN
 

@@ -19,7 +19,7 @@ from captum_dexar.families import (
 from captum_dexar.families.refused import REFUSED_MODELS, REFUSED_PROCESSORS
 from tests.families.cases.cross_attention import finished
 from tests.helpers.blocks import dark_image, silence_vision_attention
-from tests.helpers.raw_processors import tokenizer_of
+from tests.helpers.plain_prompt_processors import tokenizer_of
 from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
 from torch import nn, Tensor
 from transformers import (

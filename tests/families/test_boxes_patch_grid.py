@@ -16,7 +16,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.processors_grid_thw import CLASSES, grid_processor
+from tests.helpers.patch_grid_processors import CLASSES, grid_processor
 from torch import Tensor
 
 SHAPES = ((48, 48), (64, 40), (33, 130), (130, 33), (80, 20), (5, 12), (7, 5))

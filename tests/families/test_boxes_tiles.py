@@ -9,7 +9,7 @@ import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
 from captum_dexar.maps.layout import ImageLayout
-from tests.families.cases import tiled
+from tests.families.cases import tiles
 from tests.helpers.blocks import (
     block_report,
     check,
@@ -43,7 +43,7 @@ OUTPUTS = {
 
 @lru_cache
 def silent_model(variant: str) -> nn.Module:
-    return silence_vision_attention(tiled.build(variant), output=OUTPUTS[variant])
+    return silence_vision_attention(tiles.build(variant), output=OUTPUTS[variant])
 
 
 def features_by(model: Any) -> Callable[[Any], Tensor]:
@@ -113,23 +113,23 @@ def test_order_of_the_tokens_inside_a_tile(variant: str) -> None:
     """A block of one tile's pixels changes one of its tokens: the one in whose place
     the block lies, counted row by row."""
     model = silent_model(variant)
-    pixels = torch.full((3, 3, tiled.TILE, tiled.TILE), 0.1)
+    pixels = torch.full((3, 3, tiles.TILE, tiles.TILE), 0.1)
     before = features_by(model)({"pixel_values": pixels})
     for tile, token in ((0, 0), (1, 3), (1, 6), (2, 9), (2, 15)):
-        row, column = divmod(token, tiled.SIDE)
-        top, left = row * tiled.TOKEN_PIXELS, column * tiled.TOKEN_PIXELS
+        row, column = divmod(token, tiles.SIDE)
+        top, left = row * tiles.TOKEN_PIXELS, column * tiles.TOKEN_PIXELS
         painted = pixels.clone()
         painted[tile, :, top + 2 : top + 6, left + 2 : left + 6] = 2.0
         after = features_by(model)({"pixel_values": painted})
         changed = ((after - before).abs().amax(-1) > 1e-5).nonzero()[:, 0].tolist()
-        assert changed == [tile * tiled.TOKENS_OF_TILE + token]
+        assert changed == [tile * tiles.TOKENS_OF_TILE + token]
 
 
-@pytest.mark.parametrize("variant", tiled.MAKERS)
+@pytest.mark.parametrize("variant", tiles.MAKERS)
 def test_without_the_original_image_the_grids_are_known(variant: str) -> None:
     config: Any = silent_model(variant).config
-    inputs = tiled.inputs(variant, 0, 3)
-    num_tokens = 3 * tiled.TOKENS_OF_TILE
+    inputs = tiles.inputs(variant, 0, 3)
+    num_tokens = 3 * tiles.TOKENS_OF_TILE
     layout = adapter_for_config(config).layout(
         inputs, num_tokens, image_sizes=None, config=config
     )
@@ -137,7 +137,7 @@ def test_without_the_original_image_the_grids_are_known(variant: str) -> None:
     assert [view.name for view in layout.views] == (
         names[::-1] if variant == "ovis2" else names
     )
-    assert {view.grid for view in layout.views} == {(tiled.SIDE, tiled.SIDE)}
+    assert {view.grid for view in layout.views} == {(tiles.SIDE, tiles.SIDE)}
     assert not layout.is_located and layout.num_images == 1
 
 
@@ -152,10 +152,10 @@ def test_the_processor_knows_as_much_as_the_configuration(variant: str) -> None:
 
 def layout_of_tiles(num_tiles: int) -> ImageLayout:
     config: Any = silent_model("internvl").config
-    pixels = torch.zeros(num_tiles, 3, tiled.TILE, tiled.TILE)
+    pixels = torch.zeros(num_tiles, 3, tiles.TILE, tiles.TILE)
     return adapter_for_config(config).layout(
         {"pixel_values": pixels},
-        num_tiles * tiled.TOKENS_OF_TILE,
+        num_tiles * tiles.TOKENS_OF_TILE,
         image_sizes=None,
         config=config,
     )

@@ -18,7 +18,7 @@ from tests.families.cases.gemma import (
 )
 from tests.helpers.blocks import dark_image
 from tests.helpers.explained import assert_same, explained, relative_error
-from tests.helpers.processors_gemma_idefics import (
+from tests.helpers.idefics3_gemma_processors import (
     gemma3_processor,
     special_tokenizer,
     without_class_checks,

@@ -1,4 +1,4 @@
-"""Places that the user gives, for a family that is not known."""
+"""A layout given by the user, for a model of an unknown family."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,20 @@ def given_layout(
     grid: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
 ) -> ImageLayout:
-    """The layout of one image's tokens, as the user knows it.
+    """The layout of one image's tokens, from a grid or from boxes.
 
     Args:
         num_tokens (int): image tokens of the prompt
         image_sizes (sequence of tuple of int or None): height and width of the original
-            image, where it is known
-        grid (tuple of int, optional): rows and columns over the whole image
-        boxes (Tensor, optional): ``(num_tokens, 4)`` as y0, x0, y1, x1 in pixels of the
-            original image
+            image, if known
+        grid (tuple of int, optional): rows and columns over the whole image.
+            Default: None
+        boxes (Tensor, optional): ``(num_tokens, 4)``, y0, x0, y1, x1 in pixels of the
+            original image. Default: None
 
     Raises:
-        ValueError: both are given, there are several images, or the numbers do not
-            agree.
+        ValueError: Both are given, there are several images, or the numbers of tokens
+            differ.
     """
     if grid is not None and boxes is not None:
         raise ValueError("Give grid or boxes, not both.")

@@ -7,7 +7,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMForward
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_config
-from tests.families.cases import grid_thw, pixtral
+from tests.families.cases import patch_grid, pixtral
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import left_padded_batch
 from tests.helpers.tiny_models import random_targets
@@ -28,7 +28,7 @@ def generated(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         max_new_tokens=NUM_STEPS,
         do_sample=False,
         eos_token_id=-1,
-        suppress_tokens=[grid_thw.IMAGE_TOKEN],
+        suppress_tokens=[patch_grid.IMAGE_TOKEN],
         return_dict_in_generate=True,
         output_logits=True,
     )
@@ -42,7 +42,7 @@ def generated(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
 @mrope
 def test_all_steps_have_the_positions_of_generating(family: str) -> None:
     """The growing prompt keeps its positions of three axes, with padding or without."""
-    model, inputs = grid_thw.build(family), grid_thw.inputs(family, 0, 4)
+    model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     ids, log_probs = generated(model, inputs)
     ours = VLMAttribution(LayerDexAR(model)).attribute(inputs, target=ids)
     torch.testing.assert_close(
@@ -53,7 +53,7 @@ def test_all_steps_have_the_positions_of_generating(family: str) -> None:
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_5_vl_sliding"])
 def test_without_token_types_the_positions_would_be_others(family: str) -> None:
     """Qwen2.5-VL does not complain, as the others do."""
-    model, inputs = grid_thw.build(family), grid_thw.inputs(family, 0, 4)
+    model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     without = {k: v for k, v in inputs.items() if k != "mm_token_type_ids"}
     targets = random_targets(NUM_STEPS)
     right = explained(model, inputs, targets, head_filter=False).token_attr
@@ -64,7 +64,7 @@ def test_without_token_types_the_positions_would_be_others(family: str) -> None:
 
 @mrope
 def test_inputs_without_token_types_are_refused(family: str) -> None:
-    model, inputs = grid_thw.build(family), grid_thw.inputs(family, 0, 4)
+    model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     pixels, ids = inputs.pop("pixel_values"), inputs.pop("input_ids")
     inputs.pop("mm_token_type_ids")
     with pytest.raises(ValueError, match="no 'mm_token_type_ids'"):
@@ -81,7 +81,7 @@ def test_inputs_without_token_types_are_refused(family: str) -> None:
 @mrope
 @pytest.mark.parametrize("engine", ["closed_form", "autograd"])
 def test_an_offset_of_another_prompt_is_not_used(family: str, engine: str) -> None:
-    model, inputs = grid_thw.build(family), grid_thw.inputs(family, 0, 4)
+    model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     targets = random_targets(NUM_STEPS)
     fresh = explained(model, inputs, targets, engine=engine)
     text = inputs["input_ids"][:, -5:]
@@ -93,8 +93,8 @@ def test_an_offset_of_another_prompt_is_not_used(family: str, engine: str) -> No
 @mrope
 def test_decoding_goes_on_after_explaining_as_if_nothing_were(family: str) -> None:
     """The user's own cache, whose next position is the model's offset further."""
-    model, inputs = grid_thw.build(family), grid_thw.inputs(family, 0, 4)
-    other = grid_thw.inputs(family, 1, 9)
+    model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
+    other = patch_grid.inputs(family, 1, 9)
     # An image of another size, and so another offset.
     other["image_grid_thw"] = torch.tensor([[1, 2, 12]])
 
@@ -168,9 +168,9 @@ def test_tokens_at_the_ends_of_rows_are_text(family: str) -> None:
 # -- Patches of all examples in one list
 
 
-@pytest.mark.parametrize("family", [*grid_thw.VARIANTS, *pixtral.VARIANTS])
+@pytest.mark.parametrize("family", [*patch_grid.VARIANTS, *pixtral.VARIANTS])
 def test_a_batch_of_flat_pixels_equals_its_examples(family: str) -> None:
-    case: Any = pixtral if family in pixtral.VARIANTS else grid_thw
+    case: Any = pixtral if family in pixtral.VARIANTS else patch_grid
     model = case.build(family)
     examples = [case.inputs(family, seed, before) for seed, before in ((0, 2), (2, 5))]
     target = [7, 8]
@@ -199,7 +199,7 @@ def test_a_batch_of_flat_pixels_equals_its_examples(family: str) -> None:
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "glm4v", "video_llama_3", "mistral3"])
 def test_captum_may_repeat_flat_pixels(family: str) -> None:
     """As Integrated Gradients does, to evaluate several points at once."""
-    case: Any = pixtral if family in pixtral.VARIANTS else grid_thw
+    case: Any = pixtral if family in pixtral.VARIANTS else patch_grid
     model, rest = case.build(family), case.inputs(family, 0, 4)
     pixels, ids = rest.pop("pixel_values"), rest.pop("input_ids")
     rest["attention_mask"] = torch.ones_like(ids)

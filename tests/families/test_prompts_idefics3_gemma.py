@@ -10,10 +10,10 @@ import torch
 from captum.attr import IntegratedGradients
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution, VLMForward
 from tests.families.cases.gemma import gemma3, gemma4
-from tests.families.cases.idefics import build
+from tests.families.cases.idefics3 import build
 from tests.helpers.blocks import dark_image
 from tests.helpers.explained import relative_error
-from tests.helpers.processors_gemma_idefics import (
+from tests.helpers.idefics3_gemma_processors import (
     gemma3_processor,
     gemma4_processor,
     idefics_processor,

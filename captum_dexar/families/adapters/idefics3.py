@@ -3,25 +3,25 @@
 from typing import ClassVar
 
 import torch
-from captum_dexar.families.base import (
-    FamilyAdapter,
-    ImageTokens,
-    PreparedImage,
-    side_of,
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
+from captum_dexar.families.geometry.tiles import (
+    merged_tokens,
+    seen_part,
+    tile_rectangles,
 )
-from captum_dexar.families.geometry.image_blocks import (
+from captum_dexar.families.shared.image_blocks import (
+    blank_processed,
     in_sequence,
     num_blocks,
-    prepared_again,
     unplaced_blocks,
 )
-from captum_dexar.families.geometry.tiles import seen_part, tile_rectangles
 from captum_dexar.maps.layout import View
 from torch import Tensor
 
 
 class Idefics3Adapter(FamilyAdapter):
-    """Tiles of the stretched image, then the whole; or the whole by itself."""
+    """Tiles of the stretched image, then a copy of the whole; or only the latter."""
 
     name: ClassVar[str] = "Idefics3, SmolVLM"
     model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
@@ -39,8 +39,8 @@ class Idefics3Adapter(FamilyAdapter):
             lengths = [side**2] * (image.remaining_tokens // side**2)
             blocks = num_blocks(self, image, lengths, offset=-1)
             return unplaced_blocks([grid] * blocks, last="global")
-        made = prepared_again(image, return_row_col_info=True)
-        rows, columns = made["rows"][0][0], made["cols"][0][0]
+        processed = blank_processed(image, return_row_col_info=True)
+        rows, columns = processed["rows"][0][0], processed["cols"][0][0]
         whole = tile_rectangles(image.size, 1, 1, seen)[0]
         if rows * columns == 0:
             return self.placed("full", grid, whole)
@@ -49,18 +49,16 @@ class Idefics3Adapter(FamilyAdapter):
         return in_sequence([*views, View("global", grid, whole)])
 
     def visible(self, pixels: Tensor) -> Tensor:
-        """See :meth:`FamilyAdapter.visible`; pictures of zeros alone are dropped."""
-        # Added, not put in their place, so that gradients pass.
+        """See :meth:`FamilyAdapter.visible`; pictures of zeros only are dropped."""
+        # Zeros are added to, not replaced, so that gradients flow.
         return pixels + torch.finfo(pixels.dtype).tiny * (pixels == 0)
 
     def _tokens_across_tile(self, image: PreparedImage, tile: int) -> tuple[int, float]:
-        """Tokens along the side of a tile of so many pixels, and the part of the side
+        """Tokens along the side of a tile of ``tile`` pixels, and the part of the side
         that they cover."""
         if image.config is None:
-            # The processor does not know the patches: they are as large as may be.
+            # The processor does not know the patch size: the largest possible is used.
             side = side_of(image.processor.image_seq_len)
             return side, seen_part(side, tile // side, tile)
-        facts = image.config
-        token_pixels = facts.vision_config.patch_size * facts.scale_factor
-        side = tile // token_pixels
-        return side, seen_part(side, token_pixels, tile)
+        config = image.config
+        return merged_tokens(tile, config.vision_config.patch_size, config.scale_factor)

@@ -1,4 +1,4 @@
-"""One image of a prompt: what is known of it, and the places of its tokens."""
+"""One image of a prompt: what is known about it, and the places of its tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class ImageTokens:
     """The image tokens of one image.
 
     Attributes:
-        count (int): how many there are, those without a place included
-        views (tuple of View): their places, in key order; ``start`` is counted from the
+        count (int): their number, including those without a place
+        views (tuple of View): their places, in key order; ``start`` counts from the
             image's first token
     """
 
@@ -24,20 +24,21 @@ class ImageTokens:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """What is known of one image when its tokens are placed.
+    """What is known about one image when its tokens are placed.
+
+    At least one of ``processor`` and ``config`` is known.
 
     Attributes:
-        index (int): which image of the prompt
-        inputs (Mapping): the model's inputs of the whole prompt, one example
+        index (int): the image's number within the prompt
+        inputs (Mapping): the model's inputs for the whole prompt, one example
         size (tuple of int or None): height and width of the original image
-        image_processor (BaseImageProcessor or None): what prepared it; its settings are
-            read, and it is run again where a family's processor drops what it knew
-        processor (ProcessorMixin or None): the processor that it belongs to
-        config (PreTrainedConfig or None): the model's configuration. Of it and of the
-            processor at least one is known.
+        image_processor (BaseImageProcessor or None): what prepared the image. Its
+            settings are read; it is run again where it keeps a result to itself.
+        processor (ProcessorMixin or None): the processor it is part of
+        config (PreTrainedConfig or None): the model's configuration
         remaining_tokens (int): image tokens of the prompt that belong to this image or
             to later ones
-        num_images (int or None): how many images the prompt has, if that is known
+        num_images (int or None): number of images of the prompt, if known
     """
 
     index: int
@@ -56,10 +57,10 @@ class PreparedImage:
         return (0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
     def entry(self, name: str) -> Any:
-        """This image's row of a model input that has one for each image, as numbers.
+        """This image's row of a model input that has one row per image, as numbers.
 
         Raises:
-            ValueError: the input has fewer rows than the prompt has images.
+            ValueError: The input has fewer rows than the prompt has images.
         """
         rows = torch.as_tensor(self.inputs[name])
         if self.index >= len(rows):

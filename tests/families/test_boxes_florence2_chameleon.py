@@ -20,7 +20,10 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.raw_processors import chameleon_processor, florence2_processor
+from tests.helpers.plain_prompt_processors import (
+    chameleon_processor,
+    florence2_processor,
+)
 from torch import nn, Tensor
 
 SHAPES = ((96, 96), (50, 130), (200, 50), (20, 31), (1500, 400), (400, 1500))

@@ -8,9 +8,10 @@ import pytest
 import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
-from captum_dexar.families.geometry.tiles import centred_on_canvas, seen_part
+from captum_dexar.families.geometry.canvas import centred_on_canvas
+from captum_dexar.families.geometry.tiles import seen_part
 from captum_dexar.maps.layout import View
-from tests.families.cases import anyres
+from tests.families.cases import tiled_canvas
 from tests.helpers.blocks import (
     Block,
     block_report,
@@ -39,7 +40,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
 
 @lru_cache
 def silent_model(variant: str) -> nn.Module:
-    return silence_vision_attention(anyres.build(variant))
+    return silence_vision_attention(tiled_canvas.build(variant))
 
 
 def features_by(model: Any) -> Callable[[Any], Tensor]:
@@ -179,8 +180,8 @@ TILE, PATCH, SIDE = 36, 8, 4
 
 def test_a_strip_of_a_tile_that_patches_do_not_fill_is_seen_by_no_token() -> None:
     pinpoints = [[TILE, TILE]]
-    vision = {**anyres.VISION, "image_size": TILE}
-    model: Any = silence_vision_attention(anyres.llava_next(vision)).eval()
+    vision = {**tiled_canvas.VISION, "image_size": TILE}
+    model: Any = silence_vision_attention(tiled_canvas.llava_next(vision)).eval()
     model.config.image_grid_pinpoints = pinpoints
     processor = llava_next_processor(TILE, PATCH)
     processor.image_processor.image_grid_pinpoints = pinpoints

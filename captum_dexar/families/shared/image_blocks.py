@@ -1,4 +1,4 @@
-"""Image tokens in blocks that text may stand between: tiles and a copy of the whole."""
+"""Image tokens in blocks with text between them: tiles and a copy of the image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def in_sequence(views: Sequence[View]) -> ImageTokens:
-    """Image tokens that are those of some views, one after the other."""
+    """The image tokens of several views, one view after the other."""
     placed, start = [], 0
     for view in views:
         placed.append(View(view.name, view.grid, view.rectangle, start))
@@ -20,11 +20,11 @@ def in_sequence(views: Sequence[View]) -> ImageTokens:
 
 
 def unplaced_blocks(grids: Sequence[Size], last: str) -> ImageTokens:
-    """Blocks of one image of which only the grids are known.
+    """The blocks of one image, of which only the grids are known.
 
     Args:
-        grids (sequence of tuple of int): of each block
-        last (str): name of the last of several; a single one is ``"full"``
+        grids (sequence of tuple of int): the grid of each block
+        last (str): name of the last of several blocks; a single one is ``"full"``
     """
     if len(grids) == 1:
         return in_sequence([View("full", grids[0], None)])
@@ -32,32 +32,34 @@ def unplaced_blocks(grids: Sequence[Size], last: str) -> ImageTokens:
     return in_sequence([*tiles, View(last, grids[-1], None)])
 
 
-def prepared_again(
+def blank_processed(
     image: PreparedImage, color: str = "black", **settings: Any
 ) -> dict[str, Any]:
-    """What the image processor makes of an empty image of the original's size.
+    """The image processor's output for a blank image of the original's size.
 
-    Processors keep the numbers of tiles to themselves, and these follow from the size.
+    Most image processors do not return the number of tiles, which depends on the size
+    alone.
     """
     assert image.size is not None
     height, width = image.size
-    empty = Image.new("RGB", (width, height), color)
-    return dict(image.image_processor(empty, return_tensors="pt", **settings))
+    blank = Image.new("RGB", (width, height), color)
+    return dict(image.image_processor(blank, return_tensors="pt", **settings))
 
 
 def num_blocks(
     adapter: FamilyAdapter, image: PreparedImage, lengths: Sequence[int], offset: int
 ) -> int:
-    """How many blocks belong to the next image, when its size is not known.
+    """The number of blocks of the next image, when its size is not known.
 
-    The token next to an image's last block (the mark of the copy of the whole, or that
-    of the end) is the same for all images, and stands next to no other block.
+    The token next to an image's last block (the marker of the copy of the whole image,
+    or of the image's end) is the same for all images, and is next to no other block.
 
     Args:
-        adapter (FamilyAdapter): knows the image token
-        image (PreparedImage): the image, for the prompt's ids
-        lengths (sequence of int): image tokens of each block that is left
-        offset (int): 1 for the token behind a block, -1 for the one before it
+        adapter (FamilyAdapter): knows the id of image tokens
+        image (PreparedImage): the image
+        lengths (sequence of int): image tokens of each of the remaining blocks
+        offset (int): where the marker is: 1 for the token after a block, -1 for the one
+            before it
     """
     ids: Tensor = image.inputs["input_ids"][0]
     positions = (ids == known_token_id(adapter, image)).nonzero()[:, 0]
@@ -66,12 +68,12 @@ def num_blocks(
     if not lengths or int(ends[-1]) != len(positions):
         return max(len(lengths), 1)
     edges = ends - 1 if offset > 0 else ends - torch.tensor(list(lengths))
-    marks = ids[(positions[edges] + offset).clamp(0, len(ids) - 1)]
-    return int((marks == marks[-1]).nonzero()[0, 0]) + 1
+    markers = ids[(positions[edges] + offset).clamp(0, len(ids) - 1)]
+    return int((markers == markers[-1]).nonzero()[0, 0]) + 1
 
 
 def known_token_id(adapter: FamilyAdapter, image: PreparedImage) -> int:
-    """The id of an image token, from whatever is known."""
+    """The id of an image token, from the configuration or the processor."""
     if image.config is None:
         return adapter.image_token_id(image.processor)
     return int(image.config.image_token_id)

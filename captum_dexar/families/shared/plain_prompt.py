@@ -1,12 +1,15 @@
-"""Families whose plain prompt is the images' placeholders, then the question."""
+"""Families whose prompts need no chat template."""
 
 from typing import Any, ClassVar
 
 from captum_dexar.families.base import FamilyAdapter
 
 
-class ImagesFirstAdapter(FamilyAdapter):
-    """Needs no chat template; one that the processor has is used."""
+class PlainPromptAdapter(FamilyAdapter):
+    """A prompt is the images' placeholders, then the question.
+
+    If the processor has a chat template, that is used instead.
+    """
 
     def prompt(self, question: str, processor: Any, num_images: int = 1) -> str:
         """See :meth:`FamilyAdapter.prompt`."""
@@ -15,17 +18,19 @@ class ImagesFirstAdapter(FamilyAdapter):
         return self.placeholder(processor) * num_images + question
 
 
-class OneImageFirstAdapter(FamilyAdapter):
-    """The processor itself writes the placeholder of the one image."""
+class SingleImageAdapter(FamilyAdapter):
+    """A prompt is the question: the processor adds the placeholder of its one image."""
 
     takes_several_images: ClassVar[bool] = False
 
     def placeholder(self, processor: Any) -> str:
-        """See :meth:`FamilyAdapter.placeholder`; a prompt holds none."""
+        """See :meth:`FamilyAdapter.placeholder`; prompts have none."""
         return ""
 
     def prompt(self, question: str, processor: Any, num_images: int = 1) -> str:
         """See :meth:`FamilyAdapter.prompt`."""
         if num_images != 1:
-            raise ValueError(f"{self.name} takes one image a prompt, got {num_images}.")
+            raise ValueError(
+                f"{self.name} takes one image per prompt, got {num_images}."
+            )
         return question

@@ -11,9 +11,9 @@ from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_processor
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.model.decoder import find_decoder, hidden_of
-from tests.families.cases import anyres, tiled
-from tests.families.test_boxes_anyres import features_by as anyres_features
-from tests.families.test_boxes_tiled import features_by, OUTPUTS
+from tests.families.cases import tiled_canvas, tiles
+from tests.families.test_boxes_tiled_canvas import features_by as canvas_features
+from tests.families.test_boxes_tiles import features_by, OUTPUTS
 from tests.helpers.blocks import (
     block_report,
     BlockReport,
@@ -42,7 +42,7 @@ PROCESSORS: dict[str, Callable[..., Any]] = {
 
 @lru_cache
 def silent_model(variant: str) -> nn.Module:
-    return silence_vision_attention(tiled.build(variant), output=OUTPUTS[variant])
+    return silence_vision_attention(tiles.build(variant), output=OUTPUTS[variant])
 
 
 def share_missed(report: BlockReport) -> float:
@@ -58,10 +58,10 @@ def with_layout(inp: ImagePromptInput, views: tuple[View, ...]) -> ImagePromptIn
 
 @pytest.mark.parametrize("variant", COHERE)
 def test_a_declared_logit_scale_is_not_applied(variant: str) -> None:
-    model: Any = tiled.build(variant)
+    model: Any = tiles.build(variant)
     scale = model.config.text_config.logit_scale
     assert scale == 0.25
-    inputs = tiled.inputs(variant, 0, 3)
+    inputs = tiles.inputs(variant, 0, 3)
     targets = torch.tensor([[10, 20]])
     decoder = find_decoder(model)
     kept: list[Tensor] = []
@@ -85,13 +85,13 @@ def test_a_declared_logit_scale_is_not_applied(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", COHERE)
 def test_what_a_logit_scale_would_do_to_the_maps(variant: str) -> None:
-    inputs, targets = tiled.inputs(variant, 0, 3), torch.tensor([[10, 20]])
-    model: Any = tiled.build(variant)
+    inputs, targets = tiles.inputs(variant, 0, 3), torch.tensor([[10, 20]])
+    model: Any = tiles.build(variant)
     plain = explained(model, inputs, targets)
     model.config.text_config.logit_scale = 7.0
     same = explained(model, inputs, targets)
     assert torch.equal(same.token_attr, plain.token_attr)
-    scaled_model: Any = tiled.build(variant)
+    scaled_model: Any = tiles.build(variant)
     scaled_model.lm_head.weight = nn.Parameter(0.25 * scaled_model.lm_head.weight)
     scaled = explained(scaled_model, inputs, targets)
     # Maps are products of two gradients.
@@ -158,7 +158,7 @@ def test_ovis2_has_two_ids_for_images() -> None:
     input_ids = inp.to_model_input()["input_ids"]
     assert not (input_ids == processor.image_token_id).any()
     ours = adapter_for_processor(processor).image_token_id(processor)
-    assert ours == tiled.ovis2().config.image_token_id  # type: ignore[union-attr]
+    assert ours == tiles.ovis2().config.image_token_id  # type: ignore[union-attr]
     assert (input_ids == ours).sum() == inp.layout.num_tokens > 0
 
 
@@ -182,16 +182,16 @@ def test_ovis2_cuts_a_wide_image_into_rows() -> None:
 
 
 def test_newlines_taken_for_cells_shift_every_row() -> None:
-    model: Any = silence_vision_attention(anyres.build("llava_next"))
+    model: Any = silence_vision_attention(tiled_canvas.build("llava_next"))
     inp = ImagePromptInput(dark_image(50, 71), "is", llava_next_processor(), model)
     blocks = random_blocks(50, 71, 12)
-    assert share_missed(block_report(inp, blocks, anyres_features(model))) == 0
+    assert share_missed(block_report(inp, blocks, canvas_features(model))) == 0
     whole, canvas = inp.layout.views
     rows, columns = canvas.grid
     with_newlines = replace(canvas, grid=(rows, columns + 1), row_stride=None)
     wrong = with_layout(inp, (whole, with_newlines))
     assert len(wrong.layout.placeless) == 0
-    assert share_missed(block_report(wrong, blocks, anyres_features(model))) > 0.1
+    assert share_missed(block_report(wrong, blocks, canvas_features(model))) > 0.1
     # Nor is it right to go on without a gap where the newlines stand.
     dense = with_layout(inp, (whole, replace(canvas, row_stride=None)))
-    assert share_missed(block_report(dense, blocks, anyres_features(model))) > 0.1
+    assert share_missed(block_report(dense, blocks, canvas_features(model))) > 0.1

@@ -1,5 +1,6 @@
-"""Which image token each pixel of a picture stands for."""
+"""Grids of image tokens, and the image token that each pixel belongs to."""
 
+from math import isqrt
 from typing import Any
 
 import torch
@@ -7,8 +8,20 @@ from captum_dexar.maps.layout import Size, View
 from torch import Tensor
 
 
+def side_of(num_tokens: int) -> int:
+    """Side of a square grid of image tokens.
+
+    Raises:
+        ValueError: The number is not a square.
+    """
+    side = isqrt(num_tokens)
+    if side * side != num_tokens:
+        raise ValueError(f"{num_tokens} image tokens are no square grid.")
+    return side
+
+
 def patch_of(config: Any) -> Size | None:
-    """Height and width of a patch of the model's pixels, if its configuration says."""
+    """Height and width of a patch of the pixel input, if the configuration has them."""
     size = getattr(getattr(config, "vision_config", None), "patch_size", None)
     if isinstance(size, int):
         return size, size
@@ -21,13 +34,13 @@ def tokens_of_picture(view: View, picture: Size, patch: Size | None) -> Tensor:
     """The image token of each pixel of a picture that is one view.
 
     Args:
-        view (View): whose grid covers the picture
-        picture (tuple of int): its height and width
+        view (View): the view, whose grid covers the picture
+        picture (tuple of int): height and width of the picture
         patch (tuple of int or None): height and width of a patch; None where the cells
             of the grid fill the picture
 
     Returns:
-        *Tensor* ``(height, width)``, int64; -1 for pixels that fill no patch
+        *Tensor* ``(height, width)``, int64; -1 for pixels outside all patches.
     """
     rows, columns = (
         cells_of_pixels(picture[axis], view.grid[axis], patch and patch[axis])
@@ -37,7 +50,7 @@ def tokens_of_picture(view: View, picture: Size, patch: Size | None) -> Tensor:
 
 
 def picked(grid: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Entries of a grid at some rows and columns; -1 where these are -1."""
+    """Entries of a grid at all pairs of rows and columns; -1 where one of these is."""
     entries = grid[rows.clamp(min=0)[:, None], columns.clamp(min=0)]
     return entries.where((rows >= 0)[:, None] & (columns >= 0), -1)
 
@@ -47,8 +60,8 @@ def cells_of_pixels(num_pixels: int, num_cells: int, patch: int | None) -> Tenso
     num_patches = num_pixels // patch if patch else 0
     if not patch or num_patches < num_cells:
         return spread(num_pixels, num_cells)
-    # Patches that fill no square of those which make a token are left out; with more of
-    # them left than that, the grid is stretched over all patches.
+    # Patches left over after the last full square of merged patches belong to no cell.
+    # If more are left over than such a square has, the grid covers all patches.
     merge = num_patches // num_cells
     if num_patches - merge * num_cells < merge:
         cells = torch.arange(num_patches) // merge
@@ -60,5 +73,5 @@ def cells_of_pixels(num_pixels: int, num_cells: int, patch: int | None) -> Tenso
 
 
 def spread(num_parts: int, num_cells: int) -> Tensor:
-    """The cell of each part, of cells that fill the side."""
+    """The cell of each part of a side that the cells fill evenly, ``(num_parts,)``."""
     return torch.arange(num_parts) * num_cells // num_parts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
-from tests.families.cases.idefics import build
+from tests.families.cases.idefics3 import build
 from tests.helpers.blocks import (
     block_report,
     check,
@@ -14,7 +14,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.processors_gemma_idefics import idefics_processor, TILE
+from tests.helpers.idefics3_gemma_processors import idefics_processor, TILE
 from torch import nn, Tensor
 
 # A token stands for two patches a side. The image is resized up to three times (to its

@@ -8,7 +8,7 @@ import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from tests.families.cases import cross_attention, early_fusion, paligemma
 from tests.helpers.blocks import dark_image
-from tests.helpers.raw_processors import (
+from tests.helpers.plain_prompt_processors import (
     chameleon_processor,
     florence2_processor,
     fuyu_processor,
@@ -124,7 +124,7 @@ def test_images_between_text(family: str) -> None:
 @pytest.mark.parametrize("family", ["florence2", "fuyu"])
 def test_a_second_image_is_refused(family: str) -> None:
     make_processor, build = FAMILIES[family]
-    with pytest.raises(ValueError, match="takes one image a prompt, got 2"):
+    with pytest.raises(ValueError, match="takes one image per prompt, got 2"):
         ImagePromptInput([dark_image(40, 30)] * 2, QUESTION, make_processor(), build())
 
 

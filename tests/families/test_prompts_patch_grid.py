@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
-from tests.families.cases import grid_thw, pixtral
+from tests.families.cases import patch_grid, pixtral
 from tests.helpers.blocks import dark_image, painted
+from tests.helpers.patch_grid_processors import CLASSES, grid_processor
 from tests.helpers.processors import word_tokenizer
-from tests.helpers.processors_grid_thw import CLASSES, grid_processor
 from tests.helpers.tiny_models import IMAGE_TOKEN
 from transformers.models.pixtral.image_processing_pil_pixtral import (
     PixtralImageProcessorPil,
@@ -57,7 +57,7 @@ def made(family: str) -> tuple[Any, Any]:
     """Model and processor."""
     if family in pixtral.VARIANTS:
         return pixtral.build(family), pixtral_processor(family)
-    return grid_thw.build(family), grid_processor(family)
+    return patch_grid.build(family), grid_processor(family)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

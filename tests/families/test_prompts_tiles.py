@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.families import adapter_for_config
-from tests.families.cases import anyres, tiled
+from tests.families.cases import tiled_canvas, tiles
 from tests.helpers import tile_processors
 from tests.helpers.blocks import dark_image
 from torch import nn
@@ -31,7 +31,7 @@ every_variant = pytest.mark.parametrize("variant", PROCESSORS)
 
 @lru_cache
 def model_of(variant: str) -> nn.Module:
-    return (anyres if variant in anyres.MAKERS else tiled).build(variant)
+    return (tiled_canvas if variant in tiled_canvas.MAKERS else tiles).build(variant)
 
 
 @every_variant
