@@ -167,7 +167,7 @@ class FamilyAdapter(ABC):
         return self.required_inputs
 
     def position_ids(self, attention_mask: Tensor) -> Tensor | None:
-        """Positions of a left-padded prompt, ``(batch, tokens)``, as when generating."""
+        """Positions of a left-padded prompt, ``(batch, tokens)``, as in generating."""
         if self.position_offset is None:
             return None
         counted = attention_mask.long().cumsum(-1) - 1

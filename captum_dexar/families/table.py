@@ -6,9 +6,9 @@ from captum_dexar.families.registry import known_families
 HEADINGS = (
     "family",
     "`model_type`",
-    "places on the image, checked",
+    "places of image tokens, checked",
     "images per prompt",
-    "long answers run on",
+    "long answers are run on",
 )
 
 

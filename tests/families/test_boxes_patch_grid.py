@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
-from tests.families.cases.grid_thw import build, MERGE, PATCH
+from tests.families.cases.patch_grid import build, MERGE, PATCH
 from tests.helpers.blocks import (
     block_report,
     check,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.families.cases.grid_thw import FIRST_SPECIAL, MERGE, PATCH
+from tests.families.cases.patch_grid import FIRST_SPECIAL, MERGE, PATCH
 from tests.helpers.processors import word_tokenizer
 from transformers import (
     Glm46VProcessor,

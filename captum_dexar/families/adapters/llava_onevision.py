@@ -16,8 +16,8 @@ class LlavaOnevisionAdapter(TiledCanvasAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
     processor_types: ClassVar[tuple[str, ...]] = ("LlavaOnevisionProcessor",)
     boxes_checked: ClassVar[str] = (
-        "end to end; of shrunk canvases the boxes' centres, as neighbours are mixed; "
-        "patches that do not fill a tile are off by less than a patch"
+        "end to end; on shrunk canvases the centres of boxes, as neighbours are mixed; "
+        "where patches do not fill a tile, boxes are off by less than a patch"
     )
 
     def patch_size(self, image: PreparedImage, tile: int) -> int:

@@ -29,7 +29,7 @@ class PaliGemmaAdapter(PlainPromptAdapter):
     position_offset: ClassVar[int | None] = 1
     prompt_is_bidirectional: ClassVar[bool] = True
     steps_run_on: ClassVar[str] = (
-        "a cache of the prompt; where that is longer than a window, one full pass"
+        "a cache of the prompt; one full pass if the prompt is longer than a window"
     )
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
