@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: tokens of tiles and of the whole see exactly their boxes."""
+"""Idefics3 and SmolVLM: tokens of tiles and of the copy see exactly their boxes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from tests.helpers.blocks import (
 from tests.helpers.idefics3_gemma_processors import idefics_processor, TILE
 from torch import nn, Tensor
 
-# A token stands for two patches a side. The image is resized up to three times (to its
+# A token stands for 2 x 2 patches. The image is resized up to three times (to its
 # longest edge, to whole tiles, to the small copy), each time with a kernel of three
 # pixels; the last shrinks it by two at least.
 TOKEN_PIXELS = 16

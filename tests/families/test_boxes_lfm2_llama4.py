@@ -1,4 +1,4 @@
-"""LFM2-VL and Llama 4, whose image processors there are for torchvision alone."""
+"""LFM2-VL and Llama 4, whose image processors need torchvision."""
 
 from collections.abc import Callable
 from typing import Any

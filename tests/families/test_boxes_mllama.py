@@ -23,7 +23,7 @@ from tests.helpers.blocks import (
 from tests.helpers.plain_prompt_processors import mllama_processor
 from torch import nn, Tensor
 
-# With the tiles that they are cut into, rows before columns.
+# With the rows and columns of tiles that they are cut into.
 SHAPES = {
     (24, 24): (1, 1),
     (48, 40): (2, 2),

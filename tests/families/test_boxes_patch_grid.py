@@ -31,7 +31,7 @@ def silent_model(family: str) -> Any:
 
 
 def image_features(model: Any) -> Callable[[Any], Tensor]:
-    """All that the text model is given of each token, by whatever layer."""
+    """All features of each token that the text model gets, in any layer."""
 
     def features(inputs: Any) -> Tensor:
         names = ("pixel_values", "image_grid_thw", "image_merge_sizes")

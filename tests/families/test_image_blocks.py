@@ -12,7 +12,7 @@ from tests.helpers.tiny_models import IMAGE_TOKEN
 
 GLOBAL, START, END = 50, 51, 52
 BLOCK = [IMAGE_TOKEN] * 4
-# One mark for each tile, the small copy of the whole behind its own.
+# A marker before each tile, and another before the small copy of the whole.
 MARKED_IMAGE = [60, *BLOCK, 61, *BLOCK, GLOBAL, *BLOCK]
 MARKED_SINGLE = [GLOBAL, *BLOCK]
 

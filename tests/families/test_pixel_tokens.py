@@ -53,7 +53,7 @@ PERTURBATION = 5.0
 
 
 class Reached(Exception):
-    """What is asked for has been seen, so that the pass may end."""
+    """Raised to end a pass once what is wanted has been recorded."""
 
 
 def silenced(model: nn.Module) -> nn.Module:
@@ -69,7 +69,7 @@ def silenced(model: nn.Module) -> nn.Module:
 
 
 class Seen:
-    """Image tokens as the text model gets them, and a vision layer's tokens."""
+    """Image tokens as they enter the text model, and a vision layer's tokens."""
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self.model = model
@@ -149,7 +149,7 @@ def changed(after: Tensor, before: Tensor) -> list[int]:
 
 
 def some_elements(token: Tensor, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """Elements of some tokens, and some of none, as ``(flat index, token)``."""
+    """Elements of some tokens, and some of no token, as ``(flat index, token)``."""
     generator = torch.Generator().manual_seed(seed)
     present = token.unique().tolist()
     order = torch.randperm(len(present), generator=generator).tolist()
@@ -196,7 +196,7 @@ def test_single_elements_change_their_own_token(name: str) -> None:
     model = case.model(1, case.implementations[0])
     check(model, case.inputs(1, 4))
     if name in (*pixtral.VARIANTS, *patch_grid.VARIANTS):
-        # The other seed's image stands where this one lies.
+        # The other seed's image is tall where this one is wide.
         check(model, case.inputs(2, 4))
 
 
@@ -233,7 +233,7 @@ def test_two_images_of_video_llama_3_with_merge_sizes_of_their_own() -> None:
 
 @pytest.mark.parametrize("variant", ["llava_next", "llava_onevision"])
 def test_two_images_on_canvases_of_their_own(variant: str) -> None:
-    """The second image has two tiles only, so that two fill up its row."""
+    """The second image has only two tiles, so two more pad its row."""
     model = tiled_canvas.build(variant, 1)
     one, other = (tiled_canvas.inputs(variant, seed, 4) for seed in (0, 1))
     other["image_sizes"] = torch.tensor([[30, 60]])
@@ -264,7 +264,7 @@ def test_images_of_one_square_each() -> None:
 
 @pytest.mark.parametrize("height", [50, 71, 128])
 def test_padding_of_a_canvas_belongs_to_no_token(height: int) -> None:
-    """Of all shapes: which rows and columns of the canvas are taken off follows."""
+    """Images of all shapes, which decide the rows and columns that are removed."""
     from captum_dexar.families.geometry.canvas import kept_cells
 
     model: Any = tiled_canvas.build("llava_next", 1)
@@ -311,8 +311,8 @@ CONVOLUTIONS = {"florence2": (96, 1), "chameleon": (48, 3)}
 
 
 def without_blocks(name: str) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """A model of whose vision tower only the convolutions that make the grid remain,
-    and its features, ``(image tokens, size)``."""
+    """A model whose vision tower is reduced to the convolutions that make the grid, and
+    its features, ``(image tokens, size)``."""
     model: Any = CASES[name].model(0, "sdpa")
     if name == "florence2":
         tower = model.model.vision_tower
@@ -368,7 +368,7 @@ def test_cells_along_a_side() -> None:
     cells = cells_of_pixels(384, 13, 14)
     assert cells[:364].tolist() == [pixel // 28 for pixel in range(364)]
     assert (cells[364:] == -1).all()
-    # More patches left than a cell has: they are shared out, as in adaptive pooling.
+    # More patches left than a cell has: they are spread, as in adaptive pooling.
     assert cells_of_pixels(80, 6, 10).unique(return_counts=True)[1].sum() == 80
     assert cells_of_pixels(80, 6, 10).min() == 0
     # Without patches, the cells fill the side.

@@ -106,7 +106,7 @@ def test_a_generated_answer_about_two_images(family: str) -> None:
     torch.testing.assert_close(
         result.token_log_probs, given.token_log_probs, rtol=1e-4, atol=1e-4
     )
-    # As the model itself says, with all that the processor returns.
+    # As the model itself generates, from all that the processor returns.
     with torch.no_grad():
         logits = model(**inp.to_model_input()).logits[0, -1]
     torch.testing.assert_close(

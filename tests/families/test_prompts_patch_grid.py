@@ -105,7 +105,7 @@ def test_inputs_without_the_original_image_have_the_same_grid(family: str) -> No
 
 
 def embedded(model: Any, inputs: Any) -> torch.Tensor:
-    """What the text model is given at every position, ``(tokens, hidden size)``."""
+    """The text model's input at every position, ``(tokens, hidden size)``."""
     seen: list[torch.Tensor] = []
     layer = model.get_decoder().layers[0]
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -147,7 +147,7 @@ def test_two_images_in_a_row(
 
 
 def test_two_images_without_text_between_them() -> None:
-    """Where no start token parts them, they are told apart by their counts."""
+    """Without a start token between them, their numbers of tokens tell them apart."""
     model, processor = made("video_llama_3")
     images = [dark_image(*SMALL), dark_image(*WIDE)]
     prompt = "<image><image> what is ?"

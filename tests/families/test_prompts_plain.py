@@ -83,7 +83,7 @@ def test_image_tokens_are_as_many_as_the_processor_says(family: str) -> None:
     processor = FAMILIES[family][0]()
     inp = ImagePromptInput(dark_image(40, 30), QUESTION, processor)
     (count,) = processor._get_num_multimodal_tokens([(40, 30)]).num_image_tokens
-    # Chameleon's count has the two words around the image as well.
+    # Chameleon's count includes the two tokens around the image.
     around = 2 if family == "chameleon" else 0
     assert inp.layout.num_tokens == count - around
 

@@ -1,4 +1,4 @@
-"""Words that Chameleon never says: those of images."""
+"""Chameleon never generates image tokens."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ TARGETS = random_targets(4)
 
 
 def own_log_probs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """Of the targets, by the model itself in one pass over ids and targets."""
+    """The targets' own, from the model itself in one pass over ids and targets."""
     grown = dict(inputs)
     grown["input_ids"] = torch.cat([inputs["input_ids"], TARGETS[:, :-1]], dim=1)
     for name in ("token_type_ids", "mm_token_type_ids"):

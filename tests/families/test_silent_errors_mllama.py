@@ -1,4 +1,4 @@
-"""What goes wrong silently with Mllama, and that it does not here."""
+"""Mistakes with Mllama that raise no error, and that are not made here."""
 
 from typing import Any
 

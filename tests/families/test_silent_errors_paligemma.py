@@ -1,4 +1,4 @@
-"""What goes wrong silently with PaliGemma, and that it does not here."""
+"""Mistakes with PaliGemma that raise no error, and that are not made here."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ every_version = pytest.mark.parametrize("version", VERSIONS)
 
 
 def generated(model: Any, **changed: Any) -> tuple[Tensor, Tensor]:
-    """An answer of four tokens, and the logits that it was chosen by."""
+    """An answer of four tokens, and the logits it was chosen from."""
     output = model.generate(
         **{**inputs(0, 3), **changed},
         max_new_tokens=4,
@@ -35,7 +35,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 @every_version
 def test_generated_tokens_are_no_part_of_the_prompt(version: int) -> None:
-    """Of the second kind (1), or they would attend to what comes after them."""
+    """Their type is 1; otherwise they would attend to later tokens."""
     model: Any = build(version, 0, VERSIONS[version])
     answer, logits = generated(model)
     whole = DecodingSteps(model, inputs(0, 3), answer).full_pass()
@@ -48,8 +48,8 @@ def test_generated_tokens_are_no_part_of_the_prompt(version: int) -> None:
 
 @every_version
 def test_a_prompt_has_to_be_run_as_a_whole(version: int) -> None:
-    """Its tokens see its last one, which the cache of the others has not seen; and
-    where a layer's window is shorter, what is run on a cache sees no farther."""
+    """Its tokens attend to its last one, which a cache of the others does not have; and
+    in a layer with a shorter window a pass on a cache sees no farther than that."""
     model: Any = build(version, 0, VERSIONS[version])
     answer, logits = generated(model)
     steps = DecodingSteps(model, inputs(0, 3), answer)

@@ -1,4 +1,4 @@
-"""Mistakes that raise no error: each shown to matter, and shown not to be made."""
+"""Mistakes that raise no error: each is shown to matter, and not to be made here."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm46v")
 NUM_STEPS = 4
-# What a mistake has to change at least, relative to the largest correct value.
+# The least change that counts as one, relative to the largest correct value.
 MARGIN = 1e-2
 
 mrope = pytest.mark.parametrize("family", MROPE)
@@ -52,12 +52,12 @@ def test_all_steps_have_the_positions_of_generating(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_5_vl_sliding"])
 def test_without_token_types_the_positions_would_be_others(family: str) -> None:
-    """Qwen2.5-VL does not complain, as the others do."""
+    """Qwen2.5-VL raises no error, unlike the others."""
     model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     without = {k: v for k, v in inputs.items() if k != "mm_token_type_ids"}
     targets = random_targets(NUM_STEPS)
     right = explained(model, inputs, targets, head_filter=False).token_attr
-    # Below our check of the inputs: the model runs, and the map is another one.
+    # Past our check of the inputs the model runs, and the map differs.
     wrong = explained(model, without, targets, head_filter=False).token_attr
     assert relative_error(wrong, right) > MARGIN
 
@@ -75,7 +75,7 @@ def test_inputs_without_token_types_are_refused(family: str) -> None:
         LayerDexAR(model).attribute(pixels, additional_forward_args=(ids, inputs))
 
 
-# -- The offset of positions that a model remembers of its last prompt
+# -- The offset of positions that a model keeps from its last prompt
 
 
 @mrope
@@ -92,7 +92,7 @@ def test_an_offset_of_another_prompt_is_not_used(family: str, engine: str) -> No
 
 @mrope
 def test_decoding_goes_on_after_explaining_as_if_nothing_were(family: str) -> None:
-    """The user's own cache, whose next position is the model's offset further."""
+    """The user's own cache, whose next position is shifted by the model's offset."""
     model, inputs = patch_grid.build(family), patch_grid.inputs(family, 0, 4)
     other = patch_grid.inputs(family, 1, 9)
     # An image of another size, and so another offset.
@@ -115,7 +115,7 @@ def test_decoding_goes_on_after_explaining_as_if_nothing_were(family: str) -> No
             model(**other)
 
     expected = next_logits(lambda: None)
-    # Whoever just runs the model on another prompt springs the trap.
+    # Just running the model on another prompt changes the offset.
     assert relative_error(next_logits(run_the_model), expected) > MARGIN
     method, forward = LayerDexAR(model), VLMAttribution(LayerDexAR(model))
     twin = VLMAttribution(LayerDexAR(model, engine="autograd"))
@@ -156,7 +156,7 @@ def test_tokens_at_the_ends_of_rows_are_text(family: str) -> None:
         model(**{**inputs, "pixel_values": inputs["pixel_values"] + 1.0})
     changed = (seen[1] - seen[0]).abs().amax(1) > 1e-5
     assert torch.equal(changed.nonzero()[:, 0], keys)
-    # With the first so many tokens taken for the image, the map is another one.
+    # With as many of the first tokens taken for the image, the map differs.
     targets = random_targets(NUM_STEPS)
     right = explained(model, inputs, targets, head_filter=False)
     steps = DecodingSteps(model, inputs, targets)

@@ -1,4 +1,4 @@
-"""Ways of going wrong without an error: each differs from what is done by far."""
+"""Mistakes that raise no error: each gives a result that differs by far."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +46,7 @@ def silent_model(variant: str) -> nn.Module:
 
 
 def share_missed(report: BlockReport) -> float:
-    """Of the tokens whose boxes hold a block, how many do not notice it."""
+    """The share of tokens that do not notice a block within their box."""
     missed = report.covering & ~report.changed
     return float(missed.sum() / report.covering.sum())
 
@@ -101,7 +101,7 @@ def test_what_a_logit_scale_would_do_to_the_maps(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", PROCESSORS)
 def test_rows_and_columns_of_tiles_are_not_among_the_inputs(variant: str) -> None:
-    """A tall and a wide image give inputs of the same shapes, with other places."""
+    """A tall and a wide image give inputs of the same shape, with different places."""
     model, processor = silent_model(variant), PROCESSORS[variant]()
     tall, wide = (
         ImagePromptInput(dark_image(*shape), "is", processor, model)
@@ -152,7 +152,7 @@ def test_the_processor_cuts_what_its_image_processor_would_not(variant: str) -> 
 
 
 def test_ovis2_has_two_ids_for_images() -> None:
-    """The processor names the placeholder's, which is in no prompt any more."""
+    """The processor's is that of the placeholder, which is no longer in the prompt."""
     processor = ovis2_processor()
     inp = ImagePromptInput(dark_image(50, 71), "is", processor)
     input_ids = inp.to_model_input()["input_ids"]
@@ -164,7 +164,7 @@ def test_ovis2_has_two_ids_for_images() -> None:
 
 def test_ovis2_cuts_a_wide_image_into_rows() -> None:
     """Its covering grid is chosen as rows and columns, and read as columns and rows;
-    whoever reckons it anew must not put that right."""
+    code that computes it again must do the same."""
     model = silent_model("ovis2")
     inp = ImagePromptInput(dark_image(20, 80), "is", ovis2_processor(), model)
     tiles = [view.rectangle for view in inp.layout.views if view.name == "tile"]

@@ -84,7 +84,7 @@ def template_with(placeholder: str) -> str:
 
 
 def idefics_processor(variant: str = "idefics3", **image_settings: Any) -> Any:
-    """Tiles of 32 x 32 pixels, 2 x 2 tokens each, up to four a side."""
+    """Tiles of 32 x 32 pixels, 2 x 2 tokens each, up to four along a side."""
     marks = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     ids = {mark: 40 + index for index, mark in enumerate([*TILE_MARKS, *marks])}
     tokenizer = special_tokenizer(ids | {"<image>": IMAGE_TOKEN}, image_token="<image>")
@@ -171,7 +171,7 @@ def gemma4_processor() -> Any:
 
 
 def without_class_checks() -> Any:
-    """Lets a processor be built around stand-ins."""
+    """Allows a processor to be built from stand-ins."""
     return mock.patch.object(
         ProcessorMixin,
         "check_argument_for_proper_class",

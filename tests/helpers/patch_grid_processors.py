@@ -1,4 +1,4 @@
-"""Real processors of the Qwen-VL and GLM-4V kind, built offline without torchvision."""
+"""Real processors of families with a patch grid, built without torchvision."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ CLASSES: dict[str, tuple[Any, Any]] = {
     "glm46v": (Glm46VProcessor, Glm46VImageProcessorPil),
     "video_llama_3": (VideoLlama3Processor, VideoLlama3ImageProcessorPil),
 }
-# Smallest and largest area, of two frames where these count.
+# Smallest and largest area, times two where frames are counted.
 SIZE = {"shortest_edge": 40 * 40, "longest_edge": 100 * 100}
 
 

@@ -65,7 +65,7 @@ def paligemma_processor() -> PaliGemmaProcessor:
 
 
 def florence2_processor(side: int = 32) -> Florence2Processor:
-    """A square in tokens of 8 x 8 pixels, and one of the whole."""
+    """A square in tokens of 8 x 8 pixels, and one token for the whole."""
     image_processor = CLIPImageProcessorPil(
         size={"height": side, "width": side}, do_center_crop=False
     )
@@ -84,7 +84,7 @@ def mllama_processor() -> MllamaProcessor:
 
 
 class _FuyuImageProcessor(FuyuImageProcessorPil):
-    """In transformers 5.23 the processor hands it tensors, where it wants arrays."""
+    """In transformers 5.23 the processor passes tensors to it where it needs arrays."""
 
     def patchify_image(self, image: Tensor, patch_size: Any = None) -> Tensor:
         return torch.from_numpy(super().patchify_image(image.numpy(), patch_size))

@@ -34,7 +34,7 @@ OVIS2_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG
 
 
 def chat_template(placeholder: str) -> str:
-    """One turn of the user's, images before the question."""
+    """A chat template for one user turn, images before the question."""
     return (
         "{% for message in messages %}USER: {% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}" + placeholder + "\n"
@@ -77,7 +77,7 @@ def tokenizer(
 
 
 def without_video(make: Any, *parts: Any, **settings: Any) -> Any:
-    """A processor with nothing for videos, whose own needs torchvision."""
+    """A processor without its video processor, which needs torchvision."""
     with mock.patch.object(
         ProcessorMixin, "check_argument_for_proper_class", lambda *_: object
     ):

@@ -183,7 +183,7 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
 
 
 def inputs(variant: str, seed: int, before: int) -> dict[str, Any]:
-    """Random patches of one image; lying or standing, by the seed."""
+    """Random patches of one image, wide or tall, depending on the seed."""
     generator = torch.Generator().manual_seed(seed)
     grid = [1, 4, 6] if seed % 2 == 0 else [1, 6, 4]
     is_video_llama = variant == "video_llama_3"

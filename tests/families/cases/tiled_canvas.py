@@ -80,7 +80,7 @@ MAKERS: dict[str, Any] = {
 }
 
 # The whole image, and rows of the canvas with a newline each: six rows of eight tokens
-# are left of a canvas of 64 x 64 pixels, three rows of four when it is shrunk.
+# remain of a canvas of 64 x 64 pixels, three rows of four when it is shrunk.
 NUM_IMAGE_TOKENS = {
     "llava_next": 16 + 6 * 9,
     "llava_onevision": 16 + 6 * 9,
