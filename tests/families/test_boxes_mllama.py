@@ -96,5 +96,5 @@ def test_images_of_a_batch_that_are_cut_differently_are_refused() -> None:
 
 
 def test_the_processor_alone_does_not_know_the_patches() -> None:
-    with pytest.raises(ValueError, match="Give the model too"):
+    with pytest.raises(ValueError, match="Pass the model too"):
         ImagePromptInput(dark_image(30, 30), "what", mllama_processor())
