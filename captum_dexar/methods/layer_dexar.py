@@ -279,7 +279,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 ClosedForm(
                     explained_pass,
                     size,
-                    with_products=self.adapter.is_checked,
+                    with_products=self.adapter.reuses_projections,
                     **options,
                 )
                 for explained_pass in steps.passes(cache, size)
@@ -309,7 +309,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             prompt.image_keys,
             prompt.length,
             self.adapter.cross_attention,
-            self.adapter.is_checked,
+            self.adapter.reuses_projections,
         )
         is_streamed = max_tokens == 1 and not is_offloaded(self.model)
         engine = LiveGraphs if is_streamed else RecordedGradients

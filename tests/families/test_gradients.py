@@ -28,7 +28,7 @@ def model_of(case: FamilyCase, seed: int, implementation: str) -> nn.Module:
 
 
 def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
-    """What the model itself would say."""
+    """What the model itself generates."""
     result = VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(seed, 3),
         gen_args={
