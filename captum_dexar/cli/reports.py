@@ -26,14 +26,14 @@ def report(result: VLMAttributionResult, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_figure(result.plot_tokens(), folder / "tokens.png")
     save_figure(result.plot_sequence(), folder / "sequence.png")
-    beside = ["sequence.png", "tokens.csv", "result.dexar"]
+    files = ["sequence.png", "tokens.csv", "result.dexar"]
     if result.layer_attr is not None:
         save_figure(result.plot_layers(), folder / "layers.png")
-        beside.insert(1, "layers.png")
+        files.insert(1, "layers.png")
     _write_tokens(result, folder / "tokens.csv")
     result.save(folder / "result.dexar")
     print(f"\nWhere each word comes from:  {folder / 'tokens.png'}")
-    print(f"In the same folder:  {', '.join(beside)}")
+    print(f"In the same folder:  {', '.join(files)}")
 
 
 def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:

@@ -177,7 +177,6 @@ def compare(
     explains the same ids, and none reuses what another has computed.
 
     Args:
-
         methods (Mapping or sequence): methods as :class:`VLMAttribution` takes them, by
             name; or a sequence of them, which are called by their own names. A method
             may be a pair with arguments of its ``attribute``:
@@ -195,11 +194,9 @@ def compare(
             Default: False
 
     Returns:
-
         Comparison
 
     Raises:
-
         TypeError: ``inp`` is a list of inputs.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :meth:`VLMAttribution.attribute`; the message names the method that failed,
