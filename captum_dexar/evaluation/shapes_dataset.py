@@ -33,7 +33,7 @@ class ShapesDataset:
         >>> from captum_dexar.shapes import load_vlm
         >>> model, processor = load_vlm()
         >>> inp, target, regions = next(iter(ShapesDataset(range(3), processor)))
-        >>> tokens, mask, kind = regions[3]
+        >>> tokens, mask, kind = regions[4]
         >>> tokens, mask.shape, kind
         ([5], torch.Size([96, 96]), 'colour')
     """
