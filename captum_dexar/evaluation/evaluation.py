@@ -1,4 +1,4 @@
-"""Several methods measured on a dataset: do their maps find what a word speaks of?"""
+"""Measures methods on a dataset: do the maps find what a word refers to?"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,15 +45,15 @@ LOCALIZATION: dict[str, Measure] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Several methods in numbers; see :func:`evaluate`.
+    """The quality of several methods' maps; see :func:`evaluate`.
 
     Attributes:
-        means (dict): the mean of a measure over the regions of a kind,
+        means (dict): mean of each measure over the regions of a kind,
             ``means[method][kind][measure]``; kind ``"all"`` is over all regions
-        num_regions (dict): how many regions of each kind there are
-        weight_auroc (dict): by method, how well token weights tell regions with a mask
-            from those without: the probability that the former's weight is larger. None
-            for methods without weights, and without regions of both sorts
+        num_regions (dict): number of regions with a mask, by kind
+        weight_auroc (dict): by method, the probability that a region with a mask has a
+            larger token weight than one without. None if the method has no weights, or
+            the dataset has no regions of one sort
     """
 
     means: dict[str, dict[str, dict[str, float]]]
@@ -64,7 +64,7 @@ class Evaluation:
         """A Markdown table: one row per method, one column per kind and measure."""
         rows = []
         for method, kinds in self.means.items():
-            cells = {"method": method}
+            cells = {"method": method.replace("|", "\\|")}
             for kind, means in kinds.items():
                 cells |= {f"{kind}: {name}": f"{x:.3f}" for name, x in means.items()}
             auroc = self.weight_auroc[method]
@@ -87,19 +87,20 @@ def evaluate(
     r"""Measures the maps of several methods on a dataset.
 
     A dataset is any iterable of ``(input, target, regions)``: an input and its answer,
-    as :meth:`VLMAttribution.attribute` takes them, and what parts of the answer speak
-    of. A region is ``(tokens, mask)`` or ``(tokens, mask, kind)``:
+    as :meth:`VLMAttribution.attribute` takes them, and the image regions that parts of
+    the answer refer to. A region is ``(tokens, mask)`` or ``(tokens, mask, kind)``:
 
-    - ``tokens``: positions in the answer's tokens, counted from 0. These are tokens of
-      the model and not words: for a word that the tokenizer splits, a dataset gives the
-      positions of all its tokens. Their attributions are summed into one map, and the
-      largest of their weights counts, as in :meth:`VLMAttributionResult.words`.
-    - ``mask``: ``(H, W)`` bool on the original image, the first of several: True where
-      the object is. None for a part of the answer that speaks of nothing in the image;
-      it is used for ``weight_auroc`` alone.
-    - ``kind``: a label, such as ``"colour"``, by which the numbers are broken down.
+    - ``tokens``: positions among the answer's tokens, counted from 0. These are the
+      model's tokens, not words: if the tokenizer splits a word, the dataset lists all
+      of its tokens. Their attributions are summed into one map, and their largest
+      weight counts, as in :meth:`VLMAttributionResult.words`. Nothing is matched by
+      text: a dataset whose target is a string must know how it is tokenised.
+    - ``mask``: ``(H, W)`` bool on the original image (the first of several), True on
+      the object. None if the tokens refer to nothing in the image; such regions are
+      used only for ``weight_auroc``.
+    - ``kind``: a label, such as ``"colour"``; means are also given for each kind.
 
-    Of maps with signs the positive part is measured.
+    Of signed maps the positive part is measured.
 
     Args:
         methods (Mapping or sequence): as in :func:`captum_dexar.compare`
@@ -108,16 +109,16 @@ def evaluate(
             map is ``(H, W)`` in [0, 1]. Default: ``LOCALIZATION``
         processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
             Default: None
-        seed (int, optional): :class:`LayerRandomMap` draws other noise for each
-            example; it has the seed ``seed + i`` at example ``i``. Default: 0
+        seed (int, optional): :class:`LayerRandomMap` draws new noise for each example,
+            with the seed ``seed + i`` for example ``i``. Default: 0
         progress (bool, optional): shows a progress bar. Default: False
 
     Returns:
         Evaluation
 
     Raises:
-        ValueError: no region has a mask; a region names a token that the answer does
-            not have; a mask is empty or not of the image's size.
+        ValueError: no region has a mask; a region has no tokens, or a position that
+            the answer does not have; a mask is empty or not of the image's size.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :func:`captum_dexar.compare`.
 
@@ -170,7 +171,7 @@ def _reseeded(method: Attribution, seed: int) -> Attribution:
 
 
 class _Measurements:
-    """What was measured of one method, region by region."""
+    """The measurements of one method, region by region."""
 
     def __init__(self) -> None:
         self.values: dict[str | None, list[dict[str, float]]] = defaultdict(list)
@@ -206,20 +207,20 @@ class _Measurements:
         )
 
     def groups(self) -> dict[str, list[dict[str, float]]]:
-        """The values of each kind, then of all regions."""
+        """The values of the regions of each kind, and of all regions."""
         everything = [one for values in self.values.values() for one in values]
         kinds = {kind: v for kind, v in self.values.items() if kind is not None}
         return {**kinds, ALL: everything}
 
     def means(self) -> dict[str, dict[str, float]]:
-        """By kind and measure."""
+        """The mean of each measure, by kind."""
         return {
             kind: {name: _mean([one[name] for one in values]) for name in values[0]}
             for kind, values in self.groups().items()
         }
 
     def weight_auroc(self) -> float | None:
-        """Probability that a weight with a mask is larger, ties counting half."""
+        """See :class:`Evaluation`; ties count half."""
         if not self.weights[True] or not self.weights[False]:
             return None
         with_mask, without = (torch.tensor(self.weights[has]) for has in (True, False))

@@ -14,16 +14,16 @@ KINDS = ("colour", "shape")
 
 
 class ShapesDataset:
-    """Drawn scenes, their true captions, and the object that each word speaks of.
+    """Drawn scenes, their true captions, and the object that each word describes.
 
-    Colour and shape words come with the exact mask of *the* object that they describe
-    and their kind, fillers without a mask; words of size and relation are left out. The
-    tokens of a word are found by its characters, so that any model can be asked whose
-    tokenizer is a fast one, also if it splits words.
+    Colour and shape words come with their kind and the exact mask of *the* object that
+    they describe, filler words without a mask; size and relation words are left out. A
+    word's tokens are found by its characters: a tokenizer that splits words works too,
+    if it is a fast one.
 
     Args:
-        seeds (iterable of int): seeds of the scenes; those below 1,000,000 were not
-            trained on
+        seeds (iterable of int): seeds of the scenes; the bundled model was not trained
+            on those below 1,000,000
         processor (ProcessorMixin): the model's processor
         model (nn.Module, optional): as in :class:`ImagePromptInput`. Default: None
 

@@ -9,6 +9,7 @@ from captum.attr import InputXGradient
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution, VLMForward
 from captum_dexar.baselines import LayerRandomMap, LayerUniformMap
 from captum_dexar.evaluation import evaluate, LOCALIZATION, ShapesDataset
+from captum_dexar.evaluation.evaluation import Region
 from captum_dexar.metrics import pointing_game, soft_iou
 from captum_dexar.shapes import load_vlm, make_scene
 from PIL import Image
@@ -59,7 +60,7 @@ def _pixels(*columns: int) -> Tensor:
 
 def test_a_hand_made_dataset(world: tuple[nn.Module, Any]) -> None:
     """Token t points at pixel (0, t), and two tokens at both of their pixels."""
-    first = [
+    first: list[Region] = [
         ([4], _pixels(4), "colour"),  # the pixel itself: 1
         ([5], _pixels(4), "shape"),  # the pixel beside it: 0
         ((4, 5), _pixels(5), "shape"),  # one of two: 1/2
@@ -67,7 +68,7 @@ def test_a_hand_made_dataset(world: tuple[nn.Module, Any]) -> None:
     ]
     read_only = _pixels(1, 2, 3).numpy()
     read_only.setflags(write=False)
-    second = [
+    second: list[Region] = [
         ([1, 2, 3, 6], read_only, "colour"),  # three of four: 3/4
         ([2], _pixels(2)),  # of no kind: 1
     ]
@@ -225,7 +226,8 @@ def test_the_scenes_name_the_tokens_of_words(
     scene = make_scene(5)
     dataset = ShapesDataset([5], processor)
     assert len(dataset) == 1
-    ((inp, target, regions),) = dataset
+    examples: Any = list(dataset)
+    ((inp, target, regions),) = examples
     assert inp.images[0].size == (96, 96)
     assert processor.decode(target) == scene.caption
     expected = [
@@ -239,13 +241,13 @@ def test_the_scenes_name_the_tokens_of_words(
         if word.kind == "filler":
             assert region[1:] == (None,)
         else:
-            assert region[2] == word.kind
+            assert region[2] == word.kind and word.object_index is not None
             assert (region[1].numpy() == scene.objects[word.object_index].mask).all()
     monkeypatch.setattr(processor, "tokenizer", Letters())
     monkeypatch.setattr(
         "captum_dexar.evaluation.shapes_dataset.ImagePromptInput", lambda *given: None
     )
-    ((_, ids, split),) = dataset
+    ((_, ids, split),) = list(dataset)
     for region, (_, word) in zip(split, expected):
         text = "".join(scene.caption[2 * t : 2 * t + 2] for t in region[0])
         assert word.text in text and len(text) <= len(word.text) + 2
