@@ -167,7 +167,7 @@ def explained(
 ) -> VLMAttributionResult:
     """The answer under DEX-AR, on the layers that ``--layers`` names."""
     from captum_dexar import LayerDexAR, VLMAttribution
-    from captum_dexar.model.decoder import find_layers
+    from captum_dexar.model.layers import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
     result: VLMAttributionResult = VLMAttribution(method, processor).attribute(

@@ -33,7 +33,7 @@ from captum_dexar.baselines import (
     LayerUniformMap,
 )
 from captum_dexar.methods.layer_dexar import LayerDexAR
-from captum_dexar.model.decoder import find_layers
+from captum_dexar.model.layers import find_layers
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
 

@@ -29,7 +29,7 @@ from captum_dexar.metrics import (
     signal_to_noise,
     soft_iou,
 )
-from captum_dexar.model.decoder import find_layers
+from captum_dexar.model.layers import find_layers
 from captum_dexar.shapes import make_scene, Scene
 from captum_dexar.vlm_attribution import VLMAttribution
 from torch import nn, Tensor

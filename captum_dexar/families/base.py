@@ -72,6 +72,7 @@ class FamilyAdapter(ABC):
     prompt_is_bidirectional: ClassVar[bool] = False
     inputs_on_cache: ClassVar[tuple[str, ...]] = ()
     steps_run_on: ClassVar[str] = "a cache of the prompt"
+    reuses_projections: ClassVar[bool] = True
     cross_attention: ClassVar[str | None] = None
     can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
@@ -163,11 +164,6 @@ class FamilyAdapter(ABC):
             return None
         counted = attention_mask.long().cumsum(-1) - 1
         return counted.clamp(min=0) + self.position_offset
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether the package's own tests run on models of the family."""
-        return type(self).__module__.startswith("captum_dexar.families.")
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
         """What the steps of an answer are run on, by the prompt's inputs and the

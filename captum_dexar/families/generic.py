@@ -45,13 +45,9 @@ class GenericAdapter(FamilyAdapter):
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
     steps_run_on: ClassVar[str] = "one full pass"
+    reuses_projections: ClassVar[bool] = False
     can_be_batched: ClassVar[bool] = False
     takes_several_images: ClassVar[bool] = False
-
-    @property
-    def is_checked(self) -> bool:
-        """See :meth:`FamilyAdapter.is_checked`."""
-        return False
 
     def matches(self, config: Any) -> bool:
         """Whether the model is a decoder that reads image tokens among the text's."""
