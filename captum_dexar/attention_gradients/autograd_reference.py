@@ -1,8 +1,9 @@
-"""The referee: plain autograd over eager attention, one growing prefix a token.
+"""The reference implementation: plain autograd over eager attention.
 
-It shares nothing with the closed form but the discovery of layers, norm and head. It is
-slow and takes memory quadratic in the prompt, and it needs no attention interface: any
-model whose attention modules return their probabilities will do.
+It runs one pass per token, and shares nothing with the closed form but the discovery of
+layers, norm and head. It is slow and takes memory quadratic in the prompt, but needs no
+attention interface: any model whose attention modules return their probabilities will
+do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.differentiable import check_differentiable
-from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
-from captum_dexar.model.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.gradients import (
+    check_differentiable,
+    Consumer,
+    LayerGradients,
+)
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.layers import hidden_argument, hidden_of, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
@@ -82,7 +87,7 @@ class AutogradReference:
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits:
-        """Runs one pass a step; see :class:`AttentionGradients`."""
+        """Runs one pass per step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
         target_logits: list[TargetLogits] = []
         with (
@@ -107,20 +112,18 @@ class AutogradReference:
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
-        with _recorded(decoder, layers, self) as (attention, hidden_states):
+        recorded = _recorded(decoder, layers, self.cross_attention)
+        with recorded as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
-            last = hidden_states[len(decoder.layers) - 1].detach()
-            decoder.check_reading(
-                decoder.reading(last, targets), targets, target_logits
-            )
+            lens = LogitLens(decoder, targets, contrast)
+            lens.check(hidden_states[len(decoder.layers) - 1].detach(), target_logits)
             if not attention:
                 raise RuntimeError(
                     "None of the decoder layers returned attention probabilities under "
                     "eager attention; they can't be explained by autograd."
                 )
             result = {}
-            lens = LogitLens(decoder, targets, contrast)
             for index, calls in attention.items():
                 reading = lens.read(hidden_states[index]).sum()
                 check_differentiable(reading, index)
@@ -146,7 +149,8 @@ class AutogradReference:
     def _layer_gradients(
         self, layer: int, steps: list[list[_Gradient]]
     ) -> LayerGradients:
-        """All calls' heads side by side; each call has columns of its own."""
+        """The heads of all calls side by side, with separate columns for each call's
+        keys."""
         num_calls = len(steps[0])
         num_keys = [
             max(step[call].values.shape[-1] for step in steps)
@@ -155,7 +159,7 @@ class AutogradReference:
         heads = [gradient.values.shape[1] for gradient in steps[0]]
 
         def stacked(name: str) -> Tensor:
-            # Keys of later steps do not exist yet for an earlier one: nothing there.
+            # Keys of later steps do not exist for an earlier one: zero there.
             whole = []
             for step in steps:
                 blocks = torch.zeros(
@@ -213,19 +217,18 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], twin: AutogradReference
+    decoder: Decoder, layers: list[int], cross_attention: str | None
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
-    """Keeps the attention calls of each layer and the layer's last position, with
+    """Keeps each layer's attention calls and its output at the last position, with
     their graph."""
     attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
-    is_self = twin.cross_attention is None
 
     def keep_probabilities(index: int, name: str, kwargs: Any, output: Any) -> None:
         if isinstance(output, tuple) and len(output) > 1:
             candidate = output[1]
             if isinstance(candidate, Tensor) and candidate.dim() == 4:
-                reads_image = is_self or name == twin.cross_attention
+                reads_image = cross_attention in (None, name)
                 mask = kwargs.get("attention_mask")
                 attention.setdefault(index, []).append(
                     _Call(candidate, mask, reads_image)
@@ -235,13 +238,11 @@ def _recorded(
         hidden_states[index] = hidden_of(output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        # A frozen model has no graph unless its first hidden states ask for one.
-        hidden = args[0] if args else kwargs["hidden_states"]
+        # A frozen model has no graph unless its first hidden states require one.
+        hidden = hidden_argument(args, kwargs)
         if not hidden.requires_grad:
             hidden = hidden.detach().requires_grad_()
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
+        return with_hidden(args, kwargs, hidden)
 
     handles = [
         decoder.layers[0].register_forward_pre_hook(start_graph, with_kwargs=True)

@@ -7,6 +7,7 @@ import torch
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import hidden_argument, with_hidden
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -60,11 +61,8 @@ class LayerImageGradCam(LayerBaseline):
         leaves: list[Tensor] = []
 
         def start_graph(module: Any, args: Any, kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            leaves.append(hidden.detach().requires_grad_())
-            if args:
-                return (leaves[0], *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": leaves[0]}
+            leaves.append(hidden_argument(args, kwargs).detach().requires_grad_())
+            return with_hidden(args, kwargs, leaves[0])
 
         handle = decoder.layers[0].register_forward_pre_hook(
             start_graph, with_kwargs=True

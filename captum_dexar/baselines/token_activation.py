@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model.decoder import Decoder, find_decoder, find_layers, hidden_of
+from captum_dexar.model.decoder import Decoder, find_decoder
+from captum_dexar.model.layers import find_layers, hidden_of
 from captum_dexar.model.state import loaded_weights
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor

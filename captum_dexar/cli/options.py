@@ -215,7 +215,7 @@ def explained(
 ) -> VLMAttributionResult:
     """Explains the answer with DEX-AR on the layers given by ``--layers``."""
     from captum_dexar import LayerDexAR, VLMAttribution
-    from captum_dexar.model.decoder import find_layers
+    from captum_dexar.model.layers import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
     result: VLMAttributionResult = VLMAttribution(method, processor).attribute(

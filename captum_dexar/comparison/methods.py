@@ -41,7 +41,7 @@ class NamedMethod:
 
 def _on_layers(method: Any, model: nn.Module, choose: Choose | None) -> Attribution:
     """A method on all decoder layers, or on those that ``choose`` picks."""
-    from captum_dexar.model.decoder import find_layers
+    from captum_dexar.model import find_layers
 
     return method(model, None if choose is None else choose(find_layers(model)))
 

@@ -18,7 +18,7 @@ from captum_dexar.inputs import (
 )
 from captum_dexar.maps.composition import compose
 from captum_dexar.maps.normalization import min_max_normalize
-from captum_dexar.model.decoder import find_layers, layer_indices
+from captum_dexar.model.layers import find_layers, layer_indices
 from captum_dexar.model.state import check_model_state, kept_state
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor

@@ -9,7 +9,7 @@ from captum_dexar.attention_gradients import (
     AttentionGradients,
     AutogradReference,
     ClosedForm,
-    LiveGraphs,
+    PositionGraphs,
     RecordedGradients,
 )
 from captum_dexar.decoding import DecodingSteps
@@ -279,7 +279,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 ClosedForm(
                     explained_pass,
                     size,
-                    with_products=self.adapter.reuses_projections,
+                    reuses_projections=self.adapter.reuses_projections,
                     **options,
                 )
                 for explained_pass in steps.passes(cache, size)
@@ -312,7 +312,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             self.adapter.reuses_projections,
         )
         is_streamed = max_tokens == 1 and not is_offloaded(self.model)
-        engine = LiveGraphs if is_streamed else RecordedGradients
+        engine = PositionGraphs if is_streamed else RecordedGradients
         gradients = engine(*watched, attention_power, grad_kwargs)
         return OnlineDexAR(
             self.model,

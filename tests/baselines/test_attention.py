@@ -14,7 +14,9 @@ from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
-from captum_dexar.model.decoder import find_decoder, find_layers, hidden_of
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import find_layers, hidden_of
+from captum_dexar.model.logit_lens import LogitLens
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from torch import nn, Tensor
@@ -104,9 +106,8 @@ def autograd(variant: str, part: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     expected = torch.zeros(4, 3, 16, dtype=torch.float64)
     for step, row in enumerate(steps.full_pass().query_positions):
         for index, probabilities in enumerate(output.attentions):
-            reading = decoder.reading(
-                hidden[index][:, row : row + 1], TARGETS[:, step : step + 1]
-            )
+            lens = LogitLens(decoder, TARGETS[:, step : step + 1])
+            reading = lens.read(hidden[index][:, row : row + 1])
             (gradient,) = torch.autograd.grad(
                 reading.sum(), probabilities, retain_graph=True
             )

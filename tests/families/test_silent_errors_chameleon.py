@@ -6,6 +6,8 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.target_logits import TargetLogits
 from tests.families.cases.early_fusion import (
     build_chameleon,
     chameleon_inputs,
@@ -33,5 +35,6 @@ def test_the_lowest_logits_do_not_make_the_check_blind() -> None:
     with torch.no_grad():
         logits = model(**chameleon_inputs(0, 3)).logits
     hidden = torch.randn(*logits.shape[:2], 48)
+    targets = logits.argmax(-1)
     with pytest.raises(RuntimeError, match="does not reproduce"):
-        decoder.check(hidden, logits.argmax(-1), logits)
+        LogitLens(decoder, targets).check(hidden, TargetLogits.of(logits, targets))
