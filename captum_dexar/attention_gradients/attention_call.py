@@ -30,20 +30,6 @@ class AttentionCall:
         *args, **kwargs: further arguments of the attention function
     """
 
-    __slots__ = (
-        "layer",
-        "is_cross",
-        "attention_function",
-        "eager_function",
-        "module",
-        "query",
-        "key",
-        "value",
-        "attention_mask",
-        "args",
-        "kwargs",
-    )
-
     def __init__(
         self,
         layer: int,

@@ -9,6 +9,7 @@ do.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class _Gradient:
     reads_image: bool
 
 
+@dataclass(eq=False)
 class AutogradReference:
     """Explains one decoding step after the other, each in a pass of its own.
 
@@ -64,25 +66,14 @@ class AutogradReference:
             targets', ``(batch, steps)``; -1 for none. Default: None
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        prefixes: Iterable[Mapping[str, Any]],
-        target_ids: Tensor,
-        image_keys: Tensor,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-        cross_attention: str | None = None,
-        contrast_ids: Tensor | None = None,
-    ) -> None:
-        self.model = model
-        self.prefixes = prefixes
-        self.target_ids = target_ids
-        self.image_keys = image_keys
-        self.attention_power = attention_power
-        self.grad_kwargs = {"retain_graph": True, **(grad_kwargs or {})}
-        self.cross_attention = cross_attention
-        self.contrast_ids = contrast_ids
+    model: nn.Module
+    prefixes: Iterable[Mapping[str, Any]]
+    target_ids: Tensor
+    image_keys: Tensor
+    attention_power: float = 0.0
+    grad_kwargs: Mapping[str, Any] | None = None
+    cross_attention: str | None = None
+    contrast_ids: Tensor | None = None
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -109,6 +100,7 @@ class AutogradReference:
     ) -> tuple[dict[int, list[_Gradient]], TargetLogits]:
         """Gradients of each layer's attention calls, and the target's logits."""
         targets = self.target_ids[:, step : step + 1]
+        grad_kwargs = {"retain_graph": True, **(self.grad_kwargs or {})}
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
@@ -128,7 +120,7 @@ class AutogradReference:
                 reading = lens.read(hidden_states[index]).sum()
                 check_differentiable(reading, index)
                 gradients = torch.autograd.grad(
-                    reading, [call.probabilities for call in calls], **self.grad_kwargs
+                    reading, [call.probabilities for call in calls], **grad_kwargs
                 )
                 result[index] = [
                     self._gradient(call, gradient)
@@ -151,28 +143,21 @@ class AutogradReference:
     ) -> LayerGradients:
         """The heads of all calls side by side, with separate columns for each call's
         keys."""
-        num_calls = len(steps[0])
-        num_keys = [
-            max(step[call].values.shape[-1] for step in steps)
-            for call in range(num_calls)
-        ]
-        heads = [gradient.values.shape[1] for gradient in steps[0]]
+        calls = list(zip(*steps))
+        num_keys = [max(step.values.shape[-1] for step in call) for call in calls]
 
         def stacked(name: str) -> Tensor:
-            # Keys of later steps do not exist for an earlier one: zero there.
-            whole = []
-            for step in steps:
-                blocks = torch.zeros(
-                    step[0].values.shape[0], sum(heads), sum(num_keys)
-                ).to(getattr(step[0], name))
-                for call, gradient in enumerate(step):
-                    row, column = sum(heads[:call]), sum(num_keys[:call])
-                    values = getattr(gradient, name)
-                    blocks[
-                        :, row : row + heads[call], column : column + values.shape[-1]
-                    ] = values
-                whole.append(blocks)
-            return torch.stack(whole, dim=1)
+            heads = []
+            for index, call in enumerate(calls):
+                before, after = sum(num_keys[:index]), sum(num_keys[index:])
+                values = [getattr(step, name) for step in call]
+                # Keys of later steps do not exist for an earlier one: zero there.
+                padded = [
+                    nn.functional.pad(value, (before, after - value.shape[-1]))
+                    for value in values
+                ]
+                heads.append(torch.stack(padded, dim=1))
+            return torch.cat(heads, dim=2)
 
         allowed = stacked("may_read")
         gradient = stacked("values") * allowed
@@ -224,17 +209,16 @@ def _recorded(
     attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
 
-    def keep_probabilities(index: int, name: str, kwargs: Any, output: Any) -> None:
-        if isinstance(output, tuple) and len(output) > 1:
-            candidate = output[1]
-            if isinstance(candidate, Tensor) and candidate.dim() == 4:
-                reads_image = cross_attention in (None, name)
-                mask = kwargs.get("attention_mask")
-                attention.setdefault(index, []).append(
-                    _Call(candidate, mask, reads_image)
-                )
+    def keep_probabilities(
+        index: int, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        candidate = output[1] if isinstance(output, tuple) and output[1:] else None
+        if isinstance(candidate, Tensor) and candidate.dim() == 4:
+            reads_image = cross_attention in (None, name)
+            call = _Call(candidate, kwargs.get("attention_mask"), reads_image)
+            attention.setdefault(index, []).append(call)
 
-    def keep_hidden(index: int, output: Any) -> None:
+    def keep_hidden(index: int, module: nn.Module, args: Any, output: Any) -> None:
         hidden_states[index] = hidden_of(output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -249,21 +233,11 @@ def _recorded(
     ]
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
-        handles.append(
-            layer.register_forward_hook(
-                lambda module, args, output, index=index: keep_hidden(index, output)
-            )
-        )
-        for name, module in layer.named_modules():
-            if module is not layer and index in layers:
-                handles.append(
-                    module.register_forward_hook(
-                        lambda module, args, kwargs, output, index=index, name=name: (
-                            keep_probabilities(index, name, kwargs, output)
-                        ),
-                        with_kwargs=True,
-                    )
-                )
+        handles.append(layer.register_forward_hook(partial(keep_hidden, index)))
+        for name, module in layer.named_modules() if index in layers else ():
+            if module is not layer:
+                keep = partial(keep_probabilities, index, name)
+                handles.append(module.register_forward_hook(keep, with_kwargs=True))
     try:
         yield attention, hidden_states
     finally:

@@ -12,6 +12,7 @@ softmax, mask, scaling, soft cap or sink,
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from captum_dexar.attention_gradients.contraction import Contraction
@@ -24,6 +25,7 @@ from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
+@dataclass(eq=False)
 class ClosedForm:
     """Explains some positions of one forward pass, under any attention function.
 
@@ -42,21 +44,12 @@ class ClosedForm:
             Default: False
     """
 
-    def __init__(
-        self,
-        explained_pass: ModelPass,
-        max_positions: int = 256,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-        contrast_ids: Tensor | None = None,
-        reuses_projections: bool = False,
-    ) -> None:
-        self.explained_pass = explained_pass
-        self.max_positions = max_positions
-        self.attention_power = attention_power
-        self.grad_kwargs = grad_kwargs
-        self.contrast_ids = contrast_ids
-        self.reuses_projections = reuses_projections
+    explained_pass: ModelPass
+    max_positions: int = 256
+    attention_power: float = 0.0
+    grad_kwargs: Mapping[str, Any] | None = None
+    contrast_ids: Tensor | None = None
+    reuses_projections: bool = False
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer

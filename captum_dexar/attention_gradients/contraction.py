@@ -1,6 +1,7 @@
 """From a layer's local graph to the gradients of its attention probabilities."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch import nn, Tensor
 GRADIENTS_AT_ONCE = 2**23
 
 
+@dataclass(eq=False)
 class Contraction:
     """Differentiates a layer's reading and contracts the gradient with its values.
 
@@ -38,23 +40,16 @@ class Contraction:
         first_step (int): number of the first explained step in its answer
     """
 
-    def __init__(
-        self,
-        lens: LogitLens,
-        image_keys: Tensor,
-        reads_by_cross_attention: bool,
-        attention_power: float,
-        grad_kwargs: Mapping[str, Any] | None,
-        first_step: int,
-    ) -> None:
-        self.lens = lens
-        self.image_keys = image_keys
-        self.reads_by_cross_attention = reads_by_cross_attention
-        self.attention_power = attention_power
-        self.grad_kwargs = dict(grad_kwargs or {})
-        self.first_step = first_step
-        # With the masks, whose ids are part of the keys as long as they are alive.
-        self._blocks: dict[tuple[Any, ...], tuple[Any, KeyBlocks]] = {}
+    lens: LogitLens
+    image_keys: Tensor
+    reads_by_cross_attention: bool
+    attention_power: float
+    grad_kwargs: Mapping[str, Any] | None
+    first_step: int
+    # With the masks, whose ids are part of the keys as long as they are alive.
+    _blocks: dict[tuple[Any, ...], tuple[Any, KeyBlocks]] = field(
+        default_factory=dict, init=False
+    )
 
     def __call__(self, graph: LocalGraph, num_keys: int, consume: Consumer) -> None:
         """Passes on the gradients of one layer, some of the steps at a time.
@@ -70,7 +65,9 @@ class Contraction:
             if scale != 1.0:
                 reading = reading * scale
         check_differentiable(reading, graph.layer)
-        gradients = torch.autograd.grad(reading, graph.outputs, **self.grad_kwargs)
+        gradients = torch.autograd.grad(
+            reading, graph.outputs, **(self.grad_kwargs or {})
+        )
         if graph.output_positions is not None:
             gradients = tuple(
                 gradient[:, graph.output_positions.to(gradient.device)]

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from captum_dexar.attention_gradients.layer_replay import (
     without_cache,
 )
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_argument, hidden_of, modules_of_layers
+from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
 
 
@@ -101,42 +102,19 @@ class LocalGraphs:
         )
         self._replay = PostAttentionReplay(reuses_projections)
         # Of the layer that is running; its calls with their outputs.
-        self._arguments: dict[int, tuple[Any, Any]] = {}
-        self._lengths: dict[int, int] = {}
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
         self._projections: dict[int, dict[nn.Linear, Tensor]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
-        thread = threading.get_ident()
-
-        def starts(index: int, args: Any, kwargs: Any) -> None:
-            if threading.get_ident() == thread:
-                self._arguments[index] = (args, kwargs)
-                self._lengths[index] = hidden_argument(args, kwargs).shape[1]
-
-        def ends(index: int, output: Any) -> Any:
-            if threading.get_ident() == thread:
-                return self._finish(index, output)
-            return None
-
-        handles = []
-        for index in self._hooked:
-            layer = self.decoder.layers[index]
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda module, args, kwargs, index=index: starts(
-                        index, args, kwargs
-                    ),
-                    with_kwargs=True,
-                )
+        finish = partial(self._finish, threading.get_ident())
+        handles = [
+            self.decoder.layers[index].register_forward_hook(
+                partial(finish, index), with_kwargs=True
             )
-            handles.append(
-                layer.register_forward_hook(
-                    lambda module, args, output, index=index: ends(index, output)
-                )
-            )
+            for index in self._hooked
+        ]
         forwards: dict[nn.Module, Forward] = {}
         if self._replay.reuses_projections:
             forwards = {
@@ -153,8 +131,8 @@ class LocalGraphs:
         finally:
             for handle in handles:
                 handle.remove()
-            for kept in (self._arguments, self._calls, self._projections):
-                kept.clear()
+            self._calls.clear()
+            self._projections.clear()
 
     def _tap(self, call: AttentionCall) -> Any:
         """Runs the model's own attention and, where a graph is built at once, returns
@@ -181,20 +159,31 @@ class LocalGraphs:
             output = product(input)
             # What comes before the attention is not replayed.
             if layer in self._calls and output.dim() == 3:
-                positions = self.query_positions(output.shape[1])
-                if positions is not None and output.shape[1] == self._lengths[layer]:
+                num_queries = self._calls[layer][0][0].query.shape[2]
+                positions = self.query_positions(num_queries)
+                if positions is not None and output.shape[1] == num_queries:
                     kept = self._projections.setdefault(layer, {})
                     kept[module] = output[:, positions.to(output.device)]
             return output
 
         return forward
 
-    def _finish(self, index: int, output: Any) -> Any:
+    def _finish(
+        self,
+        thread: int,
+        index: int,
+        module: nn.Module,
+        args: Any,
+        kwargs: Any,
+        output: Any,
+    ) -> Any:
+        """Passes on the graph of a layer that has run."""
+        if threading.get_ident() != thread:
+            return output
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)
         num_queries = hidden.shape[1]
         positions = self.query_positions(num_queries)
-        arguments = self._arguments.pop(index)
         calls = self._calls.pop(index, [])
         projections = self._projections.pop(index, {})
         if index == len(self.decoder.layers) - 1:
@@ -203,15 +192,10 @@ class LocalGraphs:
                 last = hidden[:, positions.to(hidden.device)]
             self.last_hidden = last.detach()
         if calls and positions is None:
+            attention_calls, outputs = map(list, zip(*calls))
+            steps = slice(0, num_queries)
             self.consume(
-                LocalGraph(
-                    index,
-                    hidden,
-                    [output for _, output in calls],
-                    [call for call, _ in calls],
-                    None,
-                    slice(0, num_queries),
-                )
+                LocalGraph(index, hidden, outputs, attention_calls, None, steps)
             )
         elif calls and positions is not None:
             for start in range(0, len(positions), self.max_positions):
@@ -219,7 +203,7 @@ class LocalGraphs:
                 known = {module: kept[:, steps] for module, kept in projections.items()}
                 self.consume(
                     self._replayed(
-                        index, arguments, hidden, calls, known, positions, steps
+                        index, (args, kwargs), hidden, calls, known, positions, steps
                     )
                 )
         return _detached(output)

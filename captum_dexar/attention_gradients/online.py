@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
+@dataclass(eq=False)
 class OnlineGradients(ABC):
     """Explains the steps of an answer while the model generates it.
 
@@ -34,25 +36,14 @@ class OnlineGradients(ABC):
         grad_kwargs (Mapping, optional): as in :class:`ClosedForm`. Default: None
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        layers: list[int],
-        image_keys: Tensor,
-        num_keys: int,
-        cross_attention: str | None,
-        reuses_projections: bool,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.decoder = decoder
-        self.layers = layers
-        self.image_keys = image_keys
-        self.num_keys = num_keys
-        self.cross_attention = cross_attention
-        self.reuses_projections = reuses_projections
-        self.attention_power = attention_power
-        self.grad_kwargs = grad_kwargs
+    decoder: Decoder
+    layers: list[int]
+    image_keys: Tensor
+    num_keys: int
+    cross_attention: str | None
+    reuses_projections: bool
+    attention_power: float = 0.0
+    grad_kwargs: Mapping[str, Any] | None = None
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[None]:
@@ -107,6 +98,7 @@ class OnlineGradients(ABC):
         """Each layer's graph; the passes are forgotten."""
 
 
+@dataclass(eq=False)
 class RecordedGradients(OnlineGradients):
     """Explains many steps at once, from records of the passes.
 
@@ -115,12 +107,10 @@ class RecordedGradients(OnlineGradients):
     for many steps in one small graph: no position goes through the model a second time,
     only its gradient does. What is explained is what was generated, whatever the cache.
 
-    Args:
-        *args, **kwargs: as in :class:`OnlineGradients`
+    It takes the arguments of :class:`OnlineGradients`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __post_init__(self) -> None:
         self._recorder = StepRecorder(
             self.decoder,
             sorted(self.layers),
@@ -195,6 +185,7 @@ class RecordedGradients(OnlineGradients):
         return LocalGraph(index, hidden, outputs, calls, None, slice(0, num_steps))
 
 
+@dataclass(eq=False)
 class PositionGraphs(OnlineGradients):
     """Explains each step by itself, by graphs that its own pass has left.
 
@@ -203,12 +194,10 @@ class PositionGraphs(OnlineGradients):
     is taken. Nothing is run again, which for a single step would cost more than it
     saves.
 
-    Args:
-        *args, **kwargs: as in :class:`OnlineGradients`
+    It takes the arguments of :class:`OnlineGradients`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __post_init__(self) -> None:
         self._kept: list[LocalGraph] = []
         self._watched = LocalGraphs(
             self.decoder,

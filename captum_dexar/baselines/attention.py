@@ -23,7 +23,6 @@ class LayerAttention(LayerBaseline):
     step.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
 
     Examples::
@@ -60,7 +59,7 @@ class LayerAttention(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Attention"
 
 

@@ -32,7 +32,6 @@ class LayerAttentionRollout(LayerBaseline):
     others are skipped.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
 
     Examples::
@@ -96,5 +95,5 @@ class LayerAttentionRollout(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Attention rollout"

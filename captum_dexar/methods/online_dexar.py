@@ -15,14 +15,14 @@ from torch import nn, Tensor
 
 
 class OnlineDexAR:
-    """DEX-AR of tokens by the passes that predict them, while the model generates.
+    """Explains tokens from the passes that predict them, while the model generates.
 
     Args:
         model (nn.Module): the vision-language model
         gradients (OnlineGradients): watches its passes
         options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
-        max_tokens (int or None): how many steps are explained together at most; None:
-            as many as may be recorded
+        max_tokens (int or None): how many steps are explained together at most; None
+            for as many as may be recorded
         contrast_ids (Tensor or None): what the answer is contrasted with, 1-D
     """
 
