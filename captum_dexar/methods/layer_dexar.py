@@ -27,6 +27,7 @@ from torch import nn, Tensor
 ENGINES = ("closed_form", "autograd")
 
 
+# Long by its documentation: Captum's arguments, each explained where it is called.
 class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     r"""Where in the image a vision-language model finds its next token.
 
@@ -39,8 +40,9 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
     Unlike Captum's other layer methods this one does not explain
     ``d forward_func / d layer``: every layer has its own reading, so
-    ``compute_layer_gradients_and_eval`` is not used, and there is no convergence delta. Gradients are exact and need no attention matrices; any attention
-    implementation works.
+    ``compute_layer_gradients_and_eval`` is not used, and there is no convergence delta.
+    Gradients are exact and need no attention matrices; any attention implementation
+    works.
 
     More details regarding DEX-AR can be found in the paper:
     https://arxiv.org/abs/2603.06302
@@ -128,8 +130,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             inputs (Tensor or tuple of Tensor): ``pixel_values``, ``(N, channels,
                 height, width)``, as the processor makes them
             target (int, list of int or Tensor, optional): the token to explain, a
-                vocabulary id for all examples, or one for each. Default: None, the model's
-                own most likely next token
+                vocabulary id for all examples, or one for each. Default: None, the
+                model's own most likely next token
             additional_forward_args (tuple): ``(input_ids, other_model_inputs)``:
                 *Tensor* ``(N, tokens)`` of prompts padded on the left, and a mapping of
                 the model's further inputs (``attention_mask`` ...), which may be
@@ -214,7 +216,6 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         grad_kwargs: Mapping[str, Any] | None = None,
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
-        contrast_ids: Tensor | None = None,
         on_layer: Callable[[int], object] | None = None,
     ) -> StepAttributions:
         """Explains all decoding steps of an answer in as few passes as fit.
@@ -231,9 +232,6 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 Default: None, as many as fit into a part of the free memory, up to 256;
                 while the model generates, as many as can be recorded in 28 MiB or a
                 25th of its weights' size
-            contrast_ids (Tensor, optional): tokens against which the targets are
-                explained, ``(batch, steps)``, by the difference of their readings; -1
-                for none. Default: None
             on_layer (Callable, optional): called with the number of steps each time a
                 layer of them is done, for progress. Default: None
 
@@ -246,7 +244,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         options: dict[str, Any] = {
             "attention_power": attention_power,
             "grad_kwargs": grad_kwargs,
-            "contrast_ids": contrast_ids,
+            "contrast_ids": steps.contrast_ids,
         }
         scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
 
@@ -288,7 +286,6 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         grad_kwargs: Mapping[str, Any] | None = None,
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
-        contrast_ids: Tensor | None = None,
     ) -> OnlineDexAR | None:
         """See :meth:`DecoderLayerAttribution.online`."""
         if self.engine != "closed_form":
@@ -309,11 +306,10 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             grad_kwargs,
         )
         return OnlineDexAR(
-            self.model,
+            prompt,
             gradients,
             (self.layer_indices, head_filter, top_k, keep_layers),
             max_tokens,
-            contrast_ids,
         )
 
     def _tokens_at_once(self, given: int | None, steps: DecodingSteps) -> int:

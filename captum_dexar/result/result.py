@@ -26,7 +26,6 @@ class VLMAttributionResult(AnswerMaps):
     several images each field of maps is a list, one entry an image, on a common scale.
 
     Attributes:
-
         output_tokens (list of str): the answer's tokens as text, ``T``
         target_ids (Tensor): their vocabulary ids, ``(T,)``, int64
         input_tokens (list of str): names of the image tokens, ``N``
