@@ -22,7 +22,8 @@ class LayerTokenActivation(LayerBaseline):
     head's row of the explained token. What earlier text tokens :math:`j` activate as
     well is subtracted: *estimated causal inference* weights their activations by
     relevance :math:`r_j`, and subtracts this interference :math:`I` with the scale
-    :math:`s` that fits best. A *rank Gaussian filter* then removes single bright tokens.
+    :math:`s` that fits best. A *rank Gaussian filter* then removes single bright
+    tokens.
 
     More details can be found in the paper: Y. Li et al., *Token Activation Map to
     Visually Explain Multimodal LLMs*, 2025, https://arxiv.org/abs/2506.23270

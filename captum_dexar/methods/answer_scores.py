@@ -91,8 +91,8 @@ class AnswerScores:
         """The attributions of all layers together."""
         assert self._sum is not None
         assert self._best_image is not None and self._best_text is not None
-        # Results keep the user's order of layers. Layers without attention (convolution,
-        # linear attention) have nothing to explain.
+        # Results keep the user's order of layers. Layers without attention
+        # (convolution, linear attention) have nothing to explain.
         places = [
             place
             for place, index in enumerate(self.layer_indices)

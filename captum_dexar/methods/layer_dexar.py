@@ -38,8 +38,9 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
     Unlike Captum's other layer methods this one does not explain
     ``d forward_func / d layer``: every layer has its own reading, so
-    ``compute_layer_gradients_and_eval`` is not used, and there is no convergence delta. Gradients are exact and need no attention matrices; any attention
-    implementation works.
+    ``compute_layer_gradients_and_eval`` is not used, and there is no convergence delta.
+    Gradients are exact and need no attention matrices; any attention implementation
+    works.
 
     More details regarding DEX-AR can be found in the paper:
     https://arxiv.org/abs/2603.06302
@@ -127,8 +128,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             inputs (Tensor or tuple of Tensor): ``pixel_values``, ``(N, channels,
                 height, width)``, as the processor makes them
             target (int, list of int or Tensor, optional): the token to explain, a
-                vocabulary id for all examples, or one for each. Default: None, the model's
-                own most likely next token
+                vocabulary id for all examples, or one for each. Default: None, the
+                model's own most likely next token
             additional_forward_args (tuple): ``(input_ids, other_model_inputs)``:
                 *Tensor* ``(N, tokens)`` of prompts padded on the left, and a mapping of
                 the model's further inputs (``attention_mask`` ...), which may be
