@@ -79,7 +79,7 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
         if node.name().endswith("NotImplemented"):
             raise RuntimeError(
                 f"Decoder layer {layer} runs an operation that has no backward pass, "
-                "so that its attributions would be wrong. Kernels for quantised "
-                "weights can be such: those of bitsandbytes for 4 bits are, on a CPU "
-                "with AVX512-BF16. Load the model otherwise."
+                "so its attributions would be wrong. Some kernels for quantised "
+                "weights have none, such as those of bitsandbytes for 4 bits on a CPU "
+                "with AVX512-BF16. Load the model another way."
             )

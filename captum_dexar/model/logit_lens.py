@@ -92,8 +92,8 @@ class LogitLens:
         if bool(forbidden.any()):
             target_ids = self.target_ids.to(forbidden.device)
             raise ValueError(
-                "The target holds tokens that the model never says, whose logits it "
-                "replaces by the lowest number: "
+                "The target holds tokens that the model never generates, whose logits "
+                "it sets to the lowest number: "
                 f"{sorted(set(target_ids[forbidden].tolist()))}."
             )
         error = (reading - widened(theirs)).abs().max().item()
