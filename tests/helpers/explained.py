@@ -19,7 +19,7 @@ def explained(
 ) -> StepAttributions:
     """All decoding steps of ``target_ids`` ``(batch, steps)``.
 
-    Autograd, the referee of a float32 model, runs in float64: head weights are
+    Autograd, the reference for a float32 model, runs in float64: head weights are
     differences and maps products of gradients, so that its own rounding in float32 can
     be larger than the closed form's.
     """
