@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-import torch
 from captum.attr import Attribution, InterpretableInput
-from captum_dexar.captum_methods import (
-    model_of,
-    name_of,
-    run_captum_method,
-    StepRequest,
-)
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate, GeneratedAnswer
-from captum_dexar.decoding.generation_progress import (
+from captum_dexar.captum_methods import as_step_method
+from captum_dexar.decoding import (
+    answer_lengths,
+    DecodingSteps,
+    generate,
+    GeneratedAnswer,
     generation_progress,
     OnlineWithProgress,
+    StepAttributions,
+    streamed,
 )
-from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
-from captum_dexar.decoding.streaming import streamed
-from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs.model_inputs import model_inputs_of
-from captum_dexar.inputs.prompt import check_places, CheckedPrompt, layout_of
-from captum_dexar.inputs.targets import given_ids
-from captum_dexar.method_arguments import check_arguments, check_contrast
-from captum_dexar.methods.base import DecoderLayerAttribution
+from captum_dexar.inputs import (
+    answers_of,
+    batch_key,
+    batch_of,
+    Prompt,
+    read_prompt,
+    Target,
+)
 from captum_dexar.model.state import check_model_state
-from captum_dexar.result.factory import answer_result, fields_of
-from captum_dexar.result.result import VLMAttributionResult
-from captum_dexar.vlm_batches import BATCH_SIZE, BatchAttribution
+from captum_dexar.result import answer_result, VLMAttributionResult
 from torch import Tensor
 from tqdm.auto import tqdm
 
-Target = str | Sequence[int] | Tensor | None
+BATCH_SIZE = 8
+# Inputs that are kept as they were checked; those beyond are prepared once more.
+MOST_PREPARED = 64
 
 
-class VLMAttribution(BatchAttribution, Attribution):
+# Long by its documentation: the one entry to every way of explaining an answer.
+class VLMAttribution(Attribution):
     r"""Runs an attribution method over every decoding step of an answer.
 
     To vision-language models what ``captum.attr.LLMAttribution`` is to language models.
@@ -46,7 +45,6 @@ class VLMAttribution(BatchAttribution, Attribution):
     is one of the answer's tokens.
 
     Args:
-
         attr_method (Attribution): the method, made with the model or a
             :class:`VLMForward` around it. :class:`LayerDexAR` explains an answer by the
             passes that generate it; it and the methods of
@@ -60,7 +58,6 @@ class VLMAttribution(BatchAttribution, Attribution):
             where the image tokens of a plain ``ImageMaskInput`` lie. Default: None
 
     Raises:
-
         TypeError: the method is none that can be run.
 
     Examples::
@@ -79,12 +76,11 @@ class VLMAttribution(BatchAttribution, Attribution):
     """
 
     def __init__(self, attr_method: Attribution, processor: Any = None) -> None:
-        model = model_of(attr_method)
+        self._method = as_step_method(attr_method)
         super().__init__(attr_method.forward_func)
-        self.attr_method: Any = attr_method
+        self.attr_method = attr_method
         self.processor = processor
-        self.model = model
-        self.adapter = adapter_for_config(model.config)
+        self.model = self._method.model
 
     @overload
     def attribute(
@@ -114,23 +110,25 @@ class VLMAttribution(BatchAttribution, Attribution):
         contrast: Target = None,
         grid: tuple[int, int] | None = None,
         boxes: Tensor | None = None,
+        normalize: bool = True,
+        batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> VLMAttributionResult | list[VLMAttributionResult]:
         r"""Explains an answer, token by token.
 
         Args:
-
             inp (ImagePromptInput, ImageMaskInput or Mapping): image and prompt; or the
                 processor's own output for one prompt, of which the original image, and
-                so the image tokens' boxes, are not known. A list of them: prompts with
-                equally many image tokens share passes, at most ``batch_size`` (8) of
-                them; a list of results is returned, equal to single ones up to rounding
+                so the image tokens' boxes, are not known. Of a list of inputs, prompts
+                with equally many image tokens share passes; a list of results is
+                returned, equal to single ones up to rounding
             target (str, list of int or Tensor, optional): the answer: a string, which
                 is tokenised once without special tokens, or its ids, 1-D; for a list
                 of inputs a list of answers. Default: None, the model generates it
             gen_args (Mapping, optional): arguments of ``model.generate``, only without
                 a target. Default: None, at most 25 tokens, greedily, as in Captum
-            progress (bool, optional): shows a progress bar. Default: False
+            progress (bool, optional): shows progress bars: over the tokens of one
+                input, over the inputs of a list. Default: False
             contrast (str, list of int or Tensor, optional): another answer. Each token
                 is then explained against the one in the same place there: why this
                 rather than that, by the difference of their logits. Where both agree
@@ -139,22 +137,24 @@ class VLMAttribution(BatchAttribution, Attribution):
             grid (tuple of int, optional), boxes (Tensor, optional): where the image
                 tokens lie, for a model of a family that is not known; as in
                 :class:`ImagePromptInput`. Default: None
+            normalize (bool, optional): False sums un-normalised token maps in the
+                sequence map, as the method's first release does, instead of equation
+                (6). Default: True
+            batch_size (int, optional): at most so many inputs of a list share a pass.
+                Default: 8
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
                 ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
                 ``keep_layers`` and ``max_tokens_per_pass`` of ``attribute_steps``.
-                ``normalize=False`` sums un-normalised token maps in the sequence map,
-                as the method's first release does, instead of equation (6). Of
-                Captum's methods their own; perturbation methods also take ``patches``,
-                rows and columns of coarser parts of the image, and gradient methods of
-                the pixels ``steps_per_batch``, of how many steps the gradients come
-                from one forward pass and are kept (as many as fit into a GiB).
+                Captum's methods take their own; perturbation methods also take
+                ``patches``, rows and columns of coarser parts of the image, and
+                gradient methods of the pixels ``steps_per_batch``, how many steps share
+                a forward pass and have their gradients kept (as many as fit into a
+                GiB).
 
         Returns:
-
             VLMAttributionResult, or a list of them
 
         Raises:
-
             TypeError: input or target of another kind, or an argument that the method
                 does not have.
             ValueError: no image, no image token, not one prompt, pixels that are not
@@ -168,38 +168,60 @@ class VLMAttribution(BatchAttribution, Attribution):
                 "gen_args are for generating an answer, but target gives one. Leave "
                 "one of them out."
             )
-        if isinstance(inp, (list, tuple)):
-            if contrast is not None or grid is not None or boxes is not None:
-                raise ValueError(
-                    "contrast, grid and boxes are for one input; explain the inputs of "
-                    "the list one by one."
-                )
-            batch_size = kwargs.pop("batch_size", BATCH_SIZE)
-            check_arguments(self.attr_method, kwargs)
-            return self._attribute_list(
-                inp, target, gen_args, progress, batch_size, kwargs
+        is_list = isinstance(inp, (list, tuple))
+        places: dict[str, Any] = {"contrast": contrast, "grid": grid, "boxes": boxes}
+        if is_list and any(value is not None for value in places.values()):
+            raise ValueError(
+                "contrast, grid and boxes are for one input; explain the inputs of "
+                "the list one by one."
             )
-        check_arguments(self.attr_method, kwargs)
-        normalize = bool(kwargs.pop("normalize", True))
-        prompt = self._prompt(inp, target, contrast, grid=grid, boxes=boxes)
-        if prompt.answer is None:
-            with generation_progress(gen_args, progress) as arguments:
-                answer = self._generated(
-                    prompt.inputs, arguments, kwargs, prompt.contrast, progress
+        self._check_arguments(contrast, kwargs)
+        inps, targets = (inp, target) if is_list else ([inp], [target])
+        if targets is None:
+            targets = [None] * len(inps)
+        has_targets = isinstance(targets, (list, tuple))
+        if not has_targets or len(targets) != len(inps) or batch_size < 1:
+            raise ValueError(
+                f"Expected a list with a target for each of {len(inps)} inputs and a "
+                f"positive batch_size, got {len(targets) if has_targets else targets!r}"
+                f" and {batch_size}."
+            )
+
+        def prompt_of(place: int) -> Prompt:
+            return read_prompt(
+                inps[place],
+                self.model,
+                self.processor,
+                target=targets[place],
+                **places,
+            )
+
+        results: dict[int, VLMAttributionResult] = {}
+        with tqdm(
+            total=len(inps),
+            desc="explaining",
+            unit="input",
+            disable=not progress or len(inps) == 1,
+        ) as bar:
+            for group, prompts in self._batches(len(inps), prompt_of, batch_size):
+                explained = self._explain(
+                    batch_of(prompts),
+                    gen_args,
+                    progress and len(inps) == 1,
+                    normalize,
+                    kwargs,
                 )
-        else:
-            answer = GeneratedAnswer(prompt.answer[None])
-        steps = DecodingSteps(
-            self.model, prompt.inputs, answer.ids, answer.target_logits
-        )
-        explain = self._explain if self._is_stepwise else self._run_captum_method
-        every_token, fields = explain(prompt, steps, answer, progress, kwargs)
-        return self._result(prompt, answer.ids[0], every_token, fields, normalize)
+                results.update(zip(group, explained))
+                bar.update(len(group))
+        in_order = [results[place] for place in range(len(inps))]
+        return in_order if is_list else in_order[0]
 
     def stream(
         self,
         inp: InterpretableInput | Mapping[str, Any],
         gen_args: Mapping[str, Any] | None = None,
+        *,
+        normalize: bool = True,
         **kwargs: Any,
     ) -> Iterator[VLMAttributionResult]:
         """Generates an answer, and explains each token as soon as it is decoded.
@@ -210,17 +232,15 @@ class VLMAttribution(BatchAttribution, Attribution):
         or, in families where that is not exact, the whole prompt.
 
         Args:
-
             inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
             gen_args (Mapping, optional): as in :meth:`attribute`; one beam
+            normalize (bool, optional): as in :meth:`attribute`. Default: True
             **kwargs: arguments of the method, as in :meth:`attribute`
 
         Yields:
-
             VLMAttributionResult of one token. Closing the iterator stops generating.
 
         Raises:
-
             ValueError: several beams or answers are asked for, or as
                 :meth:`attribute`.
 
@@ -238,171 +258,123 @@ class VLMAttribution(BatchAttribution, Attribution):
             the torch.Size([1, 12, 12])
         """
         check_model_state(self.model)
-        check_arguments(self.attr_method, kwargs)
-        normalize = bool(kwargs.pop("normalize", True))
-        prompt = self._prompt(inp, None, None)
-        at_once = {"max_tokens_per_pass": 1} if self._is_stepwise else {}
-        online = self._online(prompt.inputs, {**kwargs, **at_once}, None)
-        explain = self._explain if self._is_stepwise else self._run_captum_method
+        self._check_arguments(None, kwargs)
+        prompt = read_prompt(inp, self.model, self.processor)
+        arguments = dict(kwargs)
+        if "max_tokens_per_pass" in getattr(self._method, "step_arguments", ()):
+            arguments["max_tokens_per_pass"] = 1
+        online = self._method.online(prompt, **arguments)
 
-        def explain_step(step: DecodingSteps, cache: Any) -> Any:
-            answer = GeneratedAnswer(
-                step.target_ids, cache=cache, target_logits=step.target_logits
-            )
-            return explain(prompt, step, answer, False, kwargs)
+        def explain_step(step: DecodingSteps, cache: Any) -> StepAttributions:
+            return self._method.attribute_steps(step, cache, **kwargs)
 
-        steps = streamed(self.model, prompt.inputs, gen_args, online, explain_step)
+        steps = streamed(prompt, gen_args, online, explain_step)
         try:
             for token, explained in steps:
-                if online is not None:
-                    explained = fields_of(explained, 0, 1, prompt.layout)
-                every_token, fields = explained
-                yield self._result(prompt, token, every_token, fields, normalize)
+                yield self._result(prompt, token, explained, 0, normalize)
         finally:
             steps.close()
 
-    def _online(
-        self,
-        inputs: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        contrast_ids: Tensor | None,
-    ) -> OnlineAttribution | None:
-        """The method at work while the model answers a prompt, if it can be."""
-        if not self._is_stepwise:
-            return None
-        nothing = torch.zeros(1, 1, dtype=torch.long)
-        steps = DecodingSteps(self.model, inputs, nothing)
-        if contrast_ids is not None:
-            arguments = {**arguments, "contrast_ids": contrast_ids}
-        online: OnlineAttribution | None = self.attr_method.online(steps, **arguments)
-        return online
+    def _check_arguments(self, contrast: Target, arguments: Mapping[str, Any]) -> None:
+        self._method.check_arguments(arguments)
+        if contrast is not None and not self._method.takes_contrast:
+            raise TypeError(
+                f"{self._method.get_name()} does not explain a logit, so that there is "
+                "nothing to contrast. Use LayerDexAR or a gradient method."
+            )
 
-    def _generated(
-        self,
-        inputs: Mapping[str, Any],
-        gen_args: Mapping[str, Any] | None,
-        arguments: Mapping[str, Any],
-        contrast_ids: Tensor | None = None,
-        progress: bool = False,
-    ) -> GeneratedAnswer:
-        """Lets the model answer, and explains the steps on the way where possible."""
-        online = self._online(inputs, arguments, contrast_ids)
-        shown = (
-            OnlineWithProgress(online) if online is not None and progress else online
-        )
-        return generate(self.model, inputs, gen_args, shown)
+    def _batches(
+        self, count: int, prompt_of: Callable[[int], Prompt], batch_size: int
+    ) -> Iterator[tuple[list[int], list[Prompt]]]:
+        """Which inputs go through the model together, with their prompts.
 
-    def _prompt(
-        self, inp: Any, target: Target, contrast: Target, **places: Any
-    ) -> CheckedPrompt:
-        """Checks an input and what belongs to it."""
-        answer = (
-            None if target is None else given_ids(target, self.processor, self.model)
-        )
-        against = None
-        if contrast is not None:
-            check_contrast(self.attr_method)
-            against = given_ids(contrast, self.processor, self.model, "contrast")
-        inputs = model_inputs_of(inp, self.model)
-        num_tokens = self.adapter.image_keys(inputs, self.model.config).shape[1]
-        layout = layout_of(
-            inp, inputs, num_tokens, self.model, self.processor, **places
-        )
-        if all(place is None for place in places.values()):
-            check_places(inp, inputs, layout, self.model)
-        return CheckedPrompt(inp, inputs, layout, answer, against)
-
-    def _result(
-        self,
-        prompt: CheckedPrompt,
-        target_ids: Tensor,
-        every_token: Tensor,
-        fields: dict[str, Any],
-        normalize: bool,
-    ) -> VLMAttributionResult:
-        return answer_result(
-            prompt.inp,
-            prompt.layout,
-            target_ids,
-            every_token,
-            fields,
-            processor=self.processor,
-            method=name_of(self.attr_method),
-            normalize=normalize,
-        )
+        All inputs are checked before the first goes through the model; those beyond
+        ``MOST_PREPARED`` are prepared once more when their turn comes.
+        """
+        prepared: dict[int, Prompt] = {}
+        groups: dict[Hashable, list[int]] = {}
+        for place in range(count):
+            prompt = prompt_of(place)
+            key = place if not self._method.can_be_batched else batch_key(prompt)
+            groups.setdefault((key, prompt.answer is None), []).append(place)
+            if len(prepared) < MOST_PREPARED:
+                prepared[place] = prompt
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                places = group[start : start + batch_size]
+                yield places, [
+                    prepared.pop(place) if place in prepared else prompt_of(place)
+                    for place in places
+                ]
 
     def _explain(
         self,
-        prompt: CheckedPrompt,
-        steps: DecodingSteps,
-        answer: GeneratedAnswer,
+        prompt: Prompt,
+        gen_args: Mapping[str, Any] | None,
         progress: bool,
-        arguments: dict[str, Any],
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """All steps in as few passes as the method allows: attributions of all image
-        tokens, ``(T, image tokens)``, and further fields of the result."""
-        explained = self._explained(
-            steps, answer, prompt.contrast_ids(steps.num_steps), progress, arguments
-        )
-        return fields_of(explained, 0, steps.num_steps, prompt.layout)
-
-    def _explained(
-        self,
-        steps: DecodingSteps,
-        answer: GeneratedAnswer,
-        contrast_ids: Tensor | None,
-        progress: bool,
-        arguments: dict[str, Any],
-    ) -> StepAttributions:
-        if answer.explained is not None:
-            return answer.explained
-        if contrast_ids is not None:
-            arguments = {**arguments, "contrast_ids": contrast_ids}
-        num_layers = len(self.attr_method.layer_indices)
-        with tqdm(
-            total=num_layers * steps.num_steps,
-            desc="explaining",
-            unit="token",
-            unit_scale=1 / num_layers,
-            disable=not progress,
-        ) as bar:
-            explained: StepAttributions = self.attr_method.attribute_steps(
-                steps, answer.cache, on_layer=bar.update, **arguments
-            )
-        return explained
-
-    def _run_captum_method(
-        self,
-        prompt: CheckedPrompt,
-        steps: DecodingSteps,
-        answer: GeneratedAnswer,
-        progress: bool,
-        arguments: dict[str, Any],
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """One step after the other, by a method of Captum; see :meth:`_explain`."""
-        with tqdm(
-            total=steps.num_steps, desc="explaining", unit="token", disable=not progress
-        ) as bar:
-            scores = run_captum_method(
-                StepRequest(
-                    method=self.attr_method,
-                    model=self.model,
-                    inp=prompt.inp,
-                    steps=steps,
-                    contrast_ids=prompt.contrast_ids(steps.num_steps),
-                    layout=prompt.layout,
-                    arguments=arguments,
-                    on_step=bar.update,
+        normalize: bool,
+        arguments: Mapping[str, Any],
+    ) -> list[VLMAttributionResult]:
+        """Generates the answers of a batch, or takes those given, and explains them."""
+        method = self._method
+        given = answers_of(prompt)
+        if given is None:
+            with generation_progress(gen_args, progress) as shown_args:
+                answer = self._generated(prompt, shown_args, progress, arguments)
+            lengths = answer_lengths(answer.ids, self.model, gen_args)
+        else:
+            answer = GeneratedAnswer(given)
+            lengths = [
+                len(one.answer) for one in prompt.examples if one.answer is not None
+            ]
+        steps = DecodingSteps(prompt, answer.ids, answer.target_logits)
+        explained = answer.explained
+        if explained is None:
+            with tqdm(
+                total=method.parts_per_step * steps.num_steps,
+                desc="explaining",
+                unit="token",
+                unit_scale=1 / method.parts_per_step,
+                disable=not progress,
+            ) as bar:
+                explained = method.attribute_steps(
+                    steps, answer.cache, on_layer=bar.update, **arguments
                 )
-            )
-        return scores.token_attr.cpu(), {
-            "token_log_probs": scores.token_log_probs.cpu(),
-            "convergence_delta": scores.convergence_delta,
-        }
+        return [
+            self._result(one, answer.ids[row, :length], explained, row, normalize)
+            for row, (one, length) in enumerate(zip(prompt.examples, lengths))
+        ]
 
-    @property
-    def _is_stepwise(self) -> bool:
-        return isinstance(self.attr_method, DecoderLayerAttribution)
+    def _generated(
+        self,
+        prompt: Prompt,
+        gen_args: Mapping[str, Any] | None,
+        progress: bool,
+        arguments: Mapping[str, Any],
+    ) -> GeneratedAnswer:
+        """Lets the model answer, and explains the steps on the way where possible."""
+        online = self._method.online(prompt, **arguments)
+        if online is not None and progress:
+            online = OnlineWithProgress(online)
+        return generate(prompt, gen_args, online)
+
+    def _result(
+        self,
+        prompt: Prompt,
+        target_ids: Tensor,
+        explained: StepAttributions,
+        example: int,
+        normalize: bool,
+    ) -> VLMAttributionResult:
+        return answer_result(
+            prompt,
+            target_ids,
+            explained,
+            example,
+            processor=self.processor,
+            method=self._method.get_name(),
+            normalize=normalize,
+        )
 
     @classmethod
     def get_name(cls) -> str:

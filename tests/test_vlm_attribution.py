@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate
-from captum_dexar.methods.layer_dexar import StepAttributions
+from captum_dexar.decoding import DecodingSteps, generate, StepAttributions
+from captum_dexar.inputs import Prompt
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import (
     IMAGE_TOKEN,
@@ -44,13 +43,14 @@ def test_generated_equals_teacher_forced(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cached_equals_uncached(variant: str) -> None:
     model, inputs = tiny_vlm(variant, seed=2), prompt_inputs(2, after=3)
-    answer = generate(model, inputs, GREEDY)
+    answer = generate(Prompt(model, inputs), GREEDY)
     assert answer.cache is not None and answer.target_logits is not None
     method = LayerDexAR(model)
-    generated = DecodingSteps(model, inputs, answer.ids, answer.target_logits)
+    generated = DecodingSteps(Prompt(model, inputs), answer.ids, answer.target_logits)
     on_cache = method.attribute_steps(generated, answer.cache)
     for other in (DecodingSteps, _Full):
-        assert_same(on_cache, method.attribute_steps(other(model, inputs, answer.ids)))
+        steps = other(Prompt(model, inputs), answer.ids)
+        assert_same(on_cache, method.attribute_steps(steps))
 
 
 class _Full(DecodingSteps):
@@ -127,7 +127,10 @@ def test_batch_with_left_padding_equals_singles() -> None:
 
 def _example(batch: StepAttributions, index: int) -> StepAttributions:
     return StepAttributions(
-        **{name: value[index : index + 1] for name, value in vars(batch).items()}
+        **{
+            name: value if value is None else value[index : index + 1]
+            for name, value in vars(batch).items()
+        }
     )
 
 

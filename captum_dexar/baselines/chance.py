@@ -14,7 +14,6 @@ class LayerUniformMap(LayerBaseline):
     """The same value on every image token.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
             matter
 
@@ -45,7 +44,7 @@ class LayerUniformMap(LayerBaseline):
         )
 
     def _maps(self, steps: DecodingSteps) -> Tensor:
-        return torch.ones(*steps.target_ids.shape, steps.image_keys.shape[1])
+        return torch.ones(*steps.target_ids.shape, steps.prompt.image_keys.shape[1])
 
     @classmethod
     def get_name(cls) -> str:
@@ -57,7 +56,6 @@ class LayerRandomMap(LayerUniformMap):
     """Smoothed noise, another for every decoding step, the same for all examples.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
             matter
         seed (int, optional): of the noise. Default: 0
@@ -89,17 +87,18 @@ class LayerRandomMap(LayerUniformMap):
     def _maps(self, steps: DecodingSteps) -> Tensor:
         """Noise of a quarter of each view's resolution, interpolated."""
         generator = torch.Generator().manual_seed(self.seed)
-        num_examples, num_tokens = steps.image_keys.shape
-        maps = torch.zeros(1, steps.num_steps, num_tokens)
-        for view in steps.layout().views:
+        num_examples, num_tokens = steps.prompt.image_keys.shape
+        last = steps.first_step + steps.num_steps
+        maps = torch.zeros(1, last, num_tokens)
+        for view in steps.prompt.layout.views:
             coarse = [max(2, side // 4) for side in view.grid]
-            noise = torch.rand(1, steps.num_steps, *coarse, generator=generator)
+            noise = torch.rand(1, last, *coarse, generator=generator)
             smooth = nn.functional.interpolate(
                 noise, view.grid, mode="bicubic", align_corners=False
             )
             maps[..., view.tokens] = smooth.flatten(2).clamp(min=0)
         # A map must not depend on which other examples a batch holds.
-        return maps.expand(num_examples, -1, -1)
+        return maps[:, steps.first_step :].expand(num_examples, -1, -1)
 
     @classmethod
     def get_name(cls) -> str:

@@ -70,7 +70,7 @@ class LayerImageGradCam(LayerBaseline):
                 logits = steps.full_pass().logits()
         finally:
             handle.remove()
-        index = steps.image_keys.to(leaves[0].device)[..., None]
+        index = steps.prompt.image_keys.to(leaves[0].device)[..., None]
         index = index.expand(-1, -1, leaves[0].shape[-1])
         tokens = leaves[0].detach().gather(1, index).float()
         maps = []

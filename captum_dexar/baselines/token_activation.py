@@ -114,9 +114,9 @@ class LayerTokenActivation(LayerBaseline):
         """Maps of all steps of one example, ``(steps, image tokens)``."""
         ids = explained_pass.inputs["input_ids"][example]
         is_text = explained_pass.inputs["attention_mask"][example].bool()
-        is_text[steps.image_keys[example]] = False
-        image_states = hidden[example, steps.image_keys[example]].float()
-        views = steps.layout().views
+        is_text[steps.prompt.image_keys[example]] = False
+        image_states = hidden[example, steps.prompt.image_keys[example]].float()
+        views = steps.prompt.layout.views
         maps = []
         for row, target in zip(
             explained_pass.query_positions, steps.target_ids[example]

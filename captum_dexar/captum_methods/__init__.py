@@ -7,19 +7,10 @@ afterwards the generators are where explaining a single step would have left the
 other methods leave them as they are.
 """
 
-from captum_dexar.captum_methods.registry import (
-    extra_arguments,
-    model_of,
-    name_of,
-    run_captum_method,
+from captum_dexar.captum_methods.captum_method import (
+    as_step_method,
+    CaptumMethod,
+    method_name,
 )
-from captum_dexar.captum_methods.request import StepRequest, StepScores
 
-__all__ = [
-    "StepRequest",
-    "StepScores",
-    "extra_arguments",
-    "model_of",
-    "name_of",
-    "run_captum_method",
-]
+__all__ = ["CaptumMethod", "as_step_method", "method_name"]

@@ -47,7 +47,7 @@ def image_features(
     Raises:
         ValueError: patches or a grid are wanted of an input whose image is not known.
     """
-    inp, layout = request.inp, request.layout
+    inp, layout = request.prompt.inp, request.prompt.layout
     if isinstance(inp, ImageTokenInput):
         is_one_view = len(layout.views) == 1
         if patches is None and (is_one_view or not as_grid):
@@ -72,7 +72,7 @@ def image_features(
         return _segments(inp, layout)
     if as_grid and len(layout.views) > 1:
         raise ValueError(
-            f"Occlusion slides over one grid, but {request.steps.adapter.name} sees "
+            f"Occlusion slides over one grid, but {request.prompt.adapter.name} sees "
             f"{len(layout.views)} views here, and the original image is not known. Use "
             "an ImagePromptInput."
         )
@@ -148,10 +148,10 @@ def _shares(feature_of_pixel: Tensor, count: int, layout: ImageLayout) -> Tensor
 
 def _token_pixels(request: StepRequest) -> ImageFeatures:
     """The image tokens' elements of the model's pixels; absent ones are zero."""
-    adapter, inputs = request.steps.adapter, request.steps.inputs
+    adapter, inputs = request.prompt.adapter, request.prompt.inputs
     pixels = inputs[adapter.pixel_input]
-    layout = request.layout
-    token = adapter.token_of_pixel_input(inputs, layout, request.steps.config)
+    layout = request.prompt.layout
+    token = adapter.token_of_pixel_input(inputs, layout, request.prompt.config)
     token = token.to(pixels.device)
     column = torch.full((layout.num_tokens + 1,), -1, dtype=torch.long)
     column[layout.placed] = torch.arange(len(layout.placed))

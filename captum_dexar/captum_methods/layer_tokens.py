@@ -19,10 +19,11 @@ def image_token_of(count: int, request: StepRequest) -> Tensor:
     Raises:
         ValueError: the layer's tokens can't be matched with the image tokens.
     """
-    adapter, layout, steps = request.steps.adapter, request.layout, request.steps
+    prompt = request.prompt
+    adapter, layout = prompt.adapter, prompt.layout
     method: Any = request.method
     order = adapter.vision_order(
-        _name_of(method.layer, request.model), steps.inputs, steps.config
+        _name_of(method.layer, request.prompt.model), prompt.inputs, prompt.config
     )
     token = _of_pixels(count, request)
     if token is None and count == layout.num_tokens:
@@ -46,10 +47,10 @@ def _name_of(layer: nn.Module, model: nn.Module) -> str:
 
 def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
     """By the pixels that the layer's tokens are made of, picture by picture."""
-    steps = request.steps
+    prompt = request.prompt
     try:
-        of_pixel = steps.adapter.token_of_pixel_input(
-            steps.inputs, request.layout, steps.config
+        of_pixel = prompt.adapter.token_of_pixel_input(
+            prompt.inputs, prompt.layout, prompt.config
         )
     except TypeError:
         return None
@@ -57,7 +58,7 @@ def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
         rows = of_pixel.flatten()
         return rows if len(rows) == count else None
     pictures = of_pixel.view(-1, *of_pixel.shape[-2:])
-    patch = steps.adapter.pixel_patch(steps.config) or (1, 1)
+    patch = prompt.adapter.pixel_patch(prompt.config) or (1, 1)
     # Pictures that only fill up the tensor go into some vision towers, not into others.
     is_used = (pictures >= 0).flatten(1).any(1)
     for given in (pictures, pictures[is_used]):
@@ -65,7 +66,7 @@ def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
         for num_others in (0, 1):
             cell = _cell(given.shape[1:], patch, per_picture - num_others)
             if cell is not None:
-                last = steps.adapter.class_token_is_last
+                last = prompt.adapter.class_token_is_last
                 return _of_cells(given, cell, num_others, last).flatten()
     return None
 

@@ -17,14 +17,12 @@ from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import (
     as_one_example,
     leads_nowhere,
-    log_probs,
     same_randomness,
-    stacked,
     StepRequest,
-    StepScores,
     TeacherForced,
     with_forward,
 )
+from captum_dexar.decoding import StepAttributions
 from torch import Tensor
 
 _METHODS = (
@@ -35,20 +33,23 @@ _METHODS = (
 )
 _POINTS_AT_A_TIME = 5
 
+# Arguments that a method has here besides its own.
+EXTRA_ARGUMENTS: tuple[str, ...] = ()
+
 
 def explains(method: Attribution) -> bool:
     """Whether this is a method of that kind."""
     return isinstance(method, _METHODS)
 
 
-def run(request: StepRequest) -> StepScores:
+def run(request: StepRequest) -> StepAttributions:
     """Explains every step; channels are summed, and the layer's tokens land on the
     image tokens that are made of them.
 
     Raises:
         ValueError: the layer's output can't be matched with the image tokens.
     """
-    forward = TeacherForced(request.steps, request.contrast_ids)
+    forward = TeacherForced(request.steps)
     method = with_forward(request.method, forward)
     arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, LayerIntegratedGradients):
@@ -67,11 +68,7 @@ def run(request: StepRequest) -> StepScores:
         scores.append(_on_image_tokens(attribution, request))
         deltas.append(delta)
         request.on_step()
-    return StepScores(
-        token_attr=torch.stack(scores),
-        token_log_probs=log_probs(forward),
-        convergence_delta=stacked(deltas),
-    )
+    return request.attributions(torch.stack(scores), forward, deltas)
 
 
 def _attributed(
@@ -111,7 +108,7 @@ def _convergence_delta(
 @contextmanager
 def _clear_errors(request: StepRequest) -> Iterator[None]:
     """Says in words what Captum and torch say of a layer that can't be explained."""
-    family = request.steps.adapter.name
+    family = request.prompt.adapter.name
     try:
         yield
     except AssertionError as error:
@@ -163,7 +160,7 @@ def _on_image_tokens(values: Tensor, request: StepRequest) -> Tensor:
     """Sums the layer's tokens into image tokens, ``(image tokens,)``."""
     flat = values.detach().cpu().float().flatten()
     token = image_token_of(flat.numel(), request)
-    num_tokens = request.layout.num_tokens
+    num_tokens = request.prompt.layout.num_tokens
     total = torch.zeros(num_tokens + 1)
     total.index_add_(0, token.where(token >= 0, num_tokens), flat)
     return total[:-1]

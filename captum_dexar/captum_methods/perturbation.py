@@ -16,15 +16,14 @@ from captum.attr import (
 )
 from captum_dexar.captum_methods.features import image_features, ImageFeatures
 from captum_dexar.captum_methods.request import (
-    log_probs,
+    contrasted,
     same_randomness,
     StepRequest,
-    StepScores,
     TeacherForced,
     with_forward,
 )
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.inputs.model_inputs import prepared
+from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.inputs import prepared, Prompt
 from torch import Tensor
 
 _METHODS = (
@@ -38,13 +37,16 @@ _METHODS = (
 # Of image tokens, where the user says nothing.
 _OCCLUSION_WINDOW = 3
 
+# Arguments that a method has here besides its own.
+EXTRA_ARGUMENTS: tuple[str, ...] = ("patches",)
+
 
 def explains(method: Attribution) -> bool:
     """Whether this is a method of that kind."""
     return isinstance(method, _METHODS)
 
 
-def run(request: StepRequest) -> StepScores:
+def run(request: StepRequest) -> StepAttributions:
     """Explains every step by what the log-probability of its token loses.
 
     A perturbed image is encoded and the whole answer scored once, for all steps: each
@@ -69,9 +71,8 @@ def run(request: StepRequest) -> StepScores:
         attribution = method.attribute(present, **arguments)
         attributions.append(attribution.detach().float().view(features.count))
         request.on_step()
-    return StepScores(
-        token_attr=torch.stack(attributions) @ features.to_tokens,
-        token_log_probs=log_probs(TeacherForced(request.steps, request.contrast_ids)),
+    return request.attributions(
+        torch.stack(attributions) @ features.to_tokens, TeacherForced(request.steps)
     )
 
 
@@ -124,19 +125,17 @@ class _PerturbedScores:
         return self._known[key]
 
     def _scored(self, made: Any) -> Tensor:
-        request = self.request
+        steps = self.request.steps
+        model = steps.prompt.model
         inputs = {
-            name: prepared(value, request.model)
+            name: prepared(value, model)
             for name, value in made.items()
             if value is not None and name != "labels"
         }
-        steps = DecodingSteps(request.model, inputs, request.steps.target_ids)
+        perturbed = DecodingSteps(
+            Prompt(model, inputs), steps.answer_ids, first_step=steps.first_step
+        )
         with torch.no_grad():
-            logits = steps.full_pass().logits()[0].float().log_softmax(-1)
-        index = steps.target_ids[0].to(logits.device)[:, None]
-        scores = logits.gather(1, index)[:, 0]
-        if request.contrast_ids is not None:
-            contrast = request.contrast_ids[0].to(logits.device)
-            against = logits.gather(1, contrast.clamp(min=0)[:, None])[:, 0]
-            scores = scores - against.where(contrast >= 0, torch.zeros_like(against))
-        return scores.cpu()
+            log_probs = perturbed.full_pass().logits().float().log_softmax(-1)
+        scores = contrasted(log_probs, steps.target_ids, steps.contrast_ids)
+        return scores[0].cpu()

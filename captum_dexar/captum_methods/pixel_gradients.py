@@ -18,14 +18,12 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum_dexar.captum_methods.request import (
     as_one_example,
     leads_nowhere,
-    log_probs,
     same_randomness,
-    stacked,
     StepRequest,
-    StepScores,
     TeacherForced,
     with_forward,
 )
+from captum_dexar.decoding import StepAttributions
 from torch import Tensor
 
 # These ask for gradients of the same points at every step, and take them from
@@ -36,6 +34,9 @@ _POINTS_AT_A_TIME = 5
 # Of gradients that are kept for the steps to come.
 _REMEMBERED_BYTES = 2**30
 
+# Arguments that a method has here besides its own.
+EXTRA_ARGUMENTS: tuple[str, ...] = ("steps_per_batch",)
+
 
 def explains(method: Attribution) -> bool:
     """Whether this is a method of that kind."""
@@ -44,7 +45,7 @@ def explains(method: Attribution) -> bool:
     return isinstance(inner, (GradientAttribution, InputXGradient)) and not is_layer
 
 
-def run(request: StepRequest) -> StepScores:
+def run(request: StepRequest) -> StepAttributions:
     """Explains every step, and sums pixels into the image tokens that stand for them.
 
     Raises:
@@ -53,7 +54,7 @@ def run(request: StepRequest) -> StepScores:
         ValueError: baselines are of another shape than the pixels.
     """
     _check_rules(request)
-    forward = TeacherForced(request.steps, request.contrast_ids)
+    forward = TeacherForced(request.steps)
     method = with_forward(request.method, forward)
     arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, IntegratedGradients):
@@ -65,10 +66,10 @@ def run(request: StepRequest) -> StepScores:
         raise ValueError(f"steps_per_batch must be positive, got {steps_per_batch}.")
     if isinstance(method, _SHARE_PASSES):
         method.gradient_func = _SharedGradients(forward, steps_per_batch)
-    token_of_pixel = request.steps.adapter.token_of_pixel_input(
-        request.steps.inputs, request.layout, request.steps.config
+    token_of_pixel = request.prompt.adapter.token_of_pixel_input(
+        request.prompt.inputs, request.prompt.layout, request.prompt.config
     ).to(forward.pixels.device)
-    num_tokens = request.layout.num_tokens
+    num_tokens = request.prompt.layout.num_tokens
     scores, deltas = [], []
     for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
@@ -88,11 +89,7 @@ def run(request: StepRequest) -> StepScores:
         scores.append(summed(attribution[0], token_of_pixel, num_tokens))
         deltas.append(delta)
         request.on_step()
-    return StepScores(
-        token_attr=torch.stack(scores),
-        token_log_probs=log_probs(forward),
-        convergence_delta=stacked(deltas),
-    )
+    return request.attributions(torch.stack(scores), forward, deltas)
 
 
 def _check_rules(request: StepRequest) -> None:
@@ -105,10 +102,12 @@ def _check_rules(request: StepRequest) -> None:
     if not isinstance(request.method, DeepLift):
         return
     replaced = tuple(SUPPORTED_NON_LINEAR)
-    if not any(isinstance(module, replaced) for module in request.model.modules()):
+    if not any(
+        isinstance(module, replaced) for module in request.prompt.model.modules()
+    ):
         raise NotImplementedError(
             "DeepLift can't explain a model of the family "
-            f"{request.steps.adapter.name}: it replaces the gradients of torch's own "
+            f"{request.prompt.adapter.name}: it replaces the gradients of torch's own "
             "activation modules (torch.nn.ReLU ...), of which this model has none, as "
             "transformers uses functions of its own. What is left is gradient times "
             "input. Use IntegratedGradients, or InputXGradient for just that."

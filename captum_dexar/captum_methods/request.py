@@ -1,15 +1,15 @@
 """What Captum's own methods are asked for: the steps of an answer, one by one."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from captum.attr import Attribution, NoiseTunnel
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.inputs import Prompt
 from torch import nn, Tensor
 
 
@@ -19,40 +19,41 @@ class StepRequest:
 
     Attributes:
         method (Attribution): the method, as the user made it
-        model (nn.Module): the vision-language model
-        inp (Any): the input, as the user gave it
         steps (DecodingSteps): the answer's steps, of one prompt
-        contrast_ids (Tensor or None): what each step is contrasted with, ``(1,
-            steps)``; -1 where it is with nothing
-        layout (ImageLayout): places of the image tokens
         arguments (Mapping): the method's own arguments
         on_step (Callable): called after each step, for progress
     """
 
     method: Attribution
-    model: nn.Module
-    inp: Any
     steps: DecodingSteps
-    contrast_ids: Tensor | None
-    layout: ImageLayout
     arguments: Mapping[str, Any]
     on_step: Callable[[], object]
 
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt that is answered."""
+        return self.steps.prompt
 
-@dataclass(frozen=True, eq=False)
-class StepScores:
-    """What a method gave.
+    def attributions(
+        self,
+        token_attr: Tensor,
+        forward: "TeacherForced",
+        deltas: Sequence[Tensor | None] = (),
+    ) -> StepAttributions:
+        """What was found, as every method gives it.
 
-    Attributes:
-        token_attr (Tensor): ``(steps, image tokens)``, signs kept
-        token_log_probs (Tensor): ``(steps,)``
-        convergence_delta (Tensor or None): ``(steps,)``, where the method has one and
-            was asked for it
-    """
-
-    token_attr: Tensor
-    token_log_probs: Tensor
-    convergence_delta: Tensor | None = None
+        Args:
+            token_attr (Tensor): ``(steps, image tokens)``, signs kept
+            forward (TeacherForced): of the steps
+            deltas (sequence of Tensor or None, optional): each step's convergence
+                delta, 0-d. Default: the method has none
+        """
+        known = [delta for delta in deltas if delta is not None]
+        return StepAttributions(
+            token_attr=token_attr.cpu()[None],
+            token_log_probs=forward.log_probs().cpu()[None],
+            convergence_delta=torch.stack(known).cpu()[None] if known else None,
+        )
 
 
 class TeacherForced(nn.Module):
@@ -63,7 +64,6 @@ class TeacherForced(nn.Module):
 
     Args:
         steps (DecodingSteps): the answer
-        contrast_ids (Tensor, optional): see :class:`StepRequest`
 
     Attributes:
         pixels (Tensor): the model's pixels as Captum is to take them: those of one
@@ -72,16 +72,14 @@ class TeacherForced(nn.Module):
         step (int): which step's scores ``forward`` returns
     """
 
-    def __init__(
-        self, steps: DecodingSteps, contrast_ids: Tensor | None = None
-    ) -> None:
+    def __init__(self, steps: DecodingSteps) -> None:
         super().__init__()
         whole = steps.full_pass()
-        self.model = steps.model
-        self.rows = whole.query_positions
+        self.model = steps.prompt.model
+        self.query_positions = whole.query_positions
         self.target_ids = steps.target_ids
-        self.contrast_ids = contrast_ids
-        self.adapter = steps.adapter
+        self.contrast_ids = steps.contrast_ids
+        self.adapter = steps.prompt.adapter
         inputs = dict(whole.inputs)
         self.pixels: Tensor = inputs.pop(self.adapter.pixel_input)[None]
         self.inputs = inputs
@@ -94,12 +92,13 @@ class TeacherForced(nn.Module):
     def every_step(self, pixels: Tensor) -> Tensor:
         """All steps' logits (less those of their contrasts), ``(examples, steps)``."""
         logits = self.logits(pixels)
-        scores = _of_ids(logits, self.target_ids)
-        if self.contrast_ids is None:
-            return scores
-        contrast = self.contrast_ids.to(logits.device)
-        against = _of_ids(logits, contrast.clamp(min=0))
-        return scores - against.where(contrast >= 0, torch.zeros_like(against))
+        return contrasted(logits, self.target_ids, self.contrast_ids)
+
+    def log_probs(self) -> Tensor:
+        """The model's log-probability of each step's token, ``(steps,)``."""
+        with torch.no_grad():
+            logits = self.logits(self.pixels).float()
+        return contrasted(logits.log_softmax(-1), self.target_ids, None)[0]
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``(examples, steps, vocabulary)``."""
@@ -114,14 +113,31 @@ class TeacherForced(nn.Module):
         }
         tiled[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
         logits: Tensor = self.model(**tiled).logits
-        if logits.shape[1] != len(self.rows):
-            logits = logits[:, self.rows.to(logits.device)]
+        if logits.shape[1] != len(self.query_positions):
+            logits = logits[:, self.query_positions.to(logits.device)]
         return logits
 
 
-def _of_ids(logits: Tensor, ids: Tensor) -> Tensor:
-    index = ids.to(logits.device).expand(logits.shape[0], -1)[..., None]
-    return logits.gather(-1, index)[..., 0]
+def contrasted(
+    logits: Tensor, target_ids: Tensor, contrast_ids: Tensor | None
+) -> Tensor:
+    """The targets' entries, less those of their contrasts, ``(examples, steps)``.
+
+    Args:
+        logits (Tensor): logits or log-probabilities, ``(examples, steps, vocabulary)``
+        target_ids (Tensor): ``(1, steps)``
+        contrast_ids (Tensor or None): ``(1, steps)``, -1 for none
+    """
+
+    def of_ids(ids: Tensor) -> Tensor:
+        index = ids.to(logits.device).expand(logits.shape[0], -1)[..., None]
+        return logits.gather(-1, index)[..., 0]
+
+    if contrast_ids is None:
+        return of_ids(target_ids)
+    is_contrasted = contrast_ids.to(logits.device) >= 0
+    against = of_ids(contrast_ids.clamp(min=0))
+    return of_ids(target_ids) - against.where(is_contrasted, 0.0)
 
 
 def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
@@ -135,19 +151,6 @@ def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
     if hasattr(copied, "model"):
         copied.model = forward_func
     return copied
-
-
-def log_probs(forward: TeacherForced) -> Tensor:
-    """The model's log-probability of each step's token, ``(steps,)``."""
-    with torch.no_grad():
-        logits = forward.logits(forward.pixels).float()
-    return _of_ids(logits.log_softmax(-1), forward.target_ids)[0]
-
-
-def stacked(deltas: list[Tensor | None]) -> Tensor | None:
-    """The deltas of all steps, if the method gave any."""
-    known = [delta for delta in deltas if delta is not None]
-    return torch.stack(known).cpu() if known else None
 
 
 def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Letting a model answer, and keeping what explaining can use again."""
+"""Letting a model answer, and keeping what explaining can reuse."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, ExitStack
@@ -7,24 +7,23 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.decoding import new_cache, PromptCache, watched_positions
 from captum_dexar.decoding.generation_watch import GenerationWatch, watched_encoder
+from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
 from captum_dexar.decoding.step_attributions import (
     NotRecorded,
     OnlineAttribution,
     StepAttributions,
 )
-from captum_dexar.families import adapter_for_config, FamilyAdapter
-from captum_dexar.inputs.model_inputs import complete_inputs
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
-from transformers import StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 
 @dataclass(eq=False)
 class GeneratedAnswer:
-    """An answer and what is left of generating it.
+    """An answer and what generating it leaves behind.
 
     Attributes:
         ids (Tensor): ``(prompts, steps)``, end-of-sequence token included and what
@@ -42,33 +41,20 @@ class GeneratedAnswer:
     target_logits: TargetLogits | None = None
 
 
-def prompt_ids(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """What the sequences that a model generates begin with, ``(batch, tokens)``: the
-    prompt, or an encoder-decoder's first token."""
-    config: Any = model.config
-    adapter = adapter_for_config(config)
-    is_encoder_decoder = adapter.is_encoder_decoder(config)
-    complete = complete_inputs(adapter, inputs, config)
-    ids: Tensor = complete["decoder_input_ids" if is_encoder_decoder else "input_ids"]
-    return ids
-
-
 def generate(
-    model: nn.Module,
-    inputs: Mapping[str, Any],
+    prompt: Prompt,
     gen_args: Mapping[str, Any] | None,
     online: OnlineAttribution | None = None,
 ) -> GeneratedAnswer:
-    """Lets the model answer, and keeps what explaining can go on from.
+    """Lets the model answer, and keeps what explaining can reuse.
 
     Args:
-        model (nn.Module): the vision-language model
-        inputs (Mapping): its inputs for one prompt, or several padded on the left
+        prompt (Prompt): one prompt, or a batch of them
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        online (OnlineAttribution, optional): explains the steps by the passes that predict
-            them, where generating takes one pass a token. Default: None, the steps are
-            to be explained afterwards
+        online (OnlineAttribution, optional): explains the steps by the passes that
+            predict them, where generating takes one pass per token. Default: None, the
+            steps are to be explained afterwards
 
     Returns:
         GeneratedAnswer
@@ -78,73 +64,66 @@ def generate(
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     arguments["return_dict_in_generate"] = True
-    prompt = prompt_ids(model, inputs)
-    reusing = _Reusing(model, inputs, arguments, online)
-    generating: Any = model
-    with torch.no_grad(), kept_state(model), reusing.watching():
-        # What else generating gives holds its cache, which is large.
-        sequences = generating.generate(**inputs, **reusing.arguments).sequences
-    if sequences.shape[0] != prompt.shape[0]:
+    generation = _WatchedGeneration(prompt, arguments, online)
+    model: Any = prompt.model
+    with torch.no_grad(), kept_state(model), generation.watching():
+        # The other outputs hold the cache, which is large.
+        sequences = model.generate(
+            **prompt.given_inputs, **generation.arguments
+        ).sequences
+    if sequences.shape[0] != prompt.ids.shape[0]:
         raise ValueError(
             "gen_args must ask for one answer, got num_return_sequences="
-            f"{sequences.shape[0] // prompt.shape[0]}."
+            f"{sequences.shape[0] // prompt.ids.shape[0]}."
         )
-    prompt_length = prompt.shape[1]
-    if not torch.equal(sequences[:, :prompt_length], prompt):
+    if not torch.equal(sequences[:, : prompt.length], prompt.ids):
         raise RuntimeError(
             "Generating did not start from the prompt, as the model's configuration "
-            f"has it, but from {sequences[0, :prompt_length].tolist()} rather "
-            f"than {prompt[0].tolist()}. Pass decoder_input_ids with the input."
+            f"has it, but from {sequences[0, : prompt.length].tolist()} rather "
+            f"than {prompt.ids[0].tolist()}. Pass decoder_input_ids with the input."
         )
-    answer = sequences[:, prompt_length:]
+    answer = sequences[:, prompt.length :]
     if answer.shape[1] == 0:
         raise ValueError(
             "The model generated no token, so there is nothing to explain. Check "
             "gen_args (max_new_tokens, stopping criteria), or give a target."
         )
-    return reusing.what_is_left(answer, prompt_length)
+    return generation.result(answer)
 
 
-class _Reusing:
-    """What generating is asked for, and watched for, so that it can be gone on from."""
+class _WatchedGeneration:
+    """A call of ``model.generate``, watched for what explaining can reuse."""
 
     def __init__(
         self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
+        prompt: Prompt,
         arguments: dict[str, Any],
         online: OnlineAttribution | None,
     ) -> None:
-        self.model = model
-        self.config: Any = model.config
-        self.adapter: FamilyAdapter = adapter_for_config(self.config)
+        self.prompt = prompt
         self.arguments = arguments
-        self.settings = GenerationSettings(model, arguments)
+        self.settings = GenerationSettings(prompt.model, arguments)
         self.explained: list[StepAttributions] = []
         self.num_waiting = 0
         self.sequences: Tensor | None = None
         self.watch: GenerationWatch | None = None
-        self.cache: Any = None
         self.positions: list[Tensor | None] = []
         self.encoders: list[Tensor] = []
-        complete = complete_inputs(self.adapter, inputs, self.config)
-        plan = self.adapter.reuse(complete, self.config)
+        # Asked before the cache of ours is among the arguments.
         is_one_by_one = self.settings.is_one_by_one
+        self.cache: Any = given_cache(prompt, self.settings, arguments)
         self.online = online if is_one_by_one else None
-        if plan == "replay" and self.settings.takes_a_cache:
-            self.cache = new_cache(self.config, self.adapter, goes_back=True)
-            arguments["past_key_values"] = self.cache
         if is_one_by_one:
-            given = arguments.get("stopping_criteria") or []
-            self.watch = GenerationWatch(model, self._know)
-            arguments["stopping_criteria"] = StoppingCriteriaList([*given, self.watch])
+            self.watch = GenerationWatch(prompt.model, self._on_token)
+            add_stopping_criterion(arguments, self.watch)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it generating is watched."""
+        model = self.prompt.model
         with ExitStack() as stack:
-            self.positions = stack.enter_context(watched_positions(self.model))
-            self.encoders = stack.enter_context(watched_encoder(self.model))
+            self.positions = stack.enter_context(watched_positions(model))
+            self.encoders = stack.enter_context(watched_encoder(model))
             if self.watch is not None:
                 stack.enter_context(self.watch.watching())
             if self.online is not None:
@@ -152,7 +131,7 @@ class _Reusing:
             yield
             self._explain_waiting()
 
-    def _know(self, sequences: Tensor, step: int) -> None:
+    def _on_token(self, sequences: Tensor, step: int) -> None:
         if self.online is not None:
             self.sequences = sequences
             self.num_waiting += 1
@@ -174,29 +153,59 @@ class _Reusing:
             self.online = None
             self.explained.clear()
 
-    def what_is_left(self, answer: Tensor, prompt_length: int) -> GeneratedAnswer:
-        """The answer with its attributions, or with what it can be explained on."""
-        left = GeneratedAnswer(answer)
+    def result(self, answer: Tensor) -> GeneratedAnswer:
+        """The answer with its attributions, or with a cache to explain it on."""
+        made = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
         if self.watch is not None and self.watch.target_logits.num_steps == num_steps:
-            left.target_logits = self.watch.target_logits.since(0)
+            made.target_logits = self.watch.target_logits.since(0)
             if self.online is not None:
                 self.cache = self.arguments["past_key_values"] = None
-                left.explained = StepAttributions.joined(self.explained)
-                return left
-        beams = self.settings.num_beams
+                made.explained = StepAttributions.joined(self.explained)
+                return made
+        beams, prompt = self.settings.num_beams, self.prompt
         if self.encoders:
-            left.cache = PromptCache(encoder_states=self.encoders[0])
+            made.cache = PromptCache(encoder_states=self.encoders[0])
         elif self.cache is not None:
             length = self.cache.get_seq_length()
-            if beams == 1 and length != prompt_length + num_steps - 1:
-                return left
+            if beams == 1 and length != prompt.length + num_steps - 1:
+                return made
             (last_position,) = self.positions
-            left.cache = PromptCache(self.cache, last_position)
-            self.adapter.crop(self.cache, length - (prompt_length - 1), self.config)
-        if left.cache is not None:
-            left.cache.one_of_each(beams)
-        return left
+            made.cache = PromptCache(self.cache, last_position)
+            surplus = length - (prompt.length - 1)
+            prompt.adapter.crop(self.cache, surplus, prompt.config)
+        if made.cache is not None:
+            made.cache.drop_copies(beams)
+        return made
+
+
+def given_cache(
+    prompt: Prompt, settings: "GenerationSettings", arguments: dict[str, Any]
+) -> Any:
+    """A cache of ours that generating fills, where steps can be replayed on it.
+
+    Args:
+        prompt (Prompt): the prompt
+        settings (GenerationSettings): what generating was asked for
+        arguments (dict): arguments of ``model.generate``, which are given the cache
+
+    Returns:
+        The cache, or None
+    """
+    plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
+    if plan != "replay" or not settings.takes_a_cache:
+        return None
+    cache = new_cache(prompt.config, prompt.adapter, goes_back=True)
+    arguments["past_key_values"] = cache
+    return cache
+
+
+def add_stopping_criterion(
+    arguments: dict[str, Any], criterion: StoppingCriteria
+) -> None:
+    """Adds a criterion behind the user's own in arguments of ``model.generate``."""
+    given = arguments.get("stopping_criteria") or []
+    arguments["stopping_criteria"] = StoppingCriteriaList([*given, criterion])
 
 
 class GenerationSettings:
@@ -256,6 +265,8 @@ def answer_lengths(
         model (nn.Module): the model that generated them
         gen_args (Mapping or None): as it was told to
     """
+    if len(answers) == 1:
+        return [answers.shape[1]]
     ends = GenerationSettings(model, gen_args or {})["eos_token_id"]
     ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
     lengths = []

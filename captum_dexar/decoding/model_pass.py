@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captum_dexar.inputs.model_inputs import logits_of
+from captum_dexar.inputs import logits_of
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
@@ -17,7 +17,8 @@ class ModelPass:
     Attributes:
         model (nn.Module): the vision-language model
         inputs (Mapping): its keyword arguments
-        query_positions (Tensor): positions of the pass that predict the targets, ``(steps,)``
+        query_positions (Tensor): positions of the pass that predict the targets,
+            ``(steps,)``, ascending
         target_ids (Tensor): ``(batch, steps)``
         image_keys (Tensor): positions of the image tokens among all keys of the
             attention that reads them, ``(batch, image tokens)``
@@ -25,9 +26,9 @@ class ModelPass:
             part included
         cross_attention (str or None): name of the attention module inside a decoder
             layer that reads the image, if not the self-attention does
-        target_logits (TargetLogits or None): the model's logits of the targets, where they are
-            known already and need not be computed
-        first_step (int): number of the first step in the answer
+        target_logits (TargetLogits or None): the model's logits of the targets, where
+            they are known already and need not be computed
+        first_step (int): number of the first of these steps among those explained
     """
 
     model: nn.Module
@@ -41,7 +42,7 @@ class ModelPass:
     first_step: int = 0
 
     def logits(self) -> Tensor:
-        """Runs the model; returns the rows' logits, ``(batch, steps, vocabulary)``."""
+        """Runs the model; returns logits, ``(batch, steps, vocabulary)``."""
         return self._logits_of(self.query_positions)
 
     def run(self) -> TargetLogits:
@@ -52,10 +53,10 @@ class ModelPass:
         self._logits_of(self.query_positions[:0])
         return self.target_logits
 
-    def _logits_of(self, rows: Tensor) -> Tensor:
-        kept = logits_of(self.model, rows)
+    def _logits_of(self, positions: Tensor) -> Tensor:
+        kept = logits_of(self.model, positions)
         with kept_state(self.model):
             logits: Tensor = self.model(**self.inputs, **kept).logits
-        if logits.shape[1] == rows.shape[0]:
+        if logits.shape[1] == positions.shape[0]:
             return logits
-        return logits[:, rows.to(logits.device)]
+        return logits[:, positions.to(logits.device)]

@@ -1,4 +1,4 @@
-"""What is left of a prompt that a model has read, for going on from there."""
+"""What a model keeps of a prompt, to continue from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ class PromptCache:
     """Keys and values of the positions before those that are explained.
 
     Attributes:
-        cache (DynamicCache or None): ends before the row that predicts ``first_step``;
-            running a pass on it fills it further
+        cache (DynamicCache or None): ends before the position that predicts
+            ``first_step``; running a pass on it fills it further
         last_position (Tensor or None): position of the prompt's last token as the
             decoder got it, ``(batch, 1)`` or, of several axes, ``(axes, batch, 1)``;
             None if the decoder counts itself
         encoder_states (Tensor or None): an encoder's output, ``(batch, tokens, hidden
             size)``
-        first_step (int): the step whose row comes next
+        first_step (int): the answer's step whose position comes next
     """
 
     cache: DynamicCache | None = None
@@ -40,23 +40,23 @@ class PromptCache:
             return None
         return BaseModelOutput(last_hidden_state=self.encoder_states)
 
-    def one_of_each(self, repeats: int) -> None:
-        """Keeps one of so many equal copies of every example."""
-        if repeats == 1:
+    def drop_copies(self, copies: int) -> None:
+        """Keeps one of several equal copies of every example, as beam search has."""
+        if copies == 1:
             return
         if self.cache is not None:
             # Layers of every kind can be put into the order that a beam search has.
-            self.cache.reorder_cache(_every(self.cache.batch_size, repeats))
+            self.cache.reorder_cache(_every(self.cache.batch_size, copies))
         if self.last_position is not None:
             positions = self.last_position
-            examples = _every(positions.shape[-2], repeats).to(positions.device)
+            examples = _every(positions.shape[-2], copies).to(positions.device)
             self.last_position = positions.index_select(-2, examples)
         if self.encoder_states is not None:
-            self.encoder_states = self.encoder_states[::repeats]
+            self.encoder_states = self.encoder_states[::copies]
 
 
-def _every(number: int, repeats: int) -> Tensor:
-    return torch.arange(0, max(number, 1), repeats)
+def _every(number: int, copies: int) -> Tensor:
+    return torch.arange(0, max(number, 1), copies)
 
 
 def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCache:

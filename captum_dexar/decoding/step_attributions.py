@@ -1,8 +1,8 @@
-"""What explaining some decoding steps gives, before it becomes a picture."""
+"""What explaining some decoding steps gives, before it becomes a result."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -15,24 +15,28 @@ class StepAttributions:
 
     Attributes:
         token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
+        token_log_probs (Tensor): the model's log-probability of each target,
+            ``(batch, steps)``
         token_weights (Tensor or None): equation (6), ``(batch, steps)``; None for a
             method that has none
         head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``;
             None for a method that has none, or where they were not kept
         layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(batch,
             steps, layers, image tokens)``; None where it was not kept
-        token_log_probs (Tensor): the model's log-probability of each target,
-            ``(batch, steps)``
-        layer_indices (list of int): the decoder layers that were explained: those that
-            were chosen and have attention
+        layer_indices (list of int or None): the decoder layers that were explained:
+            those that were chosen and have attention; None for a method that explains
+            no decoder layers
+        convergence_delta (Tensor or None): ``(batch, steps)``, of a method that has one
+            and was asked for it
     """
 
     token_attr: Tensor
-    token_weights: Tensor | None
-    head_weights: Tensor | None
-    layer_attr: Tensor | None
     token_log_probs: Tensor
-    layer_indices: list[int]
+    token_weights: Tensor | None = None
+    head_weights: Tensor | None = None
+    layer_attr: Tensor | None = None
+    layer_indices: list[int] | None = None
+    convergence_delta: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: "Sequence[StepAttributions]") -> "StepAttributions":
@@ -48,12 +52,9 @@ class StepAttributions:
                 [tensor.to(tensors[0].device) for tensor in tensors], dim=1
             )
 
+        tensors = [f.name for f in fields(cls) if f.name != "layer_indices"]
         return cls(
-            token_attr=together("token_attr"),
-            token_weights=together("token_weights"),
-            head_weights=together("head_weights"),
-            layer_attr=together("layer_attr"),
-            token_log_probs=together("token_log_probs"),
+            **{name: together(name) for name in tensors},
             layer_indices=parts[0].layer_indices,
         )
 
@@ -70,7 +71,7 @@ class OnlineAttribution(Protocol):
         ...
 
     def is_due(self, num_waiting: int) -> bool:
-        """Whether so many steps are to be explained before there are more."""
+        """Whether the steps that wait are to be explained before there are more."""
         ...
 
     def explain(

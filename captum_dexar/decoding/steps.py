@@ -2,8 +2,8 @@
 
 A step ``t`` predicts the token ``v_t`` from the last position of its prefix: the prompt
 and the tokens before ``v_t``. In a causal model (and in one whose mask is bidirectional
-over the prompt only) no position depends on later ones, so that all steps are rows of a
-single pass, and the rows' prefix may come from a cache.
+over the prompt only) no position depends on later ones, so that all steps are query
+positions of a single pass, and what is before them may come from a cache.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
-from captum_dexar.families import adapter_for_config, FamilyAdapter
-from captum_dexar.inputs.model_inputs import complete_inputs, logits_of
-from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.inputs import logits_of, Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
-from torch import nn, Tensor
+from torch import Tensor
 from transformers import DynamicCache
 
-# Ends of the names of a configuration's tokens that mean more than their text.
+# Endings of a configuration's names of tokens that are more than text.
 SPECIAL_TOKENS = ("_token_id", "_token_index")
 
 
@@ -28,56 +26,36 @@ class DecodingSteps:
     """The steps of a known answer to a prompt.
 
     Args:
-        model (nn.Module): the vision-language model
-        inputs (Mapping): its inputs for the prompt; batches are padded on the left
-        target_ids (Tensor): the answers' tokens, ``(batch, steps)``
-        target_logits (TargetLogits, optional): the model's logits of these tokens, where it
-            generated them. Default: None, they are computed
+        prompt (Prompt): the prompt, or a batch of them
+        answer_ids (Tensor): the answers' tokens, ``(batch, tokens)``
+        target_logits (TargetLogits, optional): the model's logits of the explained
+            tokens, where it generated them. Default: None, they are computed
+        first_step (int, optional): the first step that is explained; the answer's
+            tokens before it belong to its prefix only. Default: 0
+
+    Attributes:
+        target_ids (Tensor): the explained tokens, ``(batch, num_steps)``
+        num_steps (int): how many steps are explained
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        target_ids: Tensor,
+        prompt: Prompt,
+        answer_ids: Tensor,
         target_logits: TargetLogits | None = None,
+        first_step: int = 0,
     ) -> None:
-        self.model = model
-        self.config: Any = model.config
-        self.adapter: FamilyAdapter = adapter_for_config(self.config)
-        self.inputs = complete_inputs(self.adapter, inputs, self.config)
-        self.image_keys = self.adapter.image_keys(self.inputs, self.config)
-        self.is_encoder_decoder = self.adapter.is_encoder_decoder(self.config)
-        self.answer_input = (
-            "decoder_input_ids" if self.is_encoder_decoder else "input_ids"
-        )
-        self.prompt_ids: Tensor = self.inputs[self.answer_input]
-        self.target_ids = target_ids.to(self.prompt_ids.device)
-        self.prompt_length = self.prompt_ids.shape[1]
+        self.prompt = prompt
+        self.answer_ids = answer_ids.to(prompt.ids.device)
+        self.first_step = first_step
+        self.target_ids = self.answer_ids[:, first_step:]
         self.num_steps = self.target_ids.shape[1]
         self.target_logits = target_logits
 
-    def layout(self) -> ImageLayout:
-        """Grids of the image tokens, as far as the model's inputs tell.
-
-        Raises:
-            ValueError: the examples' images have different grids.
-        """
-        num_examples, num_tokens = self.image_keys.shape
-        for name in self.adapter.grid_inputs:
-            grids = torch.as_tensor(self.inputs[name]).tolist()
-            per_example = len(grids) // num_examples
-            if grids != grids[:per_example] * num_examples:
-                raise ValueError(
-                    "All examples of a batch must have images of the same grid, got "
-                    f"{name} {grids}. Explain them one at a time."
-                )
-        return self.adapter.layout(
-            self.inputs,
-            num_tokens,
-            image_sizes=None,
-            config=self.config,
-        )
+    @property
+    def contrast_ids(self) -> Tensor | None:
+        """What each step is contrasted with, ``(1, num_steps)``, or None."""
+        return self.prompt.contrast_ids(self.first_step, self.num_steps)
 
     def full_pass(self, encoder_outputs: Any = None) -> ModelPass:
         """Prompt and answer in one pass without a cache.
@@ -86,34 +64,38 @@ class DecodingSteps:
             encoder_outputs (BaseModelOutput, optional): an encoder's output for the
                 prompt. Default: computed
         """
-        inputs = {**self._prefix(self.num_steps - 1), "use_cache": False}
+        num_tokens = self.answer_ids.shape[1]
+        inputs = {**self._prefix(num_tokens - 1), "use_cache": False}
         if encoder_outputs is not None:
-            for name in (self.adapter.pixel_input, "input_ids"):
+            for name in (self.prompt.adapter.pixel_input, "input_ids"):
                 inputs.pop(name, None)
             inputs["encoder_outputs"] = encoder_outputs
-        return self._pass(inputs, slice(0, self.num_steps), self.prompt_length - 1)
+        first = self.prompt.length - 1 + self.first_step
+        return self._pass(inputs, slice(self.first_step, num_tokens), first)
 
     def cached_pass(
         self,
         cache: PromptCache | DynamicCache | None = None,
         max_tokens: int | None = None,
     ) -> ModelPass:
-        """Only the rows that predict the answer, on a cache of what is before them.
+        """Only the positions that predict the answer, on a cache of what is before.
 
         Args:
-            cache (PromptCache or DynamicCache, optional): what is before the rows; a
-                bare cache holds all positions of the prompt but the last. It is filled
-                further by running the pass. Default: the prompt is run once to make it
-            max_tokens (int, optional): at most so many rows. Default: all that are left
+            cache (PromptCache or DynamicCache, optional): what is before the positions;
+                a bare cache holds all positions of the prompt but the last. Running the
+                pass fills it further. Default: the prompt is run once to make it
+            max_tokens (int, optional): at most so many positions. Default: all that are
+                left
         """
         known = self._prompt_cache(cache)
-        start = known.first_step
-        stop = min(start + (max_tokens or self.num_steps), self.num_steps)
-        first, last = self.prompt_length - 1 + start, self.prompt_length - 1 + stop
+        start, stop = known.first_step, self.answer_ids.shape[1]
+        if max_tokens is not None:
+            stop = min(start + max_tokens, stop)
+        first, last = self.prompt.length - 1 + start, self.prompt.length - 1 + stop
         whole = self._prefix(stop - 1)
         inputs: dict[str, Any] = {
             name: whole[name]
-            for name in ("attention_mask", *self.adapter.inputs_on_cache)
+            for name in ("attention_mask", *self.prompt.adapter.inputs_on_cache)
             if name in whole
         }
         inputs["input_ids"] = whole["input_ids"][:, first:last]
@@ -141,68 +123,69 @@ class DecodingSteps:
 
         Args:
             cache (PromptCache or DynamicCache, optional): as in :meth:`cached_pass`
-            max_tokens (int, optional): at most so many rows of a cached pass. Default:
-                all
+            max_tokens (int, optional): at most so many positions of a cached pass.
+                Default: all
         """
-        if self.is_encoder_decoder:
+        prompt = self.prompt
+        if prompt.is_encoder_decoder:
             known = cache if isinstance(cache, PromptCache) else PromptCache()
             yield self.full_pass(known.encoder_outputs)
             return
-        is_replayed = self.adapter.reuse(self.inputs, self.config) == "replay"
-        if cache is None and (not is_replayed or self._fits_in_one(max_tokens)):
+        is_replayed = prompt.adapter.reuse(prompt.inputs, prompt.config) == "replay"
+        if cache is None and (
+            not is_replayed or self.first_step or self._fits_in_one(max_tokens)
+        ):
             yield self.full_pass()
             return
         known = self._prompt_cache(cache)
-        while known.first_step < self.num_steps:
+        while known.first_step < self.answer_ids.shape[1]:
             explained = self.cached_pass(known, max_tokens)
             known.first_step += explained.query_positions.shape[0]
             yield explained
 
     def prefixes(self) -> Iterator[dict[str, Any]]:
-        """The model's inputs of every step by itself, growing by a token a step."""
-        for step in range(self.num_steps):
+        """The model's inputs of every step by itself, growing by a token per step."""
+        for step in range(self.first_step, self.answer_ids.shape[1]):
             yield self._prefix(step)
 
     def _fits_in_one(self, max_tokens: int | None) -> bool:
-        """Whether prompt and answer can be run together, which is cheaper than one
-        after the other."""
-        fed = self.target_ids[:, :-1]
-        # Such as an image's: a model would take it for a place of the prompt's image.
+        """Whether prompt and answer can share a pass, which is cheaper than two."""
+        fed = self.answer_ids[:, :-1]
+        # A model would take an image token in the answer for a place of the image.
         special = [
             value
-            for name, value in vars(self.config).items()
+            for name, value in vars(self.prompt.config).items()
             if name.endswith(SPECIAL_TOKENS) and isinstance(value, int)
         ]
         is_text = not torch.isin(fed, torch.tensor(special, device=fed.device)).any()
         return self.num_steps <= (max_tokens or self.num_steps) and bool(is_text)
 
     def _pass(self, inputs: Mapping[str, Any], steps: slice, first: int) -> ModelPass:
-        """The pass whose position ``first`` predicts the first of the steps."""
-        rows = torch.arange(steps.stop - steps.start, device=self.prompt_ids.device)
+        """The pass whose position ``first`` predicts the first of these steps."""
+        device = self.prompt.ids.device
+        positions = torch.arange(steps.stop - steps.start, device=device)
+        explained = slice(steps.start - self.first_step, steps.stop - self.first_step)
+        known = self.target_logits
         return ModelPass(
-            model=self.model,
+            model=self.prompt.model,
             inputs=inputs,
-            query_positions=rows + first,
-            target_ids=self.target_ids[:, steps],
-            image_keys=self.image_keys,
-            num_keys=self.prompt_length + steps.stop - 1,
-            cross_attention=self.adapter.cross_attention,
-            target_logits=(
-                None
-                if self.target_logits is None
-                else self.target_logits.of_steps(steps)
-            ),
-            first_step=steps.start,
+            query_positions=positions + first,
+            target_ids=self.target_ids[:, explained],
+            image_keys=self.prompt.image_keys,
+            num_keys=self.prompt.length + steps.stop - 1,
+            cross_attention=self.prompt.adapter.cross_attention,
+            target_logits=None if known is None else known.of_steps(explained),
+            first_step=explained.start,
         )
 
     def _prefix(self, num_answer_tokens: int) -> dict[str, Any]:
         """The prompt's inputs, grown by the first tokens of the answer."""
-        answer = self.target_ids[:, :num_answer_tokens]
-        grown = dict(self.inputs)
-        grown[self.answer_input] = torch.cat([self.prompt_ids, answer], dim=1)
-        if self.answer_input == "decoder_input_ids":
+        prompt, answer = self.prompt, self.answer_ids[:, :num_answer_tokens]
+        grown = dict(prompt.inputs)
+        grown[prompt.answer_input] = torch.cat([prompt.ids, answer], dim=1)
+        if prompt.is_encoder_decoder:
             return grown
-        for key, fill in self.adapter.sequence_inputs.items():
+        for key, fill in prompt.adapter.sequence_inputs.items():
             if key not in grown:
                 continue
             last = grown[key][:, -1:]
@@ -222,27 +205,28 @@ class DecodingSteps:
         return cache if isinstance(cache, PromptCache) else PromptCache(cache)
 
     def _prefilled(self) -> PromptCache:
-        """Runs the prompt without its last token; or the whole of it, whose last token
-        is then dropped again, where the others attend to it."""
-        is_whole = self.adapter.prompt_is_bidirectional
-        cache = new_cache(self.config, self.adapter, goes_back=is_whole)
-        if self.prompt_length == 1:
+        """Runs the prompt without its last token; or, where its tokens attend to those
+        behind them, the whole prompt, whose last token is then dropped again."""
+        prompt, adapter = self.prompt, self.prompt.adapter
+        is_whole = adapter.prompt_is_bidirectional
+        cache = new_cache(prompt.config, adapter, goes_back=is_whole)
+        if prompt.length == 1:
             return PromptCache(cache)
-        per_token = {"input_ids", "position_ids", *self.adapter.sequence_inputs}
+        per_token = {"input_ids", "position_ids", *adapter.sequence_inputs}
         inputs = {
             key: value[:, :-1] if key in per_token and not is_whole else value
-            for key, value in self.inputs.items()
+            for key, value in prompt.inputs.items()
         }
         with (
             torch.no_grad(),
-            kept_state(self.model),
-            watched_positions(self.model) as positions,
+            kept_state(prompt.model),
+            watched_positions(prompt.model) as positions,
         ):
-            kept = logits_of(self.model, 1)
-            self.model(**inputs, past_key_values=cache, use_cache=True, **kept)
+            kept = logits_of(prompt.model, 1)
+            prompt.model(**inputs, past_key_values=cache, use_cache=True, **kept)
         (last,) = positions
         if is_whole:
-            self.adapter.crop(cache, 1, self.config)
+            adapter.crop(cache, 1, prompt.config)
         elif last is not None:
             last = last + 1
         return PromptCache(cache, last)

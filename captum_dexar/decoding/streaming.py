@@ -8,22 +8,22 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
-from captum_dexar.decoding import (
-    DecodingSteps,
-    new_cache,
-    PromptCache,
-    watched_positions,
+from captum_dexar.decoding.generation import (
+    add_stopping_criterion,
+    GenerationSettings,
+    given_cache,
 )
-from captum_dexar.decoding.generation import GenerationSettings
 from captum_dexar.decoding.generation_watch import GenerationWatch
-from captum_dexar.decoding.step_attributions import OnlineAttribution
+from captum_dexar.decoding.prompt_cache import PromptCache, watched_positions
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
+from captum_dexar.decoding.steps import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
-from torch import nn, Tensor
-from transformers import StoppingCriteriaList
+from torch import Tensor
 
-# What one step gives: its token, and what explaining it on what is before it made.
-Explain = Callable[[DecodingSteps, PromptCache | None], Any]
+# Explains one step, on a cache of what is before it.
+Explain = Callable[[DecodingSteps, PromptCache | None], StepAttributions]
 NOT_STREAMED = (
     "num_beams",
     "num_return_sequences",
@@ -33,11 +33,11 @@ NOT_STREAMED = (
 
 
 class _Done(Exception):
-    """Nothing more will come."""
+    """The answer is complete."""
 
 
 class _StoppableWatch(GenerationWatch):
-    """Ends generating once nobody waits for more."""
+    """Stops generating once nobody waits for more."""
 
     stop: threading.Event
 
@@ -48,92 +48,78 @@ class _StoppableWatch(GenerationWatch):
 
 
 class _AfterEachToken:
-    """Explains each token by a pass of its own, for methods that are not online.
+    """Explains each token by a pass of its own, for methods that don't work online.
 
     When a token has been chosen, the cache ends with the position that predicted it.
-    Where that can be run once more, on the cache of what is before it, the prompt is
-    not; which leaves the cache as it was.
+    Where that position can be run once more, on the cache of what is before it, the
+    prompt is not run again; which leaves the cache as it was.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        arguments: dict[str, Any],
-        explain: Explain,
+        self, prompt: Prompt, arguments: dict[str, Any], explain: Explain
     ) -> None:
-        self.model = model
-        self.inputs = inputs
+        self.prompt = prompt
         self.explain_step = explain
         self.positions: list[Tensor | None] = []
         self.tokens: list[Tensor] = []
-        nothing = torch.zeros(1, 1, dtype=torch.long)
-        steps = DecodingSteps(model, inputs, nothing)
-        self.adapter, self.config = steps.adapter, steps.config
-        self.cache: Any = None
-        settings = GenerationSettings(model, arguments)
-        if (
-            settings.takes_a_cache
-            and self.adapter.reuse(steps.inputs, self.config) == "replay"
-        ):
-            self.cache = new_cache(self.config, self.adapter, goes_back=True)
-            arguments["past_key_values"] = self.cache
+        settings = GenerationSettings(prompt.model, arguments)
+        self.cache: Any = given_cache(prompt, settings, arguments)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with watched_positions(self.model) as self.positions:
+        with watched_positions(self.prompt.model) as self.positions:
             yield
 
-    def explain(self, token: Tensor, target_logits: TargetLogits, number: int) -> Any:
+    def explain(
+        self, token: Tensor, target_logits: TargetLogits, number: int
+    ) -> StepAttributions:
         self.tokens.append(token)
         answer = torch.cat(self.tokens, dim=1)
-        *_, prefix = DecodingSteps(self.model, self.inputs, answer).prefixes()
-        step = DecodingSteps(self.model, prefix, token, target_logits)
-        before = None
-        if self.cache is not None:
-            (position,) = self.positions
-            before = PromptCache(
-                self.cache, None if position is None else position + number
-            )
-            self.adapter.crop(self.cache, 1, self.config)
-        length = 0 if self.cache is None else self.cache.get_seq_length()
-        with kept_state(self.model):
+        step = DecodingSteps(self.prompt, answer, target_logits, first_step=number)
+        if self.cache is None:
+            with kept_state(self.prompt.model):
+                return self.explain_step(step, None)
+        (position,) = self.positions
+        self.prompt.adapter.crop(self.cache, 1, self.prompt.config)
+        length = self.cache.get_seq_length()
+        before = PromptCache(self.cache, position, first_step=number)
+        with kept_state(self.prompt.model):
             explained = self.explain_step(step, before)
-            if before is not None and self.cache.get_seq_length() == length:
+            if self.cache.get_seq_length() == length:
                 # The method had no use for the cache.
-                before.first_step = 0
+                before.first_step = number
                 with torch.no_grad():
                     step.cached_pass(before).logits()
         return explained
 
 
 def streamed(
-    model: nn.Module,
-    inputs: Mapping[str, Any],
+    prompt: Prompt,
     gen_args: Mapping[str, Any] | None,
     online: OnlineAttribution | None,
     explain: Explain,
-) -> Generator[tuple[Tensor, Any], None, None]:
+) -> Generator[tuple[Tensor, StepAttributions], None, None]:
     """Generates an answer in a thread of its own, and explains each token at once.
 
     Args:
-        model (nn.Module): the vision-language model
-        inputs (Mapping): its inputs for one prompt
+        prompt (Prompt): one prompt
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        online (OnlineAttribution or None): explains a token in the pass that predicts it
-        explain (Callable): without that called with the one step of each token and a
-            cache of what is before it, or None
+        online (OnlineAttribution or None): explains a token in the pass that predicts
+            it
+        explain (Callable): without ``online`` called with the one step of each token
+            and a cache of what is before it, or None
 
     Yields:
         Each token, ``(1,)``, with its attributions. Closing the iterator stops
         generating after the token at hand.
 
     Raises:
-        ValueError: several beams or answers are asked for, or several tokens a pass, of
-            which no token is known before the end.
+        ValueError: several beams or answers are asked for, or several tokens per pass,
+            of which no token is known before the end.
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
+    model: Any = prompt.model
     settings = GenerationSettings(model, arguments)
     for name in NOT_STREAMED:
         if name in arguments and (settings[name] or 1) != 1:
@@ -143,22 +129,19 @@ def streamed(
             )
     at_each: Any = online
     if online is None:
-        at_each = _AfterEachToken(model, inputs, arguments, explain)
+        at_each = _AfterEachToken(prompt, arguments, explain)
     results: Queue[Any] = Queue()
 
     def put(sequences: Tensor, step: int) -> None:
-        token, target_logits = sequences[:, -1:].clone(), watch.target_logits.since(
-            step
-        )
+        token = sequences[:, -1:].clone()
+        target_logits = watch.target_logits.since(step)
         results.put((token[:, 0], at_each.explain(token, target_logits, step)))
 
     watch = _StoppableWatch(model, put)
     watch.stop = threading.Event()
-    given = arguments.get("stopping_criteria") or []
-    arguments["stopping_criteria"] = StoppingCriteriaList([*given, watch])
+    add_stopping_criterion(arguments, watch)
 
     def generate() -> None:
-        generating: Any = model
         try:
             with (
                 torch.no_grad(),
@@ -166,7 +149,7 @@ def streamed(
                 watch.watching(),
                 at_each.watching(),
             ):
-                generating.generate(**inputs, **arguments)
+                model.generate(**prompt.given_inputs, **arguments)
             results.put(_Done())
         except BaseException as error:  # handed to the thread that waits for it
             results.put(error)

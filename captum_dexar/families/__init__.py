@@ -1,7 +1,7 @@
-"""Facts about the families of vision-language models, one adapter a family."""
+"""Facts about the families of vision-language models, one adapter per family."""
 
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
-from captum_dexar.families.geometry.given import given_layout
+from captum_dexar.families.geometry.given_layout import given_layout
 from captum_dexar.families.registry import (
     adapter_for_config,
     adapter_for_processor,

@@ -1,60 +1,68 @@
-"""What a family of vision-language models has to state about itself."""
+"""What an adapter states about its family of vision-language models."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import isqrt, prod
+from math import prod
 from typing import Any, ClassVar
 
 import torch
-from captum_dexar.families.geometry.pixel_cells import patch_of, tokens_of_picture
-from captum_dexar.families.prepared import ImageTokens, PreparedImage
-from captum_dexar.families.reuse import can_go_back, Reuse
+from captum_dexar.families.geometry.grids import patch_of, tokens_of_picture
+from captum_dexar.families.prepared_image import ImageTokens, PreparedImage
+from captum_dexar.families.prompt_reuse import can_be_cropped, Reuse
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
 from PIL import Image
 from torch import nn, Tensor
 
-__all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage", "side_of"]
+__all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage"]
 
 
+# The class is long because it is the whole contract: every fact that the package asks
+# of a family, with the default that holds for most. Only image_tokens() has none.
 class FamilyAdapter(ABC):
-    """Facts of one family; the method itself is the same for all.
+    """Facts about one family; the attribution method is the same for all of them.
 
     Attributes:
-        name (str): what people call the family
+        name (str): the family's usual name
         model_types (tuple of str): ``config.model_type`` of the family's models
         processor_types (tuple of str): class names of the family's processors
-        boxes_checked (str): how the places of the image tokens were checked, for the
+        boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
-        pixel_input (str): the model's input that holds the pixels
-        required_inputs (tuple of str): model inputs that must be there: without them
-            the model, or the places of its image tokens, would be wrong unnoticed
-        grid_inputs (tuple of str): model inputs with a row for each image that says
-            what grid it has; the same for all examples of a batch
+        pixel_input (str): the model input that holds the pixels
+        required_inputs (tuple of str): model inputs without which the model, or the
+            places of its image tokens, would silently be wrong
+        grid_inputs (tuple of str): model inputs with one row per image that give its
+            grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
             rather than examples
-        pixel_dims (int): how many axes ``pixel_input`` has, where it is flat
-        sequence_inputs (Mapping): model inputs with one entry a token of the prompt,
-            besides ``input_ids``, and the value that a generated token has there; None
-            repeats the last token's. Those that the processor does not give are not
-            made up, but for the attention mask. Whatever else the processor returns
+        pixel_dims (int): number of dimensions of ``pixel_input``, where it is flat
+        sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
+            ``input_ids``, and the value for a generated token; None repeats the value
+            of the last token. Inputs that the processor does not return are not
+            added, except for the attention mask. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
-        position_offset (int or None): position of the first token. None leaves the
-            positions to the model, which makes more of them than a count.
-        replayable (bool): whether the prompt's last token, run again on a cache of the
-            tokens before it, gives what it gave in a pass over the whole prompt
-        prompt_is_bidirectional (bool): whether the prompt's tokens attend to those
-            behind them, so that it has to be run as a whole
-        inputs_on_cache (tuple of str): of ``sequence_inputs`` those that a pass on a
-            cache takes too, for all tokens so far, besides the attention mask
-        steps_run_on (str): what :meth:`reuse` says, in words, for a table
+        position_offset (int or None): position of the first token. None leaves position
+            ids to the model, where they are more than a running count.
+        replayable (bool): whether the prompt's last token, run on a cache of the tokens
+            before it, gives the same result as in a pass over the whole prompt
+        prompt_is_bidirectional (bool): whether prompt tokens attend to later ones, so
+            that the prompt has to be run as a whole
+        inputs_on_cache (tuple of str): those of ``sequence_inputs``, besides the
+            attention mask, that a pass on a cache takes too, for all tokens so far
+        steps_run_on (str): what :meth:`reuse` returns, in words, for the table of
+            families
+        reuses_projections (bool): whether a layer that is replayed takes over the
+            recorded outputs of its projections. That is fastest, but its output then no
+            longer shows whether arguments with an entry per position (masks, position
+            embeddings) were taken at the right positions: False where this has not been
+            tested.
         cross_attention (str or None): name of the attention module inside a decoder
-            layer whose keys hold the image, for models that read it by cross-attention
-        can_be_batched (bool): whether prompts padded on the left give what each gives
-            by itself
+            layer whose keys are the image's, for models that use cross-attention
+        can_be_batched (bool): whether left-padded prompts give the same results as
+            single ones
         takes_several_images (bool): whether a prompt may hold several images
-        class_token_is_last (bool): whether the vision tower puts its class token behind
-            a picture's patches rather than before them
+        class_token_is_last (bool): whether the vision tower puts its class token after
+            the patches rather than before them
     """
 
     name: ClassVar[str]
@@ -79,19 +87,19 @@ class FamilyAdapter(ABC):
     class_token_is_last: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
-        """Whether a model's configuration is one of this family."""
+        """Whether a model of this configuration belongs to the family."""
         return getattr(config, "model_type", None) in self.model_types
 
     @abstractmethod
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
-        """How many tokens one image has, and where on it they lie.
+        """The number of tokens of one image, and where on it they lie.
 
         Args:
-            image (PreparedImage): what is known of it
+            image (PreparedImage): what is known about the image
 
         Returns:
-            ImageTokens, whose views have ``image=0`` and, where the original image's
-            size or what was done to it is not known, no rectangle.
+            ImageTokens, whose views have ``image=0``, and no rectangle where the size
+            of the original image or its preprocessing is not known.
         """
 
     def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
@@ -105,7 +113,8 @@ class FamilyAdapter(ABC):
             *Tensor* of **positions**, ``(batch, image tokens)``, in order.
 
         Raises:
-            ValueError: there is no image token, or the examples differ in their number.
+            ValueError: There are no image tokens, or the examples differ in their
+                number.
         """
         input_ids: Tensor = inputs["input_ids"]
         is_image: Tensor = input_ids == config.image_token_id
@@ -128,17 +137,17 @@ class FamilyAdapter(ABC):
     def num_image_tokens(
         self, inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> int:
-        """How many image tokens one prompt has; ``config`` may be unknown (None)."""
+        """Number of image tokens of one prompt; ``config`` may be None."""
         if config is not None:
             return self.image_keys(inputs, config).shape[1]
         return int((inputs["input_ids"] == self.image_token_id(processor)).sum())
 
     def image_token_id(self, processor: Any) -> int:
-        """The id of an image token, for want of the model's configuration."""
+        """The id of an image token, where the model's configuration is not known."""
         return int(processor.image_token_id)
 
     def is_encoder_decoder(self, config: Any) -> bool:
-        """Whether the prompt goes to an encoder, and the answer to a decoder."""
+        """Whether an encoder reads the prompt and a decoder writes the answer."""
         return bool(getattr(config, "is_encoder_decoder", False))
 
     def with_decoder_start(
@@ -154,8 +163,7 @@ class FamilyAdapter(ABC):
         return started
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
-        """``required_inputs``, or those of them that a model of this configuration
-        makes use of."""
+        """Those of ``required_inputs`` that a model of this configuration uses."""
         return self.required_inputs
 
     def position_ids(self, attention_mask: Tensor) -> Tensor | None:
@@ -166,15 +174,14 @@ class FamilyAdapter(ABC):
         return counted.clamp(min=0) + self.position_offset
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
-        """What the steps of an answer are run on, by the prompt's inputs and the
-        configuration of the model."""
+        """What decoding steps are run on: "replay", "full_pass" or "encoder"."""
         if self.is_encoder_decoder(config):
             return "encoder"
-        is_replayed = self.replayable and can_go_back(inputs["input_ids"], config)
+        is_replayed = self.replayable and can_be_cropped(inputs["input_ids"], config)
         return "replay" if is_replayed else "full_pass"
 
     def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
-        """Takes the last tokens out of a cache."""
+        """Removes the last tokens from a cache."""
         if num_tokens:
             cache.crop(-num_tokens)
 
@@ -189,9 +196,9 @@ class FamilyAdapter(ABC):
     ) -> ImageLayout:
         """Places of one example's image tokens on its original images.
 
-        Images are told apart by how many tokens each has, never by what stands between
-        them: two images may follow each other directly, and text may stand between the
-        tiles of one.
+        The number of tokens of each image tells where the next one begins, not the
+        text between them: two images may be adjacent, and there may be text between
+        the tiles of one.
 
         Args:
             inputs (Mapping): the model's inputs, as the processor made them
@@ -200,10 +207,12 @@ class FamilyAdapter(ABC):
                 original image
             processor (ProcessorMixin, optional): the processor that prepared the
                 images. Without it the grid is known, but not its place on the image.
-            config (PreTrainedConfig, optional): the model's configuration
+                Default: None
+            config (PreTrainedConfig, optional): the model's configuration.
+                Default: None
 
         Raises:
-            ValueError: the image tokens do not fill the grids.
+            ValueError: The image tokens do not fill the grids.
         """
         views: list[View] = []
         image_processor = getattr(processor, "image_processor", processor)
@@ -238,7 +247,7 @@ class FamilyAdapter(ABC):
             raise self._count_error(num_tokens, used, index, views)
         if index > 1 and not self.takes_several_images:
             raise ValueError(
-                f"{self.name} takes one image a prompt, got the tokens of {index}."
+                f"{self.name} takes one image per prompt, got the tokens of {index}."
             )
         sizes = None if image_sizes is None else tuple(image_sizes)
         layout = ImageLayout(num_tokens, tuple(views), sizes)
@@ -249,10 +258,11 @@ class FamilyAdapter(ABC):
     def token_of_pixel_input(
         self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
     ) -> Tensor:
-        """Which image token each element of the model's pixels stands for.
+        """The image token that each element of the pixel input belongs to.
 
-        Here for pixels of which every picture ``(channels, height, width)`` is one
-        view, in the order of the views, cut into patches from its top left corner.
+        The default is for pixels in which every picture ``(channels, height, width)``
+        is one view, in the order of the views, cut into patches from its top left
+        corner.
 
         Args:
             inputs (Mapping): the model's inputs for one prompt
@@ -264,7 +274,7 @@ class FamilyAdapter(ABC):
             all image tokens, -1 for pixels that no token sees.
 
         Raises:
-            TypeError: it is not known for this family.
+            TypeError: This is not known for the family.
         """
         shape = tuple(inputs[self.pixel_input].shape)
         if len(shape) < 4 or prod(shape[:-3]) != len(layout.views):
@@ -274,12 +284,12 @@ class FamilyAdapter(ABC):
         return torch.stack(tokens).view(*shape[:-3], 1, *picture)
 
     def pixel_patch(self, config: Any) -> Size | None:
-        """Height and width of a patch of the model's pixels; None where the cells of
-        the grid fill the picture."""
+        """Height and width of a patch of the pixel input; None where the cells of the
+        grid fill the picture."""
         return patch_of(config)
 
     def unknown_pixels(self, shape: Sequence[int]) -> TypeError:
-        """The error for pixels of a shape that can't be matched with image tokens."""
+        """The error for pixels whose shape can't be matched with image tokens."""
         return TypeError(
             f"Which pixels of {self.pixel_input} {tuple(shape)} the image tokens stand "
             f"for is not known for {self.name}, so that attributions of pixels can't "
@@ -290,7 +300,7 @@ class FamilyAdapter(ABC):
     def vision_order(
         self, layer: str, inputs: Mapping[str, Any], config: Any
     ) -> Tensor | None:
-        """The order in which a layer of the vision tower holds its tokens.
+        """The order of the tokens in a layer of the vision tower.
 
         Args:
             layer (str): the layer's name in the model
@@ -298,16 +308,16 @@ class FamilyAdapter(ABC):
             config (PreTrainedConfig): the model's configuration
 
         Returns:
-            int64 *Tensor*: numbers of as many equal runs of tokens, or None where the
-            tokens are held in their order.
+            int64 *Tensor*: the indices of equally long runs of tokens, in the layer's
+            order; None where that is the order of the patches.
         """
         return None
 
     def visible(self, pixels: Tensor) -> Tensor:
-        """Pixels that the model sees as they are, also where they are zero.
+        """Pixels that the model does not drop, even where they are zero.
 
-        Methods that compare with an absent image put zeros in its place, which some
-        models take for no picture at all.
+        Methods with a baseline replace the image by zeros, which some models take for
+        a picture that is not there.
         """
         return pixels
 
@@ -319,19 +329,19 @@ class FamilyAdapter(ABC):
         images: list[Image.Image],
         process: Callable[[Any], Any] | None,
     ) -> None:
-        """Raises if the places of the image tokens are not what they are taken for.
+        """Raises if the image tokens do not lie where the layout says.
 
-        Families whose places are known have been checked once and for all.
+        There is nothing to do for families whose layout is covered by tests.
 
         Args:
             model (nn.Module): the model
             inputs (Mapping): its inputs for one prompt
-            layout (ImageLayout): the places to be checked
-            images (list of PIL.Image.Image): the original images, as far as known
-            process (Callable or None): makes model inputs of the image
+            layout (ImageLayout): the layout to be checked
+            images (list of PIL.Image.Image): the original images, if known
+            process (Callable or None): turns an image into model inputs
 
         Raises:
-            ValueError: they are not, or it can't be told.
+            ValueError: The layout is wrong, or can't be checked.
         """
 
     def _count_error(
@@ -347,10 +357,10 @@ class FamilyAdapter(ABC):
         )
 
     def prompt(self, question: str, processor: Any, num_images: int = 1) -> str:
-        """The model's own prompt around a plain question, placeholders included.
+        """The family's prompt for a plain question, with image placeholders.
 
         Raises:
-            ValueError: the processor has no chat template.
+            ValueError: The processor has no chat template.
         """
         if getattr(processor, "chat_template", None) is None:
             raise ValueError(
@@ -366,28 +376,16 @@ class FamilyAdapter(ABC):
 
     def process(self, images: Any, text: str, processor: Any) -> Any:
         """The model's inputs for a prompt and its image, or list of images."""
-        # A chat template writes the first token itself; it must not come twice.
+        # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
         special = {"add_special_tokens": False} if is_begun else {}
         return processor(images=images, text=text, return_tensors="pt", **special)
 
     def placeholder(self, processor: Any) -> str:
-        """What stands for an image in a prompt before the processor repeats it."""
+        """The text that stands for one image in a prompt."""
         return str(processor.image_token)
 
     def placed(self, name: str, grid: Size, rectangle: Rectangle | None) -> ImageTokens:
-        """The common case: one view, all of whose tokens have a place."""
+        """Image tokens that are those of a single view, the common case."""
         return ImageTokens(grid[0] * grid[1], (View(name, grid, rectangle),))
-
-
-def side_of(num_tokens: int) -> int:
-    """Side of a square grid of so many tokens.
-
-    Raises:
-        ValueError: the number is no square.
-    """
-    side = isqrt(num_tokens)
-    if side * side != num_tokens:
-        raise ValueError(f"{num_tokens} image tokens are no square grid.")
-    return side

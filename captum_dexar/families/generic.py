@@ -1,4 +1,4 @@
-"""A family that is not known: what can be derived of it, and a check of that."""
+"""Models of unknown families: a layout is derived, and checked on the model."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -6,31 +6,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from captum_dexar.families.base import (
-    FamilyAdapter,
-    ImageTokens,
-    PreparedImage,
-    side_of,
-)
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.geometry.resizing import resized_crop
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.model.state import device_of
 from PIL import Image
 from torch import nn, Tensor
 
-WHAT_TO_DO = (
+ADVICE = (
     "Pass grid=(rows, columns) or boxes= where the image tokens' places are known, or "
     "register an adapter for the family (captum_dexar.families.register)."
 )
-# Cells that are painted in the check, as parts of the height and the width.
+# Where cells are painted in the check, as fractions of the height and the width.
 PROBES = ((0.1, 0.1), (0.1, 0.9), (0.4, 0.6), (0.6, 0.3), (0.9, 0.1), (0.9, 0.9))
 
 
 class GenericAdapter(FamilyAdapter):
-    """One square grid an image, or the grid that the processor states.
+    """One square grid per image, or the grid that the processor returns.
 
-    Positions are left to the model, and given answers take a pass over the prompt too,
-    which is right for every decoder whose own attention reads the image.
+    Positions are left to the model, and a given answer is run together with its prompt,
+    which is right for every decoder whose self-attention reads the image.
     """
 
     name: ClassVar[str] = "others"
@@ -50,7 +46,7 @@ class GenericAdapter(FamilyAdapter):
     takes_several_images: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
-        """Whether the model is a decoder that reads image tokens among the text's."""
+        """Whether the model is a decoder with image tokens among the text tokens."""
         has_tokens = isinstance(getattr(config, "image_token_id", None), int)
         has_vision = getattr(config, "vision_config", None) is not None
         return has_tokens and has_vision and not self.is_encoder_decoder(config)
@@ -67,7 +63,7 @@ class GenericAdapter(FamilyAdapter):
         except ValueError:
             raise ValueError(
                 f"The prompt has {image.remaining_tokens} image tokens, which make no "
-                f"square grid, and the model's family is not known. {WHAT_TO_DO}"
+                f"square grid, and the model's family is not known. {ADVICE}"
             ) from None
         rectangle = image.whole()
         pixels = image.inputs.get("pixel_values")
@@ -90,7 +86,7 @@ class GenericAdapter(FamilyAdapter):
     ) -> None:
         """See :meth:`FamilyAdapter.check`.
 
-        Paints single cells of the image: the token of the cell must change most.
+        Single cells of the image are painted: the cell's own token must change most.
         """
         (view,) = layout.views
         cells = {
@@ -112,7 +108,7 @@ class GenericAdapter(FamilyAdapter):
                 f"Models of type {getattr(model.config, 'model_type', None)!r} are not "
                 f"known, and a grid of {view.grid[0]} x {view.grid[1]} over the image "
                 "does not fit: where single cells of it were painted, their own image "
-                f"token changed most in {found} of {len(cells)} cases. {WHAT_TO_DO}"
+                f"token changed most in {found} of {len(cells)} cases. {ADVICE}"
             )
 
     def _merge_size(self, image: PreparedImage) -> int:
@@ -122,14 +118,14 @@ class GenericAdapter(FamilyAdapter):
 
 
 def _features(model: nn.Module, inputs: Mapping[str, Any], num_tokens: int) -> Tensor:
-    """The image tokens as the language model gets them, ``(tokens, size)``."""
+    """Image features as they enter the language model, ``(tokens, size)``."""
     encode: Any = None
     for owner in (model, getattr(model, "base_model", None)):
         encode = encode or getattr(owner, "get_image_features", None)
     if encode is None:
         raise ValueError(
             f"{type(model).__name__} has no get_image_features, so that where its "
-            f"image tokens lie can't be checked. {WHAT_TO_DO}"
+            f"image tokens lie can't be checked. {ADVICE}"
         )
     names = set(signature(encode).parameters)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
@@ -148,14 +144,14 @@ def _features(model: nn.Module, inputs: Mapping[str, Any], num_tokens: int) -> T
     if features.shape[0] != num_tokens:
         raise ValueError(
             f"{type(model).__name__} makes {features.shape[0]} image features for "
-            f"{num_tokens} image tokens; where they lie can't be checked. {WHAT_TO_DO}"
+            f"{num_tokens} image tokens; where they lie can't be checked. {ADVICE}"
         )
     kept: Tensor = features
     return kept
 
 
 def _painted(image: Image.Image, box: Tensor) -> Image.Image:
-    """The image with a box inverted, of a pixel at least."""
+    """The image with a box inverted, which has at least one pixel."""
     y0, x0 = (int(edge) for edge in box[:2].floor())
     y1, x1 = (int(edge) for edge in box[2:].ceil())
     pixels = np.array(image)
@@ -166,12 +162,12 @@ def _painted(image: Image.Image, box: Tensor) -> Image.Image:
 def _painted_pixels(
     inputs: Mapping[str, Any], grid: tuple[int, int], row: int, column: int
 ) -> dict[str, Any]:
-    """The inputs with a cell of the processed image inverted."""
+    """The inputs with one cell of the processed image inverted."""
     pixels = inputs.get("pixel_values")
     if not isinstance(pixels, Tensor) or pixels.dim() != 4 or pixels.shape[0] != 1:
         raise ValueError(
             "Where the image tokens of this model lie can't be checked without the "
-            f"original image. Use ImagePromptInput as the input. {WHAT_TO_DO}"
+            f"original image. Use ImagePromptInput as the input. {ADVICE}"
         )
     height, width = pixels.shape[-2] / grid[0], pixels.shape[-1] / grid[1]
     ys = slice(int(row * height), int((row + 1) * height))

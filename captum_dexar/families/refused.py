@@ -1,9 +1,9 @@
-"""Families whose image tokens have no place on the image."""
+"""Families that are refused: their image tokens have no place on the image."""
 
 from typing import Any
 
 _QUERIES = (
-    "its image tokens are learned queries, each of which reads the whole image through "
+    "image tokens are learned queries, each of which reads the whole image through "
     "{reader}, so that none has a place on it. A map would have to follow {reader}'s "
     "own attention back to the patches, which is another method"
 )
@@ -25,7 +25,7 @@ REFUSED_PROCESSORS = {
 
 
 def refuse_model(config: Any) -> None:
-    """Raises TypeError if it is known that no map can be made for such a model."""
+    """Raises TypeError if models of this configuration are known to have no map."""
     model_type = getattr(config, "model_type", None)
     reason = REFUSED_MODELS.get(str(model_type))
     if reason is not None:
@@ -33,7 +33,7 @@ def refuse_model(config: Any) -> None:
 
 
 def refuse_processor(processor: Any) -> None:
-    """Raises TypeError if the processor belongs to such a model."""
+    """Raises TypeError if the processor belongs to a model that has no map."""
     for base in type(processor).__mro__:
         reason = REFUSED_PROCESSORS.get(base.__name__)
         if reason is not None:
@@ -42,7 +42,7 @@ def refuse_processor(processor: Any) -> None:
 
 def _message(what: str, reason: str) -> str:
     return (
-        f"{what}: not supported, because of a model of this family {reason}. If you "
-        "know places for its tokens, register an adapter "
-        "(captum_dexar.families.register); else use a model with a grid of patches."
+        f"{what}: not supported, because in this family {reason}. If you know places "
+        "for its image tokens, register an adapter (captum_dexar.families.register); "
+        "otherwise use a model with a grid of patches."
     )

@@ -1,4 +1,4 @@
-"""The supported families as a table, for the command line and the README."""
+"""The supported families as a table, for the command line and README.md."""
 
 from captum_dexar.families.base import FamilyAdapter
 from captum_dexar.families.registry import known_families
@@ -6,21 +6,23 @@ from captum_dexar.families.registry import known_families
 HEADINGS = (
     "family",
     "`model_type`",
-    "places on the image, checked",
-    "images a prompt",
-    "long answers run on",
+    "places of image tokens, checked",
+    "images per prompt",
+    "long answers are run on",
 )
 
 
 def families_table() -> str:
     """A Markdown table of the families, sorted by name.
 
-    Attention gradients are checked for all of them in the same way, closed form against
-    plain autograd; the columns say in what they differ.
+    Attention gradients are checked in the same way for all of them, closed form against
+    plain autograd; the columns are what families differ in. Model types that the
+    installed version of transformers does not have are listed below the table.
     """
     families = sorted(known_families(), key=lambda adapter: adapter.name.lower())
     rows = [HEADINGS, ("---",) * len(HEADINGS), *map(_row, families)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n\n".join([table, *_missing(families)])
 
 
 def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
@@ -31,3 +33,14 @@ def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
         "several" if adapter.takes_several_images else "one",
         adapter.steps_run_on,
     )
+
+
+def _missing(families: list[FamilyAdapter]) -> list[str]:
+    """A sentence on what the installed version of transformers lacks, if anything."""
+    from transformers import __version__, CONFIG_MAPPING
+
+    types = (kind for adapter in families for kind in adapter.model_types)
+    missing = ", ".join(kind for kind in types if kind not in CONFIG_MAPPING)
+    if not missing:
+        return []
+    return [f"Not in the installed transformers {__version__}: {missing}."]

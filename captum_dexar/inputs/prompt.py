@@ -1,80 +1,171 @@
-"""An input that has been checked, with all that belongs to it."""
+"""A prompt: a model's completed inputs, with all that is known of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import torch
 from captum.attr import ImageMaskInput
-from captum_dexar.families import adapter_for_config, given_layout
+from captum_dexar.families import adapter_for_config, FamilyAdapter, given_layout
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.inputs.image_tokens import ImageTokenInput
-from captum_dexar.inputs.targets import contrast_tensor
+from captum_dexar.inputs.model_inputs import complete_inputs, model_inputs_of
+from captum_dexar.inputs.targets import given_ids, Target
 from captum_dexar.maps.layout import ImageLayout
 from torch import nn, Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class CheckedPrompt:
-    """One prompt.
+class Prompt:
+    """One prompt, or a batch of prompts padded on the left.
+
+    Args:
+        model (nn.Module): the vision-language model
+        given_inputs (Mapping): its inputs, as the processor made them
+        inp (Any, optional): the input as the user gave it. Default: None
+        layout (ImageLayout, optional): places of the image tokens. Default: None, as
+            far as the model's inputs tell
+        answer (Tensor, optional): the answer that was given, ``(T,)``. Default: None
+        contrast (Tensor, optional): the contrasting answer, 1-D. Default: None
+        examples (sequence of Prompt, optional): the prompts of a batch. Default: None,
+            this is a single prompt
 
     Attributes:
-        inp (Any): the input, as it was given
-        inputs (dict): the model's inputs
-        layout (ImageLayout): places of its image tokens
-        answer (Tensor or None): the answer that was given, ``(T,)``
-        contrast (Tensor or None): the contrast that was given, 1-D
+        adapter (FamilyAdapter): facts about the model's family
+        given_inputs (dict): as above; what ``model.generate`` takes
+        inputs (dict): completed by attention mask, positions and the decoder's first
+            token, as far as the family has them
+        image_keys (Tensor): positions of the image tokens among the keys, ``(batch,
+            image tokens)``
+        ids (Tensor): what generated sequences begin with, ``(batch, length)``: the
+            prompt, or an encoder-decoder's first token
+        length (int): tokens of ``ids``
+        examples (tuple of Prompt): the prompts of the batch, one for each row
     """
 
-    inp: Any
-    inputs: dict[str, Any]
-    layout: ImageLayout
-    answer: Tensor | None
-    contrast: Tensor | None
+    def __init__(
+        self,
+        model: nn.Module,
+        given_inputs: Mapping[str, Any],
+        *,
+        inp: Any = None,
+        layout: ImageLayout | None = None,
+        answer: Tensor | None = None,
+        contrast: Tensor | None = None,
+        examples: Sequence[Prompt] | None = None,
+    ) -> None:
+        self.model = model
+        self.config: Any = model.config
+        self.adapter: FamilyAdapter = adapter_for_config(self.config)
+        self.given_inputs = dict(given_inputs)
+        self.inputs = complete_inputs(self.adapter, given_inputs, self.config)
+        self.image_keys = self.adapter.image_keys(self.inputs, self.config)
+        self.is_encoder_decoder = self.adapter.is_encoder_decoder(self.config)
+        self.answer_input = (
+            "decoder_input_ids" if self.is_encoder_decoder else "input_ids"
+        )
+        self.ids: Tensor = self.inputs[self.answer_input]
+        self.length = self.ids.shape[1]
+        self.inp = inp
+        self.answer = answer
+        self.contrast = contrast
+        self.examples: tuple[Prompt, ...] = tuple(examples or (self,))
+        if layout is not None:
+            self.layout = layout
 
-    def contrast_ids(self, num_steps: int) -> Tensor | None:
-        """What each step is contrasted with, ``(1, steps)``."""
+    @cached_property
+    def layout(self) -> ImageLayout:
+        """Places of the image tokens, the same for all examples.
+
+        Raises:
+            ValueError: the examples' images have different grids.
+        """
+        num_examples, num_tokens = self.image_keys.shape
+        for name in self.adapter.grid_inputs:
+            grids = torch.as_tensor(self.inputs[name]).tolist()
+            per_example = len(grids) // num_examples
+            if grids != grids[:per_example] * num_examples:
+                raise ValueError(
+                    "All examples of a batch must have images of the same grid, got "
+                    f"{name} {grids}. Explain them one at a time."
+                )
+        return self.adapter.layout(
+            self.inputs, num_tokens, image_sizes=None, config=self.config
+        )
+
+    def contrast_ids(self, first_step: int, num_steps: int) -> Tensor | None:
+        """What some decoding steps are contrasted with, ``(1, steps)``.
+
+        It is -1 beyond the end of a shorter contrast; None without a contrast.
+        """
         if self.contrast is None:
             return None
-        return contrast_tensor(self.contrast, num_steps)
+        kept = self.contrast[first_step : first_step + num_steps]
+        return nn.functional.pad(kept, (0, num_steps - len(kept)), value=-1)[None]
 
 
-def layout_of(
+def read_prompt(
     inp: Any,
-    inputs: Mapping[str, Any],
-    num_tokens: int,
     model: nn.Module,
     processor: Any,
     *,
+    target: Target = None,
+    contrast: Target = None,
     grid: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
-) -> ImageLayout:
-    """The places of an input's image tokens, as far as they can be known."""
-    image_sizes = None
-    if isinstance(inp, ImageTokenInput):
-        image_sizes = inp.layout.image_sizes
-    elif isinstance(inp, ImageMaskInput) and processor is not None:
-        image_sizes = ((inp.image.height, inp.image.width),)
-    if grid is not None or boxes is not None:
-        return given_layout(num_tokens, image_sizes, grid=grid, boxes=boxes)
-    if isinstance(inp, ImagePromptInput):
-        return inp.layout
+) -> Prompt:
+    """Checks an input of :class:`VLMAttribution` and what belongs to it.
+
+    Args:
+        inp, target, contrast, grid, boxes: as in :meth:`VLMAttribution.attribute`
+        model (nn.Module): the vision-language model
+        processor (ProcessorMixin or None): its processor
+
+    Returns:
+        Prompt
+
+    Raises:
+        TypeError, ValueError: as :meth:`VLMAttribution.attribute`.
+    """
+    answer = None if target is None else given_ids(target, processor, model)
+    against = None
+    if contrast is not None:
+        against = given_ids(contrast, processor, model, "contrast")
+    inputs = model_inputs_of(inp, model)
     config: Any = model.config
-    return adapter_for_config(config).layout(
-        inputs, num_tokens, image_sizes=image_sizes, processor=processor, config=config
+    adapter = adapter_for_config(config)
+    num_tokens = adapter.image_keys(inputs, config).shape[1]
+    places_are_given = grid is not None or boxes is not None
+    if places_are_given:
+        layout = given_layout(
+            num_tokens, _image_sizes(inp, processor), grid=grid, boxes=boxes
+        )
+    elif isinstance(inp, ImagePromptInput):
+        layout = inp.layout
+        places_are_given = inp.places_are_given
+    else:
+        layout = adapter.layout(
+            inputs,
+            num_tokens,
+            image_sizes=_image_sizes(inp, processor),
+            processor=processor,
+            config=config,
+        )
+    if not places_are_given:
+        is_token_input = isinstance(inp, ImageTokenInput)
+        images = inp.images if is_token_input else []
+        process = inp.processor_fn if is_token_input else None
+        adapter.check(model, inputs, layout, images, process)
+    return Prompt(
+        model, inputs, inp=inp, layout=layout, answer=answer, contrast=against
     )
 
 
-def check_places(
-    inp: Any, inputs: Mapping[str, Any], layout: ImageLayout, model: nn.Module
-) -> None:
-    """Raises ValueError unless the image tokens lie where ``layout`` says."""
-    if isinstance(inp, ImagePromptInput) and inp.places_are_given:
-        return
-    is_token_input = isinstance(inp, ImageTokenInput)
-    adapter_for_config(model.config).check(
-        model,
-        inputs,
-        layout,
-        inp.images if is_token_input else [],
-        inp.processor_fn if is_token_input else None,
-    )
+def _image_sizes(inp: Any, processor: Any) -> tuple[tuple[int, int], ...] | None:
+    """Height and width of each original image, where they are known."""
+    if isinstance(inp, ImageTokenInput):
+        return inp.layout.image_sizes
+    if isinstance(inp, ImageMaskInput) and processor is not None:
+        return ((inp.image.height, inp.image.width),)
+    return None

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+Target = str | Sequence[int] | Tensor | None
+
 
 def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
     """Checks the ids of an answer.
@@ -33,14 +35,6 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
     ids = ids.long()
     check_vocabulary(ids, vocab_size)
     return ids
-
-
-def contrast_tensor(ids: Tensor, num_steps: int) -> Tensor:
-    """What each step is contrasted with: the ids, cut or filled up with -1, ``(1,
-    steps)``."""
-    kept = ids[:num_steps]
-    filling = kept.new_full((num_steps - len(kept),), -1)
-    return torch.cat([kept, filling])[None]
 
 
 def ids_of(target: Any, expected: str) -> Tensor:

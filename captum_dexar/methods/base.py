@@ -1,7 +1,7 @@
 """What DEX-AR and the methods that it is compared with have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +9,13 @@ from captum.attr import LayerAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs.model_inputs import positional_inputs
-from captum_dexar.inputs.targets import check_integers, check_vocabulary, ids_of
+from captum_dexar.inputs import (
+    check_integers,
+    check_vocabulary,
+    ids_of,
+    positional_inputs,
+    Prompt,
+)
 from captum_dexar.maps.composition import compose
 from captum_dexar.maps.normalization import min_max_normalize
 from captum_dexar.model.layers import find_layers, layer_indices
@@ -26,7 +31,6 @@ class DecoderLayerAttribution(LayerAttribution):
     in as few passes as the method allows.
 
     Args:
-
         forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
             a :class:`VLMForward` around it
         layer (nn.Module or list of nn.Module, optional): decoder layer or layers of
@@ -35,12 +39,12 @@ class DecoderLayerAttribution(LayerAttribution):
             refused. Default: None
 
     Attributes:
-
         step_arguments (tuple of str): names of the method's own arguments
-        takes_contrast (bool): whether :meth:`attribute_steps` takes ``contrast_ids``
+        takes_contrast (bool): whether it explains differences to a contrast
+        can_be_batched (bool): whether several prompts can be explained together
+        parts_per_step (int): how often ``on_layer`` is told of a step
 
     Raises:
-
         TypeError: the model is of no supported family.
         ValueError: ``layer`` is none of the model's decoder layers, or there are
             several devices.
@@ -74,6 +78,18 @@ class DecoderLayerAttribution(LayerAttribution):
         self.layer_indices = layer_indices(decoder_layers, layer)
         chosen = [decoder_layers[index] for index in self.layer_indices]
         super().__init__(forward_func, chosen, device_ids)
+        self.can_be_batched = self.adapter.can_be_batched
+        self.parts_per_step = len(chosen)
+
+    def check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Raises TypeError for an argument that the method does not have."""
+        check_known(
+            self.get_name(),
+            arguments,
+            self.step_arguments,
+            " Layers are chosen in its constructor; keep_layers=True keeps the maps of "
+            "single layers in the result.",
+        )
 
     @abstractmethod
     def attribute_steps(
@@ -87,7 +103,6 @@ class DecoderLayerAttribution(LayerAttribution):
         """Explains all decoding steps of an answer.
 
         Args:
-
             steps (DecodingSteps): the prompts and their answers
             cache (PromptCache or DynamicCache, optional): keys and values of what is
                 before the steps, from generating the answer. Default: computed
@@ -96,22 +111,17 @@ class DecoderLayerAttribution(LayerAttribution):
             **arguments: the method's own, see ``step_arguments``
 
         Returns:
-
             StepAttributions
         """
 
-    def online(
-        self, steps: DecodingSteps, **arguments: Any
-    ) -> OnlineAttribution | None:
+    def online(self, prompt: Prompt, **arguments: Any) -> OnlineAttribution | None:
         """The method at work while the model generates.
 
         Args:
-
-            steps (DecodingSteps): the prompts; their answers are not known yet
+            prompt (Prompt): the prompt that is answered
             **arguments: the method's own, see ``step_arguments``
 
         Returns:
-
             OnlineAttribution, or None if the method explains answers as a whole only
         """
         return None
@@ -129,14 +139,13 @@ class DecoderLayerAttribution(LayerAttribution):
         """Explains one step with Captum's arguments; see :meth:`LayerDexAR.attribute`.
 
         Returns:
-
             *Tensor* ``(N, 1, h, w)``, or a list of them, one a layer
         """
         check_model_state(self.model)
         model_inputs = positional_inputs(inputs, additional_forward_args, self.model)
         target_ids = self._target_ids(model_inputs, target)
-        steps = DecodingSteps(self.model, model_inputs, target_ids[:, None])
-        layout = steps.layout()
+        prompt = Prompt(self.model, model_inputs)
+        steps, layout = DecodingSteps(prompt, target_ids[:, None]), prompt.layout
         self.adapter.check(self.model, model_inputs, layout, [], None)
         if "keep_layers" in self.step_arguments:
             arguments["keep_layers"] = not sum_layers
@@ -198,3 +207,22 @@ class DecoderLayerAttribution(LayerAttribution):
     def multiplies_by_inputs(self) -> bool:
         """False: attributions are gradients, not multiplied by the inputs."""
         return False
+
+
+def check_known(
+    name: str, arguments: Mapping[str, Any], known: Sequence[str], hint: str = ""
+) -> None:
+    """Raises TypeError for an argument that a method does not have.
+
+    Args:
+        name (str): the method's name
+        arguments (Mapping): what it is called with
+        known (sequence of str): names of its own arguments
+        hint (str, optional): what else to say. Default: nothing
+    """
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise TypeError(
+            f"{name} has no argument {', '.join(unknown)}; it has "
+            f"{', '.join(known) or 'none of its own'}.{hint}"
+        )

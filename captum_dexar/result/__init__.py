@@ -1,1 +1,7 @@
 """What comes out: one result type for every attribution of an answer."""
+
+from captum_dexar.result.factory import answer_result
+from captum_dexar.result.result import VLMAttributionResult
+from captum_dexar.result.words import Word
+
+__all__ = ["VLMAttributionResult", "Word", "answer_result"]

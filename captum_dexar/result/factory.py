@@ -1,102 +1,98 @@
 """From attributions of an answer's tokens to its result."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from captum.attr import ImageMaskInput
-from captum_dexar.decoding.step_attributions import StepAttributions
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.decoding import StepAttributions
+from captum_dexar.inputs import ImageTokenInput, Prompt
 from captum_dexar.maps.layout import ImageLayout
-from captum_dexar.methods import scoring
+from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.result.result import VLMAttributionResult
+from PIL import Image
 from torch import Tensor
 
 
 def answer_result(
-    inp: Any,
-    layout: ImageLayout,
+    prompt: Prompt,
     target_ids: Tensor,
-    every_token: Tensor,
-    fields: Mapping[str, Any],
+    explained: StepAttributions,
+    example: int = 0,
     *,
     processor: Any,
     method: str,
     normalize: bool,
 ) -> VLMAttributionResult:
-    """The result of one answer.
+    """The result of one answer, on the CPU.
 
     Args:
-        inp (Any): the input, as the user gave it
-        layout (ImageLayout): places of its image tokens
+        prompt (Prompt): the single prompt that was answered
         target_ids (Tensor): the answer, ``(T,)``
-        every_token (Tensor): attributions of all image tokens, ``(T, image tokens)``
-        fields (Mapping): further fields of the result
+        explained (StepAttributions): of the batch that the answer belongs to
+        example (int, optional): which of the batch it is. Default: 0
         processor (ProcessorMixin or None): for the tokens' text
         method (str): the method's name
         normalize (bool): whether the sequence map sums normalised maps
     """
+
+    def of_answer(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[example, : len(target_ids)].cpu()
+
+    layout = prompt.layout
     answer = AnswerTokens(target_ids.cpu(), processor)
+    every_token = of_answer(explained.token_attr)
+    weights = of_answer(explained.token_weights)
+    layer_attr = of_answer(explained.layer_attr)
+    if layer_attr is not None and layout.placeless.numel():
+        layer_attr = layer_attr[..., layout.placed]
+    assert every_token is not None
     token_attr = every_token[:, layout.placed]
-    weights = fields.get("token_weights")
+    images, inp = _pictured(prompt.inp, layout)
     return VLMAttributionResult(
         output_tokens=answer.texts,
         target_ids=answer.ids,
         special_tokens=answer.special,
         word_starts=answer.word_starts,
         token_attr=token_attr,
-        seq_attr=scoring.sequence_attribution(
+        seq_attr=sequence_attribution(
             token_attr,
             torch.ones(len(token_attr)) if weights is None else weights,
             normalize=normalize,
         ).float(),
         placeless_attr=every_token[:, layout.placeless],
+        token_weights=weights,
+        token_log_probs=of_answer(explained.token_log_probs),
+        convergence_delta=of_answer(explained.convergence_delta),
+        head_weights=of_answer(explained.head_weights),
+        layer_attr=layer_attr,
+        layer_indices=explained.layer_indices,
         layout=layout,
-        **_pictured(inp, layout),
-        **fields,
+        images=images,
+        inp=inp,
         method=method,
     )
 
 
-def fields_of(
-    explained: StepAttributions, example: int, num_steps: int, layout: ImageLayout
-) -> tuple[Tensor, dict[str, Any]]:
-    """One example of a batch, on the CPU: attributions of all image tokens, ``(T, image
-    tokens)``, and further fields of its result."""
-
-    def of_example(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[example, :num_steps].cpu()
-
-    layer_attr = of_example(explained.layer_attr)
-    if layer_attr is not None and layout.placeless.numel():
-        layer_attr = layer_attr[..., layout.placed]
-    return explained.token_attr[example, :num_steps].cpu(), {
-        "token_weights": of_example(explained.token_weights),
-        "token_log_probs": of_example(explained.token_log_probs),
-        "head_weights": of_example(explained.head_weights),
-        "layer_attr": layer_attr,
-        "layer_indices": explained.layer_indices,
-    }
-
-
-def _pictured(inp: Any, layout: ImageLayout) -> dict[str, Any]:
-    """The image of an input, and the input whose features are our columns."""
+def _pictured(
+    inp: Any, layout: ImageLayout
+) -> tuple[list[Image.Image], ImageTokenInput | None]:
+    """The images of an input, and the input whose features are our columns."""
     if isinstance(inp, ImageTokenInput):
-        return {"inp": inp, "images": inp.images}
-    if isinstance(inp, ImageMaskInput):
-        # As the processor saw it: it does not turn images by their EXIF tag.
-        image = inp.image.convert("RGB")
-        if layout.boxes() is None:
-            return {"images": [image]}
-        columns = ImageTokenInput(
-            [image],
-            layout,
-            inp.processor_fn,
-            baseline=inp.baseline,
-            model_inputs=inp.original_model_inputs,
-        )
-        return {"inp": columns, "images": [image]}
-    return {}
+        return inp.images, inp
+    if not isinstance(inp, ImageMaskInput):
+        return [], None
+    # As the processor saw it: it does not turn images by their EXIF tag.
+    image = inp.image.convert("RGB")
+    if layout.boxes() is None:
+        return [image], None
+    columns = ImageTokenInput(
+        [image],
+        layout,
+        inp.processor_fn,
+        baseline=inp.baseline,
+        model_inputs=inp.original_model_inputs,
+    )
+    return [image], columns
 
 
 class AnswerTokens:

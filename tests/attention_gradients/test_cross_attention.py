@@ -11,8 +11,8 @@ from captum_dexar.attention_gradients import (
     ClosedForm,
     LayerGradients,
 )
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate
+from captum_dexar.decoding import DecodingSteps, generate
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases.cross_attention import (
     build_florence2,
@@ -39,7 +39,7 @@ def gradients_of(
     model: nn.Module, inputs: dict[str, Any], engine: str
 ) -> list[tuple[LayerGradients, Tensor]]:
     """What an engine hands over, and its text keys in one block, layer by layer."""
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     decoder = find_decoder(model)
     kept: list[tuple[LayerGradients, Tensor]] = []
     run: AttentionGradients = ClosedForm(steps.full_pass())
@@ -48,8 +48,8 @@ def gradients_of(
             model,
             steps.prefixes(),
             steps.target_ids,
-            steps.image_keys,
-            cross_attention=steps.adapter.cross_attention,
+            steps.prompt.image_keys,
+            cross_attention=steps.prompt.adapter.cross_attention,
         )
 
     def keep(gradients: LayerGradients) -> None:
@@ -121,7 +121,7 @@ def test_a_gradient_is_what_a_changed_probability_does() -> None:
     model: Any = build_florence2(0, "eager").double()
     inputs = florence2_inputs(0, 3)
     inputs["pixel_values"] = inputs["pixel_values"].double()
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     decoder = find_decoder(model)
     last = len(decoder.layers) - 1
     layer: Any = decoder.layers[last]
@@ -198,7 +198,7 @@ def test_encoder_prompts_are_padded_behind() -> None:
 def test_next_tokens_are_those_of_generating(family: str) -> None:
     model: Any = BUILDERS[family](0, "sdpa")
     inputs = INPUTS[family](0, 3)
-    answer = generate(model, inputs, {"max_new_tokens": 1}).ids
+    answer = generate(Prompt(model, inputs), {"max_new_tokens": 1}).ids
     others = dict(inputs)
     pixels, ids = others.pop("pixel_values"), others.pop("input_ids")
     with torch.no_grad():
@@ -214,4 +214,4 @@ def test_an_answer_that_starts_otherwise_is_refused() -> None:
     model: Any = build_florence2(0, "sdpa")
     model.generation_config.decoder_start_token_id = 1
     with pytest.raises(RuntimeError, match="did not start from the prompt"):
-        generate(model, florence2_inputs(0, 3), {"max_new_tokens": 2})
+        generate(Prompt(model, florence2_inputs(0, 3)), {"max_new_tokens": 2})

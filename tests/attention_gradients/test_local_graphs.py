@@ -10,6 +10,7 @@ from captum_dexar.attention_gradients import AttentionCall, intercepted_attentio
 from captum_dexar.attention_gradients.layer_replay import at_positions
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.state import frozen_parameters
 from tests.helpers.explained import assert_same, explained, relative_error
@@ -64,7 +65,7 @@ def test_a_full_pass_has_graphs_of_its_rows_only(
     max_positions: int, parts: list[int], reuses_projections: bool
 ) -> None:
     model = tiny_vlm(seed=1)
-    steps = DecodingSteps(model, prompt_inputs(1), random_targets(5, 1))
+    steps = DecodingSteps(Prompt(model, prompt_inputs(1)), random_targets(5, 1))
     expected = [(layer, (1, rows, 48), rows) for layer in range(3) for rows in parts]
     assert graphs_of(model, steps, max_positions, reuses_projections) == expected
 
@@ -85,8 +86,8 @@ def test_a_layer_that_mixes_positions_has_a_graph_of_all() -> None:
     model: Any = tiny_vlm(seed=1)
     for layer in model.model.language_model.layers:
         layer.mlp = _LooksAround(layer.mlp)
-    steps = DecodingSteps(model, prompt_inputs(1), random_targets(3, 1))
-    length = steps.prompt_length + 2
+    steps = DecodingSteps(Prompt(model, prompt_inputs(1)), random_targets(3, 1))
+    length = steps.prompt.length + 2
     assert graphs_of(model, steps) == [
         (layer, (1, 3, 48), length) for layer in range(3)
     ]
@@ -95,9 +96,9 @@ def test_a_layer_that_mixes_positions_has_a_graph_of_all() -> None:
 def test_the_layer_of_such_a_model_is_explained_all_the_same() -> None:
     """After its attention it treats positions independently in a full pass."""
     model: Any = tiny_vlm(seed=1)
-    steps = _FullPass(model, prompt_inputs(1), random_targets(3, 1))
+    steps = _FullPass(Prompt(model, prompt_inputs(1)), random_targets(3, 1))
     expected = LayerDexAR(model).attribute_steps(steps)
-    length = steps.prompt_length + 2
+    length = steps.prompt.length + 2
 
     def scaled(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output * (1.0 if args[0].shape[1] == length else 0.5)
@@ -130,7 +131,7 @@ def test_arguments_are_taken_along_the_axis_of_the_positions() -> None:
 @pytest.mark.parametrize("fails_in", ["attention", "mlp", "consumer"])
 def test_a_failure_leaves_nothing_behind(fails_in: str) -> None:
     model: Any = tiny_vlm(seed=1)
-    steps = DecodingSteps(model, prompt_inputs(1), random_targets(3, 1))
+    steps = DecodingSteps(Prompt(model, prompt_inputs(1)), random_targets(3, 1))
     LayerDexAR(model).attribute_steps(steps)
 
     def fail(*_: Any) -> None:
@@ -232,5 +233,6 @@ def test_whole_prompts_padded_on_the_left() -> None:
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["attention_mask"][1, :3] = 0
     targets = random_targets(4, 2, batch=2)
-    full = LayerDexAR(model).attribute_steps(_FullPass(model, inputs, targets))
+    steps = _FullPass(Prompt(model, inputs), targets)
+    full = LayerDexAR(model).attribute_steps(steps)
     assert_same(full, explained(model, inputs, targets))

@@ -1,5 +1,6 @@
 """Attention maps equal a literal computation on eager attention probabilities."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ from captum_dexar.baselines import (
     LayerAttention,
     LayerAttentionGradient,
     LayerAttentionRollout,
-    LayerUnfilteredDexAR,
 )
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.layers import find_layers, hidden_of
@@ -31,7 +32,7 @@ def attributions(
     method: type[LayerBaseline], model: nn.Module, layer: Any = None
 ) -> Tensor:
     """``(steps, layers, image tokens)``."""
-    steps = DecodingSteps(model, prompt_inputs(3), TARGETS)
+    steps = DecodingSteps(Prompt(model, prompt_inputs(3)), TARGETS)
     return method(model, layer).attribute_steps(steps).layer_attr[0]
 
 
@@ -42,7 +43,7 @@ def eager_attentions(variant: str) -> tuple[Tensor, DecodingSteps]:
         key: value.double() if value.is_floating_point() else value
         for key, value in prompt_inputs(3).items()
     }
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     with torch.no_grad():
         output = model(**steps.full_pass().inputs, output_attentions=True)
     return torch.stack(output.attentions)[:, 0], steps
@@ -54,7 +55,7 @@ def test_attention_is_that_of_eager(variant: str, kernel: str) -> None:
     model = tiny_vlm(variant, 6, attn_implementation=kernel)
     probabilities, steps = eager_attentions(variant)
     rows = probabilities.mean(1)[:, steps.full_pass().query_positions][
-        ..., steps.image_keys[0]
+        ..., steps.prompt.image_keys[0]
     ]
     ours = attributions(LayerAttention, model)
     assert relative_error(ours, rows.transpose(0, 1) / 3) <= 1e-5
@@ -72,7 +73,7 @@ def test_rollout_is_a_product_of_matrices(variant: str, kernel: str) -> None:
     for layer in probabilities.mean(1):
         mixed = 0.5 * layer + 0.5 * identity
         flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
-    expected = flow[steps.full_pass().query_positions][:, steps.image_keys[0]]
+    expected = flow[steps.full_pass().query_positions][:, steps.prompt.image_keys[0]]
     ours = attributions(LayerAttentionRollout, model)[:, 0]
     assert relative_error(ours, expected) <= 1e-5
 
@@ -84,18 +85,15 @@ def test_rollout_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert relative_error(attributions(LayerAttentionRollout, model), whole) <= 1e-6
 
 
-@every_kernel
-@every_variant
-def test_attention_gradient_is_that_of_plain_autograd(
-    variant: str, kernel: str
-) -> None:
-    """Attention and its gradient, from a pass whose graph spans all layers."""
+def autograd(variant: str, part: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``part`` of each head's attention and its gradient, from a pass whose graph spans
+    all layers, summed over heads: ``(steps, layers, image tokens)``."""
     model: Any = tiny_vlm(variant, 6, attn_implementation="eager").double()
     inputs = {
         key: value.double() if value.is_floating_point() else value
         for key, value in prompt_inputs(3).items()
     }
-    steps = DecodingSteps(model, inputs, TARGETS)
+    steps = DecodingSteps(Prompt(model, inputs), TARGETS)
     decoder = find_decoder(model)
     hidden: list[Tensor] = []
     handles = [
@@ -113,18 +111,28 @@ def test_attention_gradient_is_that_of_plain_autograd(
             (gradient,) = torch.autograd.grad(
                 reading.sum(), probabilities, retain_graph=True
             )
-            product = (probabilities * gradient).sum(1).relu()
-            expected[step, index] = product[0, row, steps.image_keys[0]]
+            summed = part(probabilities, gradient)
+            expected[step, index] = summed[0, row, steps.prompt.image_keys[0]]
+    return expected.detach()
+
+
+@every_kernel
+@every_variant
+def test_attention_gradient_is_that_of_plain_autograd(
+    variant: str, kernel: str
+) -> None:
+    expected = autograd(variant, lambda attn, gradient: (attn * gradient).sum(1).relu())
     ours = attributions(
         LayerAttentionGradient, tiny_vlm(variant, 6, attn_implementation=kernel)
     )
-    assert relative_error(ours, expected.detach()) <= 1e-5
+    assert relative_error(ours, expected) <= 1e-5
 
 
 @every_variant
-def test_unfiltered_is_dexar_with_all_heads(variant: str) -> None:
+def test_dexar_without_its_filter_sums_all_heads(variant: str) -> None:
+    # A key that the sliding window masks has no part, whatever its gradient.
+    expected = autograd(variant, lambda attn, g: (g.relu() * (attn > 0)).sum(1))
     model = tiny_vlm(variant, 6)
-    steps = DecodingSteps(model, prompt_inputs(3), TARGETS)
-    expected = LayerDexAR(model).attribute_steps(steps, head_filter=False).layer_attr
-    ours = attributions(LayerUnfilteredDexAR, model)
-    assert relative_error(ours, expected[0]) <= 1e-6
+    steps = DecodingSteps(Prompt(model, prompt_inputs(3)), TARGETS)
+    ours = LayerDexAR(model).attribute_steps(steps, head_filter=False).layer_attr
+    assert relative_error(ours[0], expected) <= 1e-5

@@ -11,6 +11,7 @@ from captum_dexar.baselines.token_activation import (
     token_activation,
 )
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.layers import find_layers
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
@@ -88,7 +89,7 @@ def test_equals_the_equations(seed: int) -> None:
     # The second target stands in the prompt already.
     inputs["input_ids"][0, 2] = said[1]
     targets = torch.tensor([said])
-    steps = DecodingSteps(model, inputs, targets)
+    steps = DecodingSteps(Prompt(model, inputs), targets)
     ours = LayerTokenActivation(model).attribute_steps(steps).token_attr[0]
     with torch.no_grad():
         whole = steps.full_pass().inputs

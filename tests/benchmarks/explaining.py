@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from captum_dexar import LayerDexAR
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate, GeneratedAnswer
+from captum_dexar.decoding import DecodingSteps, generate, GeneratedAnswer
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
+from captum_dexar.inputs import Prompt
 from tests.benchmarks.models import answer, generating, prefilled
 from tests.benchmarks.timing import Side
 from torch import Tensor
@@ -34,12 +34,12 @@ def explaining_on_cache(
     ids = answer(num_tokens, inputs["input_ids"].shape[0])
     if cache is None:
         cache = prefilled(model, inputs)
-    given = DecodingSteps(model, inputs, ids)
+    given = DecodingSteps(Prompt(model, inputs), ids)
     with torch.no_grad():
         target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
     return Side(
         run=lambda fresh: method.attribute_steps(
-            DecodingSteps(model, inputs, ids, target_logits), fresh
+            DecodingSteps(Prompt(model, inputs), ids, target_logits), fresh
         ),
         prepare=lambda: copy.deepcopy(cache),
     )
@@ -78,8 +78,7 @@ def explained_while_generating(
     model: Any, inputs: dict[str, Tensor], num_tokens: int
 ) -> tuple[GeneratedAnswer, float]:
     """Generates and explains; the answer, and the seconds that explaining took."""
-    nothing = torch.zeros(1, 1, dtype=torch.long)
-    online = LayerDexAR(model).online(DecodingSteps(model, inputs, nothing))
+    online = LayerDexAR(model).online(Prompt(model, inputs))
     assert online is not None
     timed = TimedLive(online)
-    return generate(model, inputs, generating(num_tokens), timed), timed.seconds
+    return generate(Prompt(model, inputs), generating(num_tokens), timed), timed.seconds

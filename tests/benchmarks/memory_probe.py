@@ -83,16 +83,17 @@ def _explaining(model: Any, inputs: Any, num_tokens: int) -> Callable[[], object
     """Only what comes after the prompt."""
     from captum_dexar import LayerDexAR
     from captum_dexar.decoding import DecodingSteps
+    from captum_dexar.inputs import Prompt
 
     cache = prefilled(model, inputs)
-    given = DecodingSteps(model, inputs, answer(num_tokens))
+    given = DecodingSteps(Prompt(model, inputs), answer(num_tokens))
     with torch.no_grad():
         # Known after generating, as the answer's logits are.
         target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
-    steps = DecodingSteps(model, inputs, answer(num_tokens), target_logits)
+    steps = DecodingSteps(Prompt(model, inputs), answer(num_tokens), target_logits)
     # What finds the decoder runs the model once, and is kept.
     LayerDexAR(model).attribute_steps(
-        DecodingSteps(model, inputs, answer(1)), copy.deepcopy(cache)
+        DecodingSteps(Prompt(model, inputs), answer(1)), copy.deepcopy(cache)
     )
     return partial(LayerDexAR(model).attribute_steps, steps, cache)
 

@@ -9,6 +9,7 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
+from captum_dexar.inputs import Prompt
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import (
     IMAGE_TOKEN,
@@ -83,7 +84,7 @@ def quantised(folder: Path, seed: int = 0, **options: Any) -> Any:
 
 
 def by(engine: str, model: nn.Module, seed: int) -> StepAttributions:
-    steps = DecodingSteps(model, prompt_inputs(seed), random_targets(4, seed))
+    steps = DecodingSteps(Prompt(model, prompt_inputs(seed)), random_targets(4, seed))
     return LayerDexAR(model, engine=engine).attribute_steps(steps)
 
 

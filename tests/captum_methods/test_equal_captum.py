@@ -23,6 +23,7 @@ from captum.attr import (
 )
 from captum_dexar import ImagePromptInput, VLMAttribution, VLMForward
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from tests.families.cases import CASES
 from tests.helpers.blocks import dark_image
 from tests.helpers.explained import relative_error
@@ -61,7 +62,7 @@ def by_hand(
     method: Any, model: Any, inputs: dict[str, Any], step: int, **arguments: Any
 ) -> Tensor:
     """One step with Captum's own calling convention, on the prefix of that step."""
-    steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
+    steps = DecodingSteps(Prompt(model, inputs), torch.tensor([TARGETS]))
     prefix = list(steps.prefixes())[step]
     pixels, ids = prefix.pop("pixel_values"), prefix.pop("input_ids")
     pixels = pixels.clone().requires_grad_()
@@ -160,12 +161,14 @@ def test_integrated_gradients_are_complete(family: str) -> None:
     )
     total = result.token_attr.sum(1)
     assert (result.convergence_delta.abs() <= 0.01 * total.abs()).all()
-    steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
+    steps = DecodingSteps(Prompt(model, inputs), torch.tensor([TARGETS]))
     with torch.no_grad():
         logits = steps.full_pass().logits()[0]
         black = {**inputs, "pixel_values": baseline}
         without = (
-            DecodingSteps(model, black, torch.tensor([TARGETS])).full_pass().logits()
+            DecodingSteps(Prompt(model, black), torch.tensor([TARGETS]))
+            .full_pass()
+            .logits()
         )
     difference = (logits - without[0])[range(3), TARGETS]
     assert relative_error(total, difference) <= 0.01
@@ -199,7 +202,7 @@ def test_shapley_values_of_patches() -> None:
     def log_probs(present: list[float]) -> Tensor:
         tokens = torch.tensor([present]).repeat_interleave(2, 1).repeat(1, 4)
         made = inp.to_model_input(tokens)
-        steps = DecodingSteps(model, dict(made), torch.tensor([TARGETS]))
+        steps = DecodingSteps(Prompt(model, dict(made)), torch.tensor([TARGETS]))
         with torch.no_grad():
             every = steps.full_pass().logits()[0].log_softmax(-1)
         return every[range(3), TARGETS]
@@ -240,7 +243,7 @@ def test_layers_of_the_vision_side(place: str) -> None:
         made = method(forward, layer)
         result = VLMAttribution(made).attribute(inputs, target=TARGETS, **arguments)
         for step in range(3):
-            steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
+            steps = DecodingSteps(Prompt(model, inputs), torch.tensor([TARGETS]))
             prefix = list(steps.prefixes())[step]
             pixels, ids = prefix.pop("pixel_values"), prefix.pop("input_ids")
             target = {} if method is LayerActivation else {"target": TARGETS[step]}
@@ -265,7 +268,7 @@ def test_grad_cam_weighs_channels_by_their_mean_gradient() -> None:
     )
     kept: list[Tensor] = []
     handle = projector.register_forward_hook(lambda m, a, o: kept.append(o))
-    steps = DecodingSteps(model, inputs, torch.tensor([TARGETS]))
+    steps = DecodingSteps(Prompt(model, inputs), torch.tensor([TARGETS]))
     logits = steps.full_pass().logits()[0]
     handle.remove()
     for step, target in enumerate(TARGETS):

@@ -10,8 +10,8 @@ from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
 from captum_dexar.attention_gradients import layer_replay
 from captum_dexar.attention_gradients.layer_record import GrowingKeys, Overwritten, Rows
 from captum_dexar.attention_gradients.layer_replay import replay_layer
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate
+from captum_dexar.decoding import generate
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods import online_dexar
 from captum_dexar.methods.online_dexar import OnlineDexAR
 from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
@@ -60,10 +60,9 @@ def test_a_whole_answer_from_records(case: FamilyCase, use_cache: bool) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = LayerDexAR(model)
-    nothing = torch.zeros(1, 1, dtype=torch.long)
-    online = method.online(DecodingSteps(model, inputs, nothing))
+    online = method.online(Prompt(model, inputs))
     assert online is not None
-    answer = generate(model, inputs, {**GREEDY, "use_cache": use_cache}, online)
+    answer = generate(Prompt(model, inputs), {**GREEDY, "use_cache": use_cache}, online)
     # Nothing had to be explained afterwards.
     assert answer.explained is not None and answer.cache is None
     expected = VLMAttribution(method).attribute(inputs, target=answer.ids[0])

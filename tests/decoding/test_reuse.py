@@ -6,9 +6,9 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
 from captum_dexar.baselines import LayerAttention, LayerAttentionGradient
-from captum_dexar.decoding import DecodingSteps
-from captum_dexar.decoding.generation import generate
+from captum_dexar.decoding import DecodingSteps, generate
 from captum_dexar.families import adapter_for_config
+from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -80,8 +80,7 @@ def test_the_plan_of_each_family(case: FamilyCase) -> None:
 
 
 def positions_of_prompt(model: nn.Module, inputs: Any) -> int:
-    nothing = torch.zeros(1, 1, dtype=torch.long)
-    return DecodingSteps(model, inputs, nothing).prompt_length
+    return Prompt(model, inputs).length
 
 
 @every_case
@@ -109,11 +108,11 @@ def test_what_generating_left_is_gone_on_from(case: FamilyCase) -> None:
     inputs = case.inputs(0, 3)
     method = LayerDexAR(model)
     expected = VLMAttribution(method).attribute(inputs, gen_args=GREEDY)
-    answer = generate(model, inputs, GREEDY)
+    answer = generate(Prompt(model, inputs), GREEDY)
     assert answer.explained is None and answer.target_logits is not None
     assert torch.equal(answer.ids[0], expected.target_ids)
     with _Counter(find_decoder(model).layers[0]) as positions:
-        steps = DecodingSteps(model, inputs, answer.ids, answer.target_logits)
+        steps = DecodingSteps(Prompt(model, inputs), answer.ids, answer.target_logits)
         replayed = method.attribute_steps(steps, answer.cache)
     is_full = PLANS.get(case.name) == "full_pass"
     before = positions_of_prompt(model, inputs) - 1 if is_full else 0
@@ -248,7 +247,7 @@ def test_other_methods_go_on_from_the_cache(name: str) -> None:
     (case,) = [case for case in CASES if case.name == name]
     model = model_of(case, 0, "sdpa")
     inputs = case.inputs(0, 3)
-    answer = generate(model, inputs, GREEDY)
+    answer = generate(Prompt(model, inputs), GREEDY)
     for method in (LayerAttention(model), LayerAttentionGradient(model)):
         wrapped = VLMAttribution(method)
         with _Counter(find_decoder(model).layers[-1]) as positions:

@@ -8,7 +8,7 @@ from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
 from tests.families.cases.early_fusion import build_fuyu, FUYU_GRID, fuyu_inputs
 from tests.helpers.blocks import block_report, check, dark_image, random_blocks
-from tests.helpers.raw_processors import fuyu_processor
+from tests.helpers.plain_prompt_processors import fuyu_processor
 from torch import nn, Tensor
 
 # With the grid of 6 x 6 patches that they fill, shrunk to 60 x 72 pixels if larger.

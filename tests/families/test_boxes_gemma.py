@@ -15,7 +15,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.processors_gemma_idefics import gemma3_processor, gemma4_processor
+from tests.helpers.idefics3_gemma_processors import gemma3_processor, gemma4_processor
 from torch import nn, Tensor
 
 BILINEAR_SUPPORT = 1.0

@@ -1,4 +1,4 @@
-"""LFM2-VL and Llama 4, whose image processors there are for torchvision alone."""
+"""LFM2-VL and Llama 4, whose image processors need torchvision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.processors_gemma_idefics import (
+from tests.helpers.idefics3_gemma_processors import (
     special_tokenizer,
     template_with,
     TILE,

@@ -96,7 +96,7 @@ def test_blocks_outside_the_crop_change_no_token(
         {"size": {"height": 40, "width": 24}, "do_center_crop": False},
         {"size": {"shortest_edge": 32, "longest_edge": 64}, "do_center_crop": False},
         {"size": {"max_height": 64, "max_width": 40}, "do_center_crop": False},
-        # Crops larger than the image are filled up with zeros around it.
+        # Crops larger than the image are padded with zeros.
         {"size": {"shortest_edge": 32}, "crop_size": {"height": 48, "width": 48}},
         {"size": {"shortest_edge": 29}, "crop_size": {"height": 40, "width": 32}},
         # Rows and columns of pixels that fill no patch are seen by no token.

@@ -20,10 +20,10 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.raw_processors import mllama_processor
+from tests.helpers.plain_prompt_processors import mllama_processor
 from torch import nn, Tensor
 
-# With the tiles that they are cut into, rows before columns.
+# With the rows and columns of tiles that they are cut into.
 SHAPES = {
     (24, 24): (1, 1),
     (48, 40): (2, 2),
@@ -96,5 +96,5 @@ def test_images_of_a_batch_that_are_cut_differently_are_refused() -> None:
 
 
 def test_the_processor_alone_does_not_know_the_patches() -> None:
-    with pytest.raises(ValueError, match="Give the model too"):
+    with pytest.raises(ValueError, match="Pass the model too"):
         ImagePromptInput(dark_image(30, 30), "what", mllama_processor())

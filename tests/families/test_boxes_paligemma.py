@@ -14,7 +14,7 @@ from tests.helpers.blocks import (
     random_blocks,
     silence_vision_attention,
 )
-from tests.helpers.raw_processors import paligemma_processor
+from tests.helpers.plain_prompt_processors import paligemma_processor
 from torch import nn, Tensor
 
 SHAPES = ((48, 48), (33, 130), (130, 33), (7, 5), (5, 12), (1500, 400), (400, 1500))

@@ -28,7 +28,7 @@ from transformers.models.pixtral.image_processing_pil_pixtral import (
 )
 
 FAMILIES = ("pixtral", "mistral3")
-# Mistral 3 fails on an image of a single token, so that the tiny ones have two.
+# Mistral 3 fails on an image of a single token, so the smallest have two.
 SHAPES = ((48, 48), (64, 40), (33, 130), (130, 33), (80, 20), (5, 20), (18, 6))
 HUGE_SHAPES = ((1500, 400), (400, 1500))
 LONGEST = 112

@@ -87,8 +87,8 @@ def test_the_family_is_not_known(model: Any) -> None:
 
 def test_the_readme_s_adapter(model: Any, processor: Any) -> None:
     """It is complete: it puts the tokens where the padded square has them."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    readme = Path(__file__).parents[2] / "captum_dexar/families/README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
     (block,) = [block for block in blocks if "class DeepseekVLAdapter" in block]
     known = list(registry._ADAPTERS)
     try:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import StepAttributions
 from tests.families.cases import CASES
 from tests.helpers.explained import assert_same, explained
@@ -26,7 +27,7 @@ def model_of(case: FamilyCase, seed: int, implementation: str) -> nn.Module:
 
 
 def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
-    """What the model itself would say."""
+    """What the model itself generates."""
     result = VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(seed, 3),
         gen_args={
@@ -71,7 +72,8 @@ def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
         def passes(self, cache: Any = None, max_tokens: Any = None) -> Any:
             yield self.full_pass()
 
-    full = LayerDexAR(model).attribute_steps(FullPass(model, inputs, targets))
+    steps = FullPass(Prompt(model, inputs), targets)
+    full = LayerDexAR(model).attribute_steps(steps)
     assert_same(explained(model, inputs, targets), full, case.tolerance)
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from captum_dexar.families import adapter_for_config
 from captum_dexar.maps.layout import ImageLayout
-from tests.families.cases.idefics import build
+from tests.families.cases.idefics3 import build
 from tests.families.cases.lfm2_llama4 import lfm2_vl, llama4
 from tests.helpers.tiny_models import IMAGE_TOKEN
 
 GLOBAL, START, END = 50, 51, 52
 BLOCK = [IMAGE_TOKEN] * 4
-# One mark for each tile, the small copy of the whole behind its own.
+# A marker before each tile, and another before the small copy of the whole.
 MARKED_IMAGE = [60, *BLOCK, 61, *BLOCK, GLOBAL, *BLOCK]
 MARKED_SINGLE = [GLOBAL, *BLOCK]
 

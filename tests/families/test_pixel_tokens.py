@@ -16,16 +16,17 @@ from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import StepRequest
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.families import adapter_for_config
-from captum_dexar.families.geometry.pixel_cells import cells_of_pixels
+from captum_dexar.families.geometry.grids import cells_of_pixels
+from captum_dexar.inputs import Prompt
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import (
-    anyres,
     CASES as EVERY_CASE,
     cross_attention,
-    grid_thw,
-    idefics,
+    idefics3,
+    patch_grid,
     pixtral,
+    tiled_canvas,
 )
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, roughen, tiny_vlm
 from torch import nn, Tensor
@@ -53,7 +54,7 @@ PERTURBATION = 5.0
 
 
 class Reached(Exception):
-    """What is asked for has been seen, so that the pass may end."""
+    """Raised to end a pass once what is wanted has been recorded."""
 
 
 def silenced(model: nn.Module) -> nn.Module:
@@ -69,19 +70,19 @@ def silenced(model: nn.Module) -> nn.Module:
 
 
 class Seen:
-    """Image tokens as the text model gets them, and a vision layer's tokens."""
+    """Image tokens as they enter the text model, and a vision layer's tokens."""
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self.model = model
-        self.steps = DecodingSteps(model, inputs, torch.tensor([[40]]))
-        self.adapter = self.steps.adapter
-        self.layout: ImageLayout = self.steps.layout()
+        self.steps = DecodingSteps(Prompt(model, inputs), torch.tensor([[40]]))
+        self.adapter = self.steps.prompt.adapter
+        self.layout: ImageLayout = self.steps.prompt.layout
         blocks = [n for n, _ in model.named_modules() if re.search(BLOCK, n)]
         self.block = model.get_submodule(blocks[0]) if blocks else None
         self.name = self.adapter.pixel_input
-        self.pixels: Tensor = self.steps.inputs[self.name]
+        self.pixels: Tensor = self.steps.prompt.inputs[self.name]
         self.token = self.adapter.token_of_pixel_input(
-            self.steps.inputs, self.layout, self.steps.config
+            self.steps.prompt.inputs, self.layout, self.steps.prompt.config
         ).expand(self.pixels.shape)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +96,9 @@ class Seen:
         handles = [] if self.block is None else [hook(self.block, of_block)]
         try:
             with torch.no_grad():
-                tokens = self._image_tokens({**self.steps.inputs, self.name: pixels})
+                tokens = self._image_tokens(
+                    {**self.steps.prompt.inputs, self.name: pixels}
+                )
         finally:
             for handle in handles:
                 handle.remove()
@@ -119,7 +122,7 @@ class Seen:
                 self.model(**inputs)
         finally:
             handle.remove()
-        return found[0][0, self.steps.image_keys[0]]
+        return found[0][0, self.steps.prompt.image_keys[0]]
 
     def layer_tokens(self, count: int) -> Tensor:
         assert self.block is not None
@@ -128,11 +131,7 @@ class Seen:
             count,
             StepRequest(
                 method=method,
-                model=self.model,
-                inp=None,
                 steps=self.steps,
-                contrast_ids=None,
-                layout=self.layout,
                 arguments={},
                 on_step=lambda: None,
             ),
@@ -149,7 +148,7 @@ def changed(after: Tensor, before: Tensor) -> list[int]:
 
 
 def some_elements(token: Tensor, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """Elements of some tokens, and some of none, as ``(flat index, token)``."""
+    """Elements of some tokens, and some of no token, as ``(flat index, token)``."""
     generator = torch.Generator().manual_seed(seed)
     present = token.unique().tolist()
     order = torch.randperm(len(present), generator=generator).tolist()
@@ -195,8 +194,8 @@ def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]
     model = case.model(1, case.implementations[0])
     check(model, case.inputs(1, 4))
-    if name in (*pixtral.VARIANTS, *grid_thw.VARIANTS):
-        # The other seed's image stands where this one lies.
+    if name in (*pixtral.VARIANTS, *patch_grid.VARIANTS):
+        # The other seed's image is tall where this one is wide.
         check(model, case.inputs(2, 4))
 
 
@@ -233,9 +232,9 @@ def test_two_images_of_video_llama_3_with_merge_sizes_of_their_own() -> None:
 
 @pytest.mark.parametrize("variant", ["llava_next", "llava_onevision"])
 def test_two_images_on_canvases_of_their_own(variant: str) -> None:
-    """The second image has two tiles only, so that two fill up its row."""
-    model = anyres.build(variant, 1)
-    one, other = (anyres.inputs(variant, seed, 4) for seed in (0, 1))
+    """The second image has only two tiles, so two more pad its row."""
+    model = tiled_canvas.build(variant, 1)
+    one, other = (tiled_canvas.inputs(variant, seed, 4) for seed in (0, 1))
     other["image_sizes"] = torch.tensor([[30, 60]])
     text = other["input_ids"][other["input_ids"] != IMAGE_TOKEN]
     image = torch.full((16 + 4 * 9,), IMAGE_TOKEN)
@@ -246,7 +245,7 @@ def test_two_images_on_canvases_of_their_own(variant: str) -> None:
 
 def test_images_of_one_square_each() -> None:
     """LLaVA-OneVision does not cut the images of a prompt with several."""
-    model = anyres.build("llava_onevision", 1)
+    model = tiled_canvas.build("llava_onevision", 1)
     generator = torch.Generator().manual_seed(0)
     image = torch.full((17,), IMAGE_TOKEN)
     text = torch.arange(10, 14)
@@ -264,12 +263,12 @@ def test_images_of_one_square_each() -> None:
 
 @pytest.mark.parametrize("height", [50, 71, 128])
 def test_padding_of_a_canvas_belongs_to_no_token(height: int) -> None:
-    """Of all shapes: which rows and columns of the canvas are taken off follows."""
-    from captum_dexar.families.geometry.tiles import kept_cells
+    """Images of all shapes, which decide the rows and columns that are removed."""
+    from captum_dexar.families.geometry.canvas import kept_cells
 
-    model: Any = anyres.build("llava_next", 1)
-    inputs = anyres.inputs("llava_next", 0, 4)
-    kept = kept_cells((height, 40), anyres.PINPOINTS, 32, 4)
+    model: Any = tiled_canvas.build("llava_next", 1)
+    inputs = tiled_canvas.inputs("llava_next", 0, 4)
+    kept = kept_cells((height, 40), tiled_canvas.PINPOINTS, 32, 4)
     inputs["image_sizes"] = torch.tensor([[height, 40]])
     rows, columns = kept.grid
     image = torch.full((16 + rows * (columns + 1),), IMAGE_TOKEN)
@@ -293,10 +292,10 @@ def test_pixels_that_fill_no_patch() -> None:
     seen = check(llava, inputs)
     assert (seen.token[..., 32:, :] == -1).all() and (seen.token[..., 32:] == -1).all()
     assert (seen.token[..., :32, :32] >= 0).all()
-    inputs = idefics.inputs(0, 4)
+    inputs = idefics3.inputs(0, 4)
     inputs["pixel_values"] = torch.randn(1, 5, 3, 37, 37)
     inputs["pixel_attention_mask"] = torch.ones(1, 5, 37, 37, dtype=torch.long)
-    seen = check(idefics.build("idefics3", 0, "sdpa", tile=37), inputs)
+    seen = check(idefics3.build("idefics3", 0, "sdpa", tile=37), inputs)
     assert (seen.token[..., 32:, :] == -1).all()
 
 
@@ -311,8 +310,8 @@ CONVOLUTIONS = {"florence2": (96, 1), "chameleon": (48, 3)}
 
 
 def without_blocks(name: str) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """A model of whose vision tower only the convolutions that make the grid remain,
-    and its features, ``(image tokens, size)``."""
+    """A model whose vision tower is reduced to the convolutions that make the grid, and
+    its features, ``(image tokens, size)``."""
     model: Any = CASES[name].model(0, "sdpa")
     if name == "florence2":
         tower = model.model.vision_tower
@@ -368,7 +367,7 @@ def test_cells_along_a_side() -> None:
     cells = cells_of_pixels(384, 13, 14)
     assert cells[:364].tolist() == [pixel // 28 for pixel in range(364)]
     assert (cells[364:] == -1).all()
-    # More patches left than a cell has: they are shared out, as in adaptive pooling.
+    # More patches left than a cell has: they are spread, as in adaptive pooling.
     assert cells_of_pixels(80, 6, 10).unique(return_counts=True)[1].sum() == 80
     assert cells_of_pixels(80, 6, 10).min() == 0
     # Without patches, the cells fill the side.

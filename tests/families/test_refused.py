@@ -19,7 +19,7 @@ from captum_dexar.families import (
 from captum_dexar.families.refused import REFUSED_MODELS, REFUSED_PROCESSORS
 from tests.families.cases.cross_attention import finished
 from tests.helpers.blocks import dark_image, silence_vision_attention
-from tests.helpers.raw_processors import tokenizer_of
+from tests.helpers.plain_prompt_processors import tokenizer_of
 from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
 from torch import nn, Tensor
 from transformers import (
@@ -118,7 +118,7 @@ def kosmos2() -> nn.Module:
 
 
 def features_of(model: Any, pixels: Tensor) -> Tensor:
-    """What the language model gets of an image, ``(image tokens, size)``."""
+    """Image features as they enter the language model, ``(image tokens, size)``."""
     arguments: dict[str, Any] = {"pixel_values": pixels}
     if model.config.model_type == "kosmos-2":
         with torch.no_grad():
@@ -190,7 +190,7 @@ def test_processors_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_of_their_image_tokens_sees_every_block(name: str) -> None:
-    """Although no patch sees another: the reason that is given is true."""
+    """They do although no patch sees another: the reason for refusing them is true."""
     model = MODELS[name]()
     pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(), torch.no_grad():

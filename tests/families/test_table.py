@@ -1,4 +1,4 @@
-"""The table of families is the registry, on the command line and in the README."""
+"""The table of families is the registry, on the command line and in its README."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from captum_dexar.families import families_table, known_families
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "captum_dexar/families/README.md"
 # What the package promises to explain, by the model types of transformers.
 PROMISED = {
     "aya_vision",
@@ -45,7 +45,8 @@ PROMISED = {
 def test_the_readme_has_the_table() -> None:
     pattern = r"<!-- families -->\n(.*?)\n<!-- /families -->"
     (table,) = re.findall(pattern, README.read_text(), re.DOTALL)
-    assert table == families_table()
+    # Model types that an older transformers lacks are listed below the table.
+    assert table == families_table().split("\n\n")[0]
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:

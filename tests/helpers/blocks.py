@@ -25,7 +25,7 @@ BICUBIC_SUPPORT = 2.0
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What came of all blocks of one image.
+    """The result for all blocks of one image.
 
     Attributes:
         changed (Tensor): tokens that changed, ``(blocks, image tokens)``, bool

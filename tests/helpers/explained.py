@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR, StepAttributions
 from torch import nn, Tensor
 
@@ -15,6 +16,7 @@ def explained(
     target_ids: Tensor,
     engine: str = "closed_form",
     layers: list[int] | None = None,
+    contrast: Tensor | None = None,
     **options: Any,
 ) -> StepAttributions:
     """All decoding steps of ``target_ids`` ``(batch, steps)``.
@@ -33,7 +35,7 @@ def explained(
     if layers is not None:
         every = method.layer
         method = LayerDexAR(model, [every[index] for index in layers], engine=engine)
-    steps = DecodingSteps(model, inputs, target_ids)
+    steps = DecodingSteps(Prompt(model, inputs, contrast=contrast), target_ids)
     return method.attribute_steps(steps, **options)
 
 

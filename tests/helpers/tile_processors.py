@@ -4,7 +4,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.families.cases import anyres, tiled
+from tests.families.cases import tiled_canvas, tiles
 from tests.helpers.processors import WORDS
 from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
 from tokenizers import models, pre_tokenizers, Tokenizer
@@ -29,12 +29,12 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 
-SQUARE = {"height": tiled.TILE, "width": tiled.TILE}
+SQUARE = {"height": tiles.TILE, "width": tiles.TILE}
 OVIS2_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
 def chat_template(placeholder: str) -> str:
-    """One turn of the user's, images before the question."""
+    """A chat template for one user turn, images before the question."""
     return (
         "{% for message in messages %}USER: {% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}" + placeholder + "\n"
@@ -77,20 +77,22 @@ def tokenizer(
 
 
 def without_video(make: Any, *parts: Any, **settings: Any) -> Any:
-    """A processor with nothing for videos, whose own needs torchvision."""
+    """A processor without its video processor, which needs torchvision."""
     with mock.patch.object(
         ProcessorMixin, "check_argument_for_proper_class", lambda *_: object
     ):
         return make(*parts, None, **settings)
 
 
-def llava_next_processor(tile: int = anyres.TILE, patch: int = anyres.PATCH) -> Any:
+def llava_next_processor(
+    tile: int = tiled_canvas.TILE, patch: int = tiled_canvas.PATCH
+) -> Any:
     square = {"height": tile, "width": tile}
     return LlavaNextProcessor(
         LlavaNextImageProcessorPil(
             size={"shortest_edge": tile},
             crop_size=square,
-            image_grid_pinpoints=anyres.PINPOINTS,
+            image_grid_pinpoints=tiled_canvas.PINPOINTS,
         ),
         tokenizer(),
         patch_size=patch,
@@ -104,10 +106,10 @@ def llava_onevision_processor(aspect_ratio: str = "anyres_max_9") -> Any:
     return without_video(
         LlavaOnevisionProcessor,
         LlavaOnevisionImageProcessorPil(
-            size=SQUARE, image_grid_pinpoints=anyres.PINPOINTS
+            size=SQUARE, image_grid_pinpoints=tiled_canvas.PINPOINTS
         ),
         tokenizer(),
-        num_image_tokens=(anyres.TILE // anyres.PATCH) ** 2,
+        num_image_tokens=(tiled_canvas.TILE // tiled_canvas.PATCH) ** 2,
         vision_feature_select_strategy="full",
         vision_aspect_ratio=aspect_ratio,
         chat_template=chat_template("<image>"),
@@ -125,7 +127,7 @@ def internvl_processor(**settings: Any) -> Any:
         InternVLProcessor,
         GotOcr2ImageProcessorPil(size=SQUARE, **settings),
         tokenizer("<IMG_CONTEXT>", ("<img>", "</img>", "<video>"), named),
-        image_seq_length=tiled.TOKENS_OF_TILE,
+        image_seq_length=tiles.TOKENS_OF_TILE,
         chat_template=chat_template("<IMG_CONTEXT>"),
     )
 
@@ -142,9 +144,9 @@ def aya_vision_processor(**settings: Any) -> Any:
     return AyaVisionProcessor(
         GotOcr2ImageProcessorPil(size=SQUARE, **settings),
         tokenizer("<|IMG_PATCH|>", others),
-        patch_size=tiled.PATCH,
-        img_size=tiled.TILE,
-        downsample_factor=tiled.MERGE,
+        patch_size=tiles.PATCH,
+        img_size=tiles.TILE,
+        downsample_factor=tiles.MERGE,
         chat_template=chat_template("<image>"),
     )
 
@@ -163,7 +165,7 @@ def cohere2_vision_processor(**settings: Any) -> Any:
         "img_line_break_token": "<|IMG_LINE_BREAK|>",
     }
     return Cohere2VisionProcessor(
-        Cohere2VisionImageProcessor(size=SQUARE, patch_size=tiled.SIDE, **settings),
+        Cohere2VisionImageProcessor(size=SQUARE, patch_size=tiles.SIDE, **settings),
         tokenizer("<image>", tuple(named.values())[1:], named),
         chat_template=chat_template("<image>"),
     )
@@ -173,6 +175,6 @@ def ovis2_processor(**settings: Any) -> Any:
     return Ovis2Processor(
         Ovis2ImageProcessorPil(size=SQUARE, **{"crop_to_patches": True, **settings}),
         tokenizer("<IMG_ATOM>", ("<image>", *OVIS2_INDICATORS)),
-        image_seq_length=tiled.TOKENS_OF_TILE,
+        image_seq_length=tiles.TOKENS_OF_TILE,
         chat_template=chat_template("<image>"),
     )

@@ -1,15 +1,16 @@
-"""Chameleon, which turns an image into words of its vocabulary."""
+"""Chameleon, which turns an image into tokens of its vocabulary."""
 
 from typing import Any, ClassVar
 
-from captum_dexar.families.base import ImageTokens, PreparedImage, side_of
+from captum_dexar.families.base import ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.geometry.resizing import resized_crop
-from captum_dexar.families.images_first import ImagesFirstAdapter
+from captum_dexar.families.shared.plain_prompt import PlainPromptAdapter
 from captum_dexar.maps.layout import Size
 
 
-class ChameleonAdapter(ImagesFirstAdapter):
-    """A grid of codes over the centre of the image."""
+class ChameleonAdapter(PlainPromptAdapter):
+    """A grid of image tokens over the centre of the image."""
 
     name: ClassVar[str] = "Chameleon"
     model_types: ClassVar[tuple[str, ...]] = ("chameleon",)

@@ -1,18 +1,19 @@
-"""Florence-2, whose decoder reads image and prompt from an encoder."""
+"""Florence-2, whose decoder attends to an encoder of image and prompt."""
 
 from typing import Any, ClassVar
 
-from captum_dexar.families.base import ImageTokens, PreparedImage, side_of
+from captum_dexar.families.base import ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.geometry.resizing import resized_crop
-from captum_dexar.families.images_first import OneImageFirstAdapter
+from captum_dexar.families.shared.plain_prompt import SingleImageAdapter
 from captum_dexar.maps.layout import Size, View
 
 
-class Florence2Adapter(OneImageFirstAdapter):
+class Florence2Adapter(SingleImageAdapter):
     """The mean of all image features, then one grid over the image.
 
-    Keys are positions of the encoder's output, at which its self-attention has mixed
-    image and prompt already.
+    Keys are positions of the encoder's output, where self-attention has already mixed
+    image and prompt.
     """
 
     name: ClassVar[str] = "Florence-2"
@@ -22,7 +23,7 @@ class Florence2Adapter(OneImageFirstAdapter):
         "end to end with the vision tower's attention and blocks silenced"
     )
     steps_run_on: ClassVar[str] = "the encoder's output"
-    # Its positions are absolute, and count padding.
+    # Positions are absolute, and padding counts.
     can_be_batched: ClassVar[bool] = False
     cross_attention: ClassVar[str | None] = "encoder_attn"
 
@@ -49,5 +50,5 @@ class Florence2Adapter(OneImageFirstAdapter):
         return ImageTokens(1 + view.num_tokens, (view,))
 
     def pixel_patch(self, config: Any) -> Size | None:
-        """See :meth:`FamilyAdapter.pixel_patch`; each stage has patches of its own."""
+        """See :meth:`FamilyAdapter.pixel_patch`; patches differ between stages."""
         return None

@@ -1,4 +1,4 @@
-"""Fuyu, which has no vision tower: patches of the image are tokens themselves."""
+"""Fuyu, which has no vision tower: patches of the image are its tokens."""
 
 from collections.abc import Mapping
 from math import prod
@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 from captum_dexar.families.base import ImageTokens, PreparedImage
-from captum_dexar.families.images_first import OneImageFirstAdapter
+from captum_dexar.families.shared.plain_prompt import SingleImageAdapter
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size
 from torch import Tensor
 
 
-class FuyuAdapter(OneImageFirstAdapter):
-    """Rows of patches, as many as the image fills; a newline, no image token, ends
-    each. The image is shrunk if it is too large, and padded behind."""
+class FuyuAdapter(SingleImageAdapter):
+    """Rows of patches that cover the image, each followed by a newline, which is not an
+    image token. Large images are shrunk; padding is at the bottom and at the right."""
 
     name: ClassVar[str] = "Fuyu"
     model_types: ClassVar[tuple[str, ...]] = ("fuyu",)
@@ -23,9 +23,9 @@ class FuyuAdapter(OneImageFirstAdapter):
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
-        facts = image.processor if image.config is None else image.config
-        every_row = image.inputs["input_ids"] == facts.image_token_id
-        widths = {_first_run(is_image) for is_image in every_row}
+        known = image.processor if image.config is None else image.config
+        is_image = image.inputs["input_ids"] == known.image_token_id
+        widths = {_first_run(of_example) for of_example in is_image}
         if len(widths) > 1:
             raise ValueError(
                 "The images of a batch must have the same grid of patches, got rows of "
@@ -54,8 +54,8 @@ class FuyuAdapter(OneImageFirstAdapter):
         )
 
 
-def _first_run(is_image: torch.Tensor) -> int:
-    """Length of the first row of image tokens, which its newline ends."""
+def _first_run(is_image: Tensor) -> int:
+    """Length of the first row of image tokens, up to the newline."""
     places = is_image.nonzero()[:, 0]
     counted = torch.arange(len(places), device=places.device)
     return int((places - places[0] == counted).sum())

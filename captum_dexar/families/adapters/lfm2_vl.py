@@ -5,21 +5,21 @@ from typing import Any, ClassVar
 
 import torch
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
-from captum_dexar.families.geometry.image_blocks import (
+from captum_dexar.families.geometry.grids import cells_of_pixels, picked
+from captum_dexar.families.geometry.tiles import tile_rectangles
+from captum_dexar.families.shared.image_blocks import (
+    blank_processed,
     in_sequence,
     known_token_id,
     num_blocks,
-    prepared_again,
     unplaced_blocks,
 )
-from captum_dexar.families.geometry.pixel_cells import cells_of_pixels, picked
-from captum_dexar.families.geometry.tiles import tile_rectangles
 from captum_dexar.maps.layout import ImageLayout, Size, View
 from torch import Tensor
 
 
 class Lfm2VlAdapter(FamilyAdapter):
-    """Tiles of the stretched image, then the whole at a size of its own."""
+    """Tiles of the stretched image, then a copy of the whole at a size of its own."""
 
     name: ClassVar[str] = "LFM2-VL"
     model_types: ClassVar[tuple[str, ...]] = ("lfm2_vl",)
@@ -36,16 +36,16 @@ class Lfm2VlAdapter(FamilyAdapter):
             else image.config.downsample_factor
         )
 
-        def grids_of(spatial_shapes: torch.Tensor) -> list[Size]:
+        def grids_of(spatial_shapes: Tensor) -> list[Size]:
             return [(h // factor, w // factor) for h, w in spatial_shapes.tolist()]
 
         if image.size is None or image.image_processor is None:
             return self._without_size(image, grids_of(image.inputs["spatial_shapes"]))
-        made = prepared_again(image, return_row_col_info=True)
-        grids = grids_of(made["spatial_shapes"])
+        processed = blank_processed(image, return_row_col_info=True)
+        grids = grids_of(processed["spatial_shapes"])
         if len(grids) == 1:
             return self.placed("full", grids[0], image.whole())
-        rows, columns = int(made["image_rows"][0]), int(made["image_cols"][0])
+        rows, columns = int(processed["image_rows"][0]), int(processed["image_cols"][0])
         tiles = tile_rectangles(image.size, rows, columns, seen=1.0)
         views = [View("tile", grids[0], rectangle) for rectangle in tiles]
         if len(grids) > rows * columns:
@@ -55,8 +55,10 @@ class Lfm2VlAdapter(FamilyAdapter):
     def token_of_pixel_input(
         self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
     ) -> Tensor:
-        """See :meth:`FamilyAdapter.token_of_pixel_input`; rows are patches, of which
-        smaller pictures have fewer."""
+        """See :meth:`FamilyAdapter.token_of_pixel_input`.
+
+        Rows are patches; those of smaller pictures are padded.
+        """
         shape = inputs[self.pixel_input].shape
         grids = torch.as_tensor(inputs["spatial_shapes"]).tolist()
         if len(grids) != len(layout.views):
@@ -70,14 +72,15 @@ class Lfm2VlAdapter(FamilyAdapter):
         return token
 
     def _without_size(self, image: PreparedImage, grids: list[Size]) -> ImageTokens:
+        """The tokens of an image, given the grids of all blocks of the prompt."""
         token = known_token_id(self, image)
         total = int((image.inputs["input_ids"][0] == token).sum())
-        left, seen = [], 0
+        remaining, start = [], 0
         for grid in grids:
-            if total - image.remaining_tokens <= seen < total:
-                left.append(grid)
-            seen += grid[0] * grid[1]
-        lengths = [rows * columns for rows, columns in left]
+            if total - image.remaining_tokens <= start < total:
+                remaining.append(grid)
+            start += grid[0] * grid[1]
+        lengths = [rows * columns for rows, columns in remaining]
         count = num_blocks(self, image, lengths, offset=1)
         has_copy = getattr(image.image_processor, "use_thumbnail", True)
-        return unplaced_blocks(left[:count], last="global" if has_copy else "tile")
+        return unplaced_blocks(remaining[:count], last="global" if has_copy else "tile")

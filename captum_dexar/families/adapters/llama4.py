@@ -2,24 +2,20 @@
 
 from typing import Any, ClassVar
 
-from captum_dexar.families.base import (
-    FamilyAdapter,
-    ImageTokens,
-    PreparedImage,
-    side_of,
-)
-from captum_dexar.families.geometry.image_blocks import (
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
+from captum_dexar.families.geometry.tiles import tile_rectangles
+from captum_dexar.families.shared.image_blocks import (
+    blank_processed,
     in_sequence,
     num_blocks,
-    prepared_again,
     unplaced_blocks,
 )
-from captum_dexar.families.geometry.tiles import tile_rectangles
 from captum_dexar.maps.layout import Rectangle, Size, View
 
 
 class Llama4Adapter(FamilyAdapter):
-    """Tiles of a canvas that the image is fitted into, then the whole, stretched."""
+    """Tiles of a canvas that holds the image, then a stretched copy of the whole."""
 
     name: ClassVar[str] = "Llama 4"
     model_types: ClassVar[tuple[str, ...]] = ("llama4",)
@@ -29,7 +25,10 @@ class Llama4Adapter(FamilyAdapter):
     flat_pixels: ClassVar[bool] = True
 
     def image_token_id(self, processor: Any) -> int:
-        """The processor's own ``image_token_id`` is the mark of the whole image."""
+        """See :meth:`FamilyAdapter.image_token_id`.
+
+        ``processor.image_token_id`` is another, the marker of the whole image.
+        """
         return int(processor.tokenizer.convert_tokens_to_ids(processor.img_patch_token))
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
@@ -59,14 +58,14 @@ class Llama4Adapter(FamilyAdapter):
 
 
 def _tile_rectangles(image: PreparedImage, size: Size) -> list[Rectangle]:
-    """What the tiles cover, padding included.
+    """What the tiles cover, including padding.
 
-    The image is fitted into the canvas that is cut into tiles, at its top left corner:
-    a white one shows how much of it is filled.
+    The image is resized to fit the canvas, and is at its top left corner: a white image
+    shows how much of the canvas it fills.
     """
-    made = prepared_again(image, color="white")
-    rows, columns = made["aspect_ratios"][0].tolist()
-    tiles = made["pixel_values"][: rows * columns, 0]
+    processed = blank_processed(image, color="white")
+    rows, columns = processed["aspect_ratios"][0].tolist()
+    tiles = processed["pixel_values"][: rows * columns, 0]
     is_white = (tiles == tiles.max()).unflatten(0, (rows, columns))
     canvas = is_white.transpose(1, 2).flatten(2).flatten(0, 1)
     height = canvas.shape[0] * size[0] / int(canvas[:, 0].sum())

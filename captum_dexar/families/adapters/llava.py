@@ -8,7 +8,7 @@ from captum_dexar.maps.layout import View
 
 
 class LlavaAdapter(FamilyAdapter):
-    """One grid of patches an image; resized, cropped or padded as by CLIP."""
+    """One grid of patches per image, which is resized, cropped or padded as by CLIP."""
 
     name: ClassVar[str] = "LLaVA-1.5, BakLLaVA, ViP-LLaVA"
     model_types: ClassVar[tuple[str, ...]] = ("llava", "vipllava")
@@ -26,10 +26,10 @@ class LlavaAdapter(FamilyAdapter):
         if image.size is not None and image.image_processor is not None:
             seen_size = (grid[0] * patch_size, grid[1] * patch_size)
             rectangle = resized_crop(image.image_processor, image.size, seen_size)
-        # Without the "default" selection the vision tower's CLS token comes first;
-        # ViP-LLaVA has no such setting, and never keeps it.
-        facts = processor if config is None else config
-        strategy = getattr(facts, "vision_feature_select_strategy", "default")
+        # Except with the "default" selection the vision tower's CLS token comes first.
+        # ViP-LLaVA has no such setting, and never keeps that token.
+        known = processor if config is None else config
+        strategy = getattr(known, "vision_feature_select_strategy", "default")
         num_placeless = 0 if strategy == "default" else 1
         view = View("full", grid, rectangle, start=num_placeless)
         return ImageTokens(num_placeless + view.num_tokens, (view,))

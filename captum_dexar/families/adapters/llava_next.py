@@ -1,172 +1,20 @@
-"""LLaVA-NeXT and LLaVA-OneVision: the whole image, then a canvas cut into tiles."""
+"""LLaVA-NeXT."""
 
-from abc import abstractmethod
-from collections.abc import Mapping
-from math import sqrt
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from captum_dexar.families.base import (
-    FamilyAdapter,
-    ImageTokens,
-    PreparedImage,
-    side_of,
-)
-from captum_dexar.families.geometry.pixel_cells import (
-    patch_of,
-    spread,
-    tokens_of_picture,
-)
-from captum_dexar.families.geometry.tiles import (
-    centred_on_canvas,
-    centred_on_square,
-    kept_cells,
-    seen_part,
-)
-from captum_dexar.maps.layout import ImageLayout, Size, View
-from torch import Tensor
+from captum_dexar.families.base import PreparedImage
+from captum_dexar.families.shared.tiled_canvas import TiledCanvasAdapter
 
 
-class _AnyResolutionAdapter(FamilyAdapter):
-    """A small copy of the image, then the image itself on the best fitting canvas.
-
-    The tiles of the canvas are put together again, rows and columns that hold nothing
-    but padding are taken away, and a newline without a place ends every row.
-    """
-
-    required_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
-
-    def image_tokens(self, image: PreparedImage) -> ImageTokens:
-        """See :meth:`FamilyAdapter.image_tokens`."""
-        height, width = (int(n) for n in image.inputs["image_sizes"][image.index])
-        tile = int(image.inputs["pixel_values"].shape[-1])
-        patch_size = self.patch_size(image, tile)
-        side = tile // patch_size
-        seen = seen_part(side, patch_size, tile)
-        if self.is_one_square(image):
-            square = centred_on_square((height, width), seen)
-            views = [View("full", (side, side), square)]
-            count = side * side + 1
-        else:
-            facts = image.image_processor if image.config is None else image.config
-            grid, rectangle = centred_on_canvas(
-                (height, width), facts.image_grid_pinpoints, tile, side, seen
-            )
-            grid = rows, columns = self.shrunk(grid, side, image)
-            views = [
-                View("global", (side, side), (0.0, 0.0, seen * height, seen * width)),
-                View("tile", grid, rectangle, side * side, row_stride=columns + 1),
-            ]
-            count = side * side + rows * (columns + 1)
-        if image.size is not None:
-            scales = image.size[0] / height, image.size[1] / width
-            views = [view.scaled(*scales) for view in views]
-        return ImageTokens(count, tuple(views))
-
-    def token_of_pixel_input(
-        self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
-    ) -> Tensor:
-        """See :meth:`FamilyAdapter.token_of_pixel_input`.
-
-        The first picture of an image is its copy (or square), the others are the tiles
-        of its canvas; further ones only fill the tensor up.
-        """
-        shape, patch = inputs[self.pixel_input].shape, patch_of(config)
-        if len(shape) != 5 or patch is None:
-            raise self.unknown_pixels(shape)
-        tile = int(shape[-1])
-        token = torch.full((shape[0], shape[1], 1, tile, tile), -1)
-        for view in layout.views:
-            if view.name == "tile":
-                size = inputs["image_sizes"][view.image].tolist()
-                cells = self._cells_of_tiles(view, size, tile // patch[0], tile, config)
-                of_pixel = cells.repeat_interleave(patch[0], 1)
-                of_pixel = of_pixel.repeat_interleave(patch[1], 2)
-                count, rows, columns = of_pixel.shape
-                token[view.image, 1 : 1 + count, 0, :rows, :columns] = of_pixel
-            else:
-                token[view.image, 0, 0] = tokens_of_picture(view, (tile, tile), patch)
-        return token
-
-    def _cells_of_tiles(
-        self, view: View, image_size: list[int], side: int, tile: int, config: Any
-    ) -> Tensor:
-        """Image token of each cell of the canvas, ``(tiles, side, side)``."""
-        height, width = image_size
-        kept = kept_cells((height, width), config.image_grid_pinpoints, tile, side)
-        # A canvas that was shrunk has several cells a token.
-        rows, columns = (spread(kept.grid[i], view.grid[i]) for i in (0, 1))
-        cells = torch.full((kept.tiles[0] * side, kept.tiles[1] * side), -1)
-        (top, left), (count, across) = kept.first, kept.grid
-        cells[top : top + count, left : left + across] = view.tokens.view(view.grid)[
-            rows[:, None], columns
-        ]
-        tiled = cells.unflatten(0, (-1, side)).unflatten(2, (-1, side))
-        of_tile: Tensor = tiled.transpose(1, 2).flatten(0, 1)
-        return of_tile
-
-    @abstractmethod
-    def patch_size(self, image: PreparedImage, tile: int) -> int:
-        """Pixels of a tile, with so many along its side, that a token stands for."""
-
-    def is_one_square(self, image: PreparedImage) -> bool:
-        """Whether the image is padded to a square rather than cut into tiles."""
-        return False
-
-    def shrunk(self, grid: Size, side: int, image: PreparedImage) -> Size:
-        """The grid that is left of one with too many tokens."""
-        return grid
-
-
-class LlavaNextAdapter(_AnyResolutionAdapter):
-    """All that is needed comes with the inputs and the configuration."""
+class LlavaNextAdapter(TiledCanvasAdapter):
+    """Its geometry follows from the inputs and the configuration alone."""
 
     name: ClassVar[str] = "LLaVA-NeXT"
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
     processor_types: ClassVar[tuple[str, ...]] = ("LlavaNextProcessor",)
 
     def patch_size(self, image: PreparedImage, tile: int) -> int:
-        """See :class:`_AnyResolutionAdapter`."""
+        """See :meth:`TiledCanvasAdapter.patch_size`."""
         if image.config is None:
             return int(image.processor.patch_size)
         return int(image.config.vision_config.patch_size)
-
-
-class LlavaOnevisionAdapter(_AnyResolutionAdapter):
-    """Large canvases are shrunk; several images of a prompt are not tiled at all."""
-
-    name: ClassVar[str] = "LLaVA-OneVision"
-    model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
-    processor_types: ClassVar[tuple[str, ...]] = ("LlavaOnevisionProcessor",)
-    boxes_checked: ClassVar[str] = (
-        "end to end; of shrunk canvases the boxes' centres, as neighbours are mixed; "
-        "patches that do not fill a tile are off by less than a patch"
-    )
-
-    def patch_size(self, image: PreparedImage, tile: int) -> int:
-        """See :class:`_AnyResolutionAdapter`."""
-        if image.config is None:
-            return tile // side_of(int(image.processor.num_image_tokens))
-        return int(image.config.vision_config.patch_size)
-
-    def is_one_square(self, image: PreparedImage) -> bool:
-        """See :class:`_AnyResolutionAdapter`."""
-        images_of_prompts = image.inputs.get("batch_num_images")
-        if images_of_prompts is None:
-            return False
-        num_images = [int(n) for n in images_of_prompts for _ in range(int(n))]
-        return num_images[image.index] > 1
-
-    def shrunk(self, grid: Size, side: int, image: PreparedImage) -> Size:
-        """See :class:`_AnyResolutionAdapter`; as in ``pack_image_features``."""
-        facts = image.processor if image.config is None else image.config
-        max_tiles = int(facts.vision_aspect_ratio.removeprefix("anyres_max_"))
-        ratio = sqrt(grid[0] * grid[1] / (max_tiles * side**2))
-        if ratio <= 1.1:
-            return grid
-        return int(grid[0] // ratio), int(grid[1] // ratio)
-
-    def process(self, images: Any, text: str, processor: Any) -> Any:
-        """Several images are given as those of one prompt, as the model learned it."""
-        of_prompt = [images] if isinstance(images, list) else images
-        return super().process(of_prompt, text, processor)

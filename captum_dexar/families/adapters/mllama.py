@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (Mllama), which reads the image in cross-attention layers."""
+"""Llama 3.2 Vision (Mllama), with cross-attention layers for the image."""
 
 from collections.abc import Mapping
 from math import prod
@@ -6,22 +6,18 @@ from typing import Any, ClassVar
 
 import torch
 from captum_dexar.families.base import ImageTokens, PreparedImage
-from captum_dexar.families.geometry.pixel_cells import tokens_of_picture
-from captum_dexar.families.images_first import ImagesFirstAdapter
-from captum_dexar.families.reuse import Reuse
+from captum_dexar.families.geometry.grids import tokens_of_picture
+from captum_dexar.families.prompt_reuse import Reuse
+from captum_dexar.families.shared.plain_prompt import PlainPromptAdapter
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
 from torch import Tensor
-from transformers.models.mllama.image_processing_pil_mllama import (
-    get_all_supported_aspect_ratios,
-    get_image_size_fit_to_canvas,
-)
 
 
-class MllamaAdapter(ImagesFirstAdapter):
-    """Tiles of an image that is fitted into a canvas and padded behind.
+class MllamaAdapter(PlainPromptAdapter):
+    """Tiles of an image that is fitted into a canvas, padded at its bottom and right.
 
-    The keys of a cross-attention layer are those of all tiles, used or not, each a CLS
-    token and a grid of patches; the placeholder in the text is a text token.
+    The keys of a cross-attention layer are a CLS token and a grid of patches for every
+    tile, used or not; the placeholder in the prompt is a text token.
     """
 
     name: ClassVar[str] = "Llama 3.2 Vision"
@@ -31,7 +27,7 @@ class MllamaAdapter(ImagesFirstAdapter):
         "attention_mask": 1,
         "cross_attention_mask": None,
     }
-    # Without the mask SDPA takes the cross-attention for a causal one, silently.
+    # Without the mask SDPA silently takes the cross-attention for a causal one.
     required_inputs: ClassVar[tuple[str, ...]] = (
         "aspect_ratio_ids",
         "aspect_ratio_mask",
@@ -42,7 +38,7 @@ class MllamaAdapter(ImagesFirstAdapter):
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
         """See :meth:`FamilyAdapter.reuse`."""
-        # A cache is as long as its first layer, which must not be the image's.
+        # A cache's length is that of its first layer, which must not be the image's.
         if 0 in config.get_text_config().cross_attention_layers:
             return "full_pass"
         return super().reuse(inputs, config)
@@ -50,9 +46,9 @@ class MllamaAdapter(ImagesFirstAdapter):
     def crop(self, cache: Any, num_tokens: int, config: Any) -> None:
         """See :meth:`FamilyAdapter.crop`; the image's keys stay."""
         if num_tokens:
-            reading = set(config.get_text_config().cross_attention_layers)
+            of_image = set(config.get_text_config().cross_attention_layers)
             for index, layer in enumerate(cache.layers):
-                if index not in reading:
+                if index not in of_image:
                     layer.crop(-num_tokens)
 
     def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
@@ -71,12 +67,12 @@ class MllamaAdapter(ImagesFirstAdapter):
         """See :meth:`FamilyAdapter.num_image_tokens`.
 
         Raises:
-            ValueError: the configuration is not known.
+            ValueError: The configuration is not known.
         """
         if config is None:
             raise ValueError(
                 f"The processor of {self.name} does not know how many patches a tile "
-                "has. Give the model too: ImagePromptInput(image, prompt, processor, "
+                "has. Pass the model too: ImagePromptInput(image, prompt, processor, "
                 "model)."
             )
         return super().num_image_tokens(inputs, processor, config)
@@ -101,7 +97,7 @@ class MllamaAdapter(ImagesFirstAdapter):
     def token_of_pixel_input(
         self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
     ) -> Tensor:
-        """See :meth:`FamilyAdapter.token_of_pixel_input`; not all tiles are used."""
+        """See :meth:`FamilyAdapter.token_of_pixel_input`; some tiles may be unused."""
         *pictures, _, height, width = inputs[self.pixel_input].shape
         token = torch.full((prod(pictures), height, width), -1)
         patch = self.pixel_patch(config)
@@ -116,16 +112,28 @@ def _grid_side(config: Any) -> int:
     return int(vision.image_size // vision.patch_size)
 
 
+def _image_processing() -> Any:
+    """The module of transformers whose functions choose the canvas."""
+    try:
+        from transformers.models.mllama import image_processing_pil_mllama
+    except ImportError:  # before there was one module per backend
+        from transformers.models.mllama import image_processing_mllama
+
+        return image_processing_mllama
+    return image_processing_pil_mllama
+
+
 def _canvas(image: PreparedImage, max_tiles: int) -> Size:
-    """Rows and columns of the tiles that are used."""
+    """Rows and columns of the tiles that the image uses."""
     numbers = image.inputs["aspect_ratio_ids"][:, image.index]
     if bool((numbers != numbers[0]).any()):
         raise ValueError(
             "The images of a batch must be cut into the same tiles, got the aspect "
             f"ratios {numbers.tolist()}. Explain one example at a time."
         )
-    # Zero stands for no image, so that they are counted from one.
-    rows, columns = get_all_supported_aspect_ratios(max_tiles)[int(numbers[0]) - 1]
+    # Aspect ratios are numbered from one; zero stands for no image.
+    ratios = _image_processing().get_all_supported_aspect_ratios(max_tiles)
+    rows, columns = ratios[int(numbers[0]) - 1]
     return rows, columns
 
 
@@ -134,7 +142,7 @@ def _rectangle(
 ) -> Rectangle | None:
     if size is None:
         return None
-    fitted = get_image_size_fit_to_canvas(
+    fitted = _image_processing().get_image_size_fit_to_canvas(
         *size, canvas[0] * tile_size, canvas[1] * tile_size, tile_size
     )
     step_y = tile_size * size[0] / float(fitted[0])

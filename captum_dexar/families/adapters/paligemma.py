@@ -1,19 +1,20 @@
-"""PaliGemma and PaliGemma 2, which attend both ways within the prompt."""
+"""PaliGemma and PaliGemma 2, whose attention is bidirectional within the prompt."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from captum_dexar.families.base import ImageTokens, PreparedImage, side_of
+from captum_dexar.families.base import ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.geometry.resizing import resized_crop
-from captum_dexar.families.images_first import ImagesFirstAdapter
-from captum_dexar.families.reuse import Reuse
+from captum_dexar.families.prompt_reuse import Reuse
+from captum_dexar.families.shared.plain_prompt import PlainPromptAdapter
 
 
-class PaliGemmaAdapter(ImagesFirstAdapter):
-    """One square grid an image, which is stretched to a square.
+class PaliGemmaAdapter(PlainPromptAdapter):
+    """One square grid per image, which is stretched to a square.
 
-    ``token_type_ids`` tell the prompt (0) from the answer (1). The prompt's tokens see
-    those behind them, in layers with a sliding window also beyond it; what is run on a
+    ``token_type_ids`` distinguish the prompt (0) from the answer (1). Prompt tokens see
+    later ones, even beyond the window of a layer with sliding attention; a pass on a
     cache sees no farther than the window.
     """
 
@@ -28,7 +29,7 @@ class PaliGemmaAdapter(ImagesFirstAdapter):
     position_offset: ClassVar[int | None] = 1
     prompt_is_bidirectional: ClassVar[bool] = True
     steps_run_on: ClassVar[str] = (
-        "a cache of the prompt; where that is longer than a window, one full pass"
+        "a cache of the prompt; one full pass if the prompt is longer than a window"
     )
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
@@ -54,7 +55,7 @@ class PaliGemmaAdapter(ImagesFirstAdapter):
         return self.placed("full", (rows, columns), rectangle)
 
     def process(self, images: Any, text: str, processor: Any) -> Any:
-        """See :meth:`FamilyAdapter.process`; without the labels for training."""
-        made = super().process(images, text, processor)
-        made.pop("labels", None)
-        return made
+        """See :meth:`FamilyAdapter.process`; labels for training are left out."""
+        inputs = super().process(images, text, processor)
+        inputs.pop("labels", None)
+        return inputs

@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class PixtralAdapter(FamilyAdapter):
-    """The whole image, resized so that patches fill it; a row ends with a text token.
+    """The whole image, resized so that patches fill it; rows end with a text token.
 
-    ``[IMG_BREAK]`` between the rows and ``[IMG_END]`` behind the last are ordinary
-    tokens of the text model: nothing of the image is put in their place.
+    ``[IMG_BREAK]`` between rows and ``[IMG_END]`` after the last row are ordinary text
+    tokens: no image features replace their embeddings.
     """
 
     name: ClassVar[str] = "Pixtral, Mistral 3"
@@ -21,7 +21,7 @@ class PixtralAdapter(FamilyAdapter):
     processor_types: ClassVar[tuple[str, ...]] = ("PixtralProcessor",)
     required_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
     grid_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
-    # One row an image, padded to the largest; a prompt may have several.
+    # One row per image, padded to the largest; a prompt may have several.
     flat_pixels: ClassVar[bool] = True
 
     def matches(self, config: Any) -> bool:
@@ -37,20 +37,23 @@ class PixtralAdapter(FamilyAdapter):
         rows, columns = height // side, width // side
         rectangle = None
         if image.size is not None and not self._is_cropped(image):
-            # Pixels that fill no patch, where resizing is off, are seen by no token.
+            # With resizing off, pixels outside all patches are seen by no token.
             bottom = image.size[0] * rows * side / height
             right = image.size[1] * columns * side / width
             rectangle = (0.0, 0.0, bottom, right)
         return self.placed("full", (rows, columns), rectangle)
 
     def _is_cropped(self, image: PreparedImage) -> bool:
-        """Whether ``image_sizes`` is that of a part; no checkpoint asks for it."""
+        """Whether ``image_sizes`` is that of a crop; no checkpoint has this setting."""
         return bool(getattr(image.image_processor, "do_center_crop", None))
 
     def token_of_pixel_input(
         self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
     ) -> Tensor:
-        """Images smaller than the largest are padded below and at the right."""
+        """See :meth:`FamilyAdapter.token_of_pixel_input`.
+
+        Images smaller than the largest are padded at the bottom and at the right.
+        """
         num_images, _, height, width = inputs[self.pixel_input].shape
         token = torch.full((num_images, 1, height, width), -1)
         side = self._token_side(config, None)

@@ -1,1 +1,1 @@
-"""Where patches, tiles and crops lie on an image, for all families."""
+"""Geometry shared by all families: where patches, tiles and crops lie on an image."""

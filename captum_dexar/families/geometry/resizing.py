@@ -1,4 +1,4 @@
-"""What image processors do to an image, written once for all families."""
+"""The part of an image that is left after resizing, padding and cropping."""
 
 from typing import Any
 
@@ -16,18 +16,18 @@ def resized_crop(
 ) -> Rectangle:
     """The part of the original image that reaches the model.
 
-    Follows an image processor of the CLIP kind: pad to a square (where it does), resize
-    (by the shortest edge or to a fixed size), crop the centre; each step if enabled.
+    Follows an image processor of the CLIP kind: pad to a square, resize (by the
+    shortest edge or to a fixed size), crop the centre; each step if it is enabled.
 
     Args:
         image_processor (BaseImageProcessor): its settings are read, nothing is run
         image_size (tuple of int): height and width of the original image
-        seen_size (tuple of int): height and width, from the top left corner of the
-            processed image, that patches cover
+        seen_size (tuple of int): height and width that patches cover, from the top left
+            corner of the processed image
 
     Returns:
-        ``y0, x0, y1, x1`` in pixels of the original image. It leaves out what is
-        cropped away, and reaches beyond the image where that was padded.
+        ``y0, x0, y1, x1`` in pixels of the original image, without what is cropped
+        away; it extends beyond the image where that is padded.
     """
     height, width = image_size
     top = left = 0.0

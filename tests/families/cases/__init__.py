@@ -1,27 +1,27 @@
 """Every variant that is checked, as tiny random models of the real classes."""
 
 from tests.families.cases import (
-    anyres,
     cross_attention,
     early_fusion,
     gemma,
-    grid_thw,
-    idefics,
+    idefics3,
     lfm2_llama4,
     llava,
     paligemma,
+    patch_grid,
     pixtral,
-    tiled,
+    tiled_canvas,
+    tiles,
 )
 from tests.helpers.family_case import FamilyCase
 
 CASES: tuple[FamilyCase, ...] = (
     *llava.CASES,
-    *anyres.CASES,
-    *tiled.CASES,
-    *grid_thw.CASES,
+    *tiled_canvas.CASES,
+    *tiles.CASES,
+    *patch_grid.CASES,
     *pixtral.CASES,
-    *idefics.CASES,
+    *idefics3.CASES,
     *gemma.CASES,
     *lfm2_llama4.CASES,
     *paligemma.CASES,

@@ -133,7 +133,7 @@ def florence2_inputs(seed: int, before: int) -> dict[str, Any]:
 def mllama_inputs(
     seed: int, before: int, ratios: Sequence[int] = (THREE_IN_A_ROW,)
 ) -> dict[str, Any]:
-    """One or more images, each read by the text that follows it."""
+    """One or more images, each visible to the text that follows it."""
     generator = torch.Generator().manual_seed(seed)
     tiles = [{ONE_TILE: 1, THREE_IN_A_ROW: 3, TWO_BY_TWO: 4}[ratio] for ratio in ratios]
     pieces, starts = [], []

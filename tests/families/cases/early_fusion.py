@@ -1,4 +1,4 @@
-"""Fuyu, whose patches are tokens, and Chameleon, whose image is made of words."""
+"""Fuyu, whose patches are tokens, and Chameleon, with image tokens of its own."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from transformers.models.chameleon.configuration_chameleon import ChameleonVQVAE
 
 NEWLINE_TOKEN = 4
 FUYU_PATCH, FUYU_GRID = 6, (3, 5)
-# The last words of the vocabulary are those of images.
+# The last tokens of the vocabulary are those of images.
 NUM_CODES = 12
 CODE_SPREAD = 20.0
 CHAMELEON_SIDE = 16
@@ -89,12 +89,12 @@ def build_chameleon(swin_norm: bool, seed: int, implementation: str) -> nn.Modul
         partial(ChameleonForConditionalGeneration, config), seed, implementation
     )
     with torch.no_grad():
-        # Else all patches would be nearest to the shortest code.
+        # Otherwise all patches would be nearest to the shortest code.
         model.model.vqmodel.quant_conv.weight.mul_(CODE_SPREAD)
         # The placeholder is no answer.
         model.lm_head.weight[IMAGE_TOKEN] = 0.0
         if swin_norm:
-            # Norms behind large products magnify the rounding of float32.
+            # Norms after large products magnify rounding errors of float32.
             for parameter in model.model.layers.parameters():
                 if parameter.dim() == 2:
                     parameter.mul_(0.5)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from tests.families.cases.idefics import TEXT, tiled_ids, VISION
+from tests.families.cases.idefics3 import TEXT, tiled_ids, VISION
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import IMAGE_TOKEN, roughen
 from torch import nn

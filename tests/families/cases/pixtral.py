@@ -83,7 +83,7 @@ def image_ids(rows: int, columns: int) -> list[int]:
 
 
 def inputs(variant: str, seed: int, before: int) -> dict[str, Any]:
-    """One image, lying or standing by the seed, on a canvas that is larger."""
+    """One image, wide or tall depending on the seed, on a larger canvas."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (4, 5) if seed % 2 == 0 else (5, 4)
     side = PATCH * MERGE[variant]

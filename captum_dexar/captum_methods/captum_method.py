@@ -1,0 +1,122 @@
+"""Captum's own methods, called as the methods on decoder layers are."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+from captum.attr import Attribution, NoiseTunnel
+from captum_dexar.captum_methods import layers, perturbation, pixel_gradients
+from captum_dexar.captum_methods.request import StepRequest
+from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.inputs import Prompt
+from captum_dexar.methods.base import check_known, DecoderLayerAttribution
+from captum_dexar.vlm_forward import VLMForward
+from torch import nn
+
+# A module for each kind of method: gradients of a layer may be gradients of pixels too.
+KINDS: tuple[Any, ...] = (layers, perturbation, pixel_gradients)
+# Arguments of Captum's methods that are given for the user.
+GIVEN = ("inputs", "target", "additional_forward_args", "feature_mask")
+
+
+class CaptumMethod:
+    """One of Captum's own methods over the decoding steps of an answer.
+
+    It is called as :class:`DecoderLayerAttribution` is, and explains one step after the
+    other.
+
+    Args:
+        method (Attribution): the method, made with a :class:`VLMForward`
+
+    Raises:
+        TypeError: it is no method that can be run, or explains something else.
+    """
+
+    takes_contrast = True
+    can_be_batched = False
+    parts_per_step = 1
+
+    def __init__(self, method: Attribution) -> None:
+        kind = next((kind for kind in KINDS if kind.explains(method)), None)
+        if kind is None:
+            raise TypeError(
+                "attr_method must be LayerDexAR, a method of captum_dexar.baselines, "
+                "or one of Captum's gradient, perturbation and layer methods, got "
+                f"{type(method).__name__}."
+            )
+        self.method = method
+        self.kind = kind
+        self.model = _explained_model(method)
+
+    def get_name(self) -> str:
+        """The method's name for humans."""
+        return method_name(self.method)
+
+    def check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Raises TypeError for an argument that the method does not have."""
+        method: Any = self.method
+        parameters = signature(method.attribute).parameters
+        known = [name for name in parameters if name not in GIVEN]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            known += [name for name in arguments if name not in GIVEN]
+        check_known(self.get_name(), arguments, [*known, *self.kind.EXTRA_ARGUMENTS])
+
+    def online(self, prompt: Prompt, **arguments: Any) -> None:
+        """None: answers are explained once they are known."""
+
+    def attribute_steps(
+        self,
+        steps: DecodingSteps,
+        cache: Any = None,
+        *,
+        on_layer: Callable[[int], object] | None = None,
+        **arguments: Any,
+    ) -> StepAttributions:
+        """Explains all decoding steps of an answer, one after the other.
+
+        Args:
+            steps (DecodingSteps): the answer to one prompt
+            cache (PromptCache, optional): is not used, as pixels change. Default: None
+            on_layer (Callable, optional): called with 1 after each step, for progress.
+                Default: None
+            **arguments: the method's own
+        """
+
+        def on_step() -> None:
+            if on_layer is not None:
+                on_layer(1)
+
+        made: StepAttributions = self.kind.run(
+            StepRequest(self.method, steps, arguments, on_step)
+        )
+        return made
+
+
+def method_name(method: Any) -> str:
+    """A method's name for humans."""
+    if isinstance(method, NoiseTunnel):
+        return f"Noise tunnel ({method_name(method.attribution_method)})"
+    return str(method.get_name())
+
+
+def as_step_method(method: Any) -> "DecoderLayerAttribution | CaptumMethod":
+    """A method that explains the decoding steps of an answer.
+
+    Raises:
+        TypeError: as :class:`CaptumMethod`.
+    """
+    if isinstance(method, DecoderLayerAttribution):
+        return method
+    return CaptumMethod(method)
+
+
+def _explained_model(method: Any) -> nn.Module:
+    inner = method.attribution_method if isinstance(method, NoiseTunnel) else method
+    forward_func: Any = inner.forward_func
+    model = forward_func.model if isinstance(forward_func, VLMForward) else forward_func
+    if not hasattr(model, "config") or not isinstance(model, nn.Module):
+        raise TypeError(
+            f"{type(method).__name__} must be made with VLMForward(model), got "
+            f"{type(forward_func).__name__} as its forward_func."
+        )
+    return model

@@ -1,0 +1,108 @@
+"""Families that see an image as a small copy and as a canvas that is cut into tiles."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
+from captum_dexar.families.geometry.canvas import (
+    centred_on_canvas,
+    centred_on_square,
+    kept_cells,
+)
+from captum_dexar.families.geometry.grids import patch_of, spread, tokens_of_picture
+from captum_dexar.families.geometry.tiles import seen_part
+from captum_dexar.maps.layout import ImageLayout, Size, View
+from torch import Tensor
+
+
+class TiledCanvasAdapter(FamilyAdapter):
+    """A small copy of the image, then the image itself on the best fitting canvas.
+
+    The tiles of the canvas are put together again, rows and columns of nothing but
+    padding are removed, and every row ends with a newline, which has no place.
+    """
+
+    required_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
+
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        height, width = (int(n) for n in image.inputs["image_sizes"][image.index])
+        tile = int(image.inputs["pixel_values"].shape[-1])
+        patch_size = self.patch_size(image, tile)
+        side = tile // patch_size
+        seen = seen_part(side, patch_size, tile)
+        if self.is_one_square(image):
+            square = centred_on_square((height, width), seen)
+            views = [View("full", (side, side), square)]
+            count = side * side + 1
+        else:
+            facts = image.image_processor if image.config is None else image.config
+            grid, rectangle = centred_on_canvas(
+                (height, width), facts.image_grid_pinpoints, tile, side, seen
+            )
+            grid = rows, columns = self.shrunk(grid, side, image)
+            views = [
+                View("global", (side, side), (0.0, 0.0, seen * height, seen * width)),
+                View("tile", grid, rectangle, side * side, row_stride=columns + 1),
+            ]
+            count = side * side + rows * (columns + 1)
+        if image.size is not None:
+            scales = image.size[0] / height, image.size[1] / width
+            views = [view.scaled(*scales) for view in views]
+        return ImageTokens(count, tuple(views))
+
+    def token_of_pixel_input(
+        self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any
+    ) -> Tensor:
+        """See :meth:`FamilyAdapter.token_of_pixel_input`.
+
+        The first picture of an image is its copy (or square), the next ones are the
+        tiles of its canvas; any others are padding.
+        """
+        shape, patch = inputs[self.pixel_input].shape, patch_of(config)
+        if len(shape) != 5 or patch is None:
+            raise self.unknown_pixels(shape)
+        tile = int(shape[-1])
+        token = torch.full((shape[0], shape[1], 1, tile, tile), -1)
+        for view in layout.views:
+            if view.name == "tile":
+                size = inputs["image_sizes"][view.image].tolist()
+                cells = self._cells_of_tiles(view, size, tile // patch[0], tile, config)
+                of_pixel = cells.repeat_interleave(patch[0], 1)
+                of_pixel = of_pixel.repeat_interleave(patch[1], 2)
+                count, rows, columns = of_pixel.shape
+                token[view.image, 1 : 1 + count, 0, :rows, :columns] = of_pixel
+            else:
+                token[view.image, 0, 0] = tokens_of_picture(view, (tile, tile), patch)
+        return token
+
+    def _cells_of_tiles(
+        self, view: View, image_size: list[int], side: int, tile: int, config: Any
+    ) -> Tensor:
+        """Image token of each cell of the canvas, ``(tiles, side, side)``."""
+        height, width = image_size
+        kept = kept_cells((height, width), config.image_grid_pinpoints, tile, side)
+        # On a canvas that was shrunk a token has several cells.
+        rows, columns = (spread(kept.grid[i], view.grid[i]) for i in (0, 1))
+        cells = torch.full((kept.tiles[0] * side, kept.tiles[1] * side), -1)
+        (top, left), (count, across) = kept.first, kept.grid
+        cells[top : top + count, left : left + across] = view.tokens.view(view.grid)[
+            rows[:, None], columns
+        ]
+        tiled = cells.unflatten(0, (-1, side)).unflatten(2, (-1, side))
+        of_tile: Tensor = tiled.transpose(1, 2).flatten(0, 1)
+        return of_tile
+
+    @abstractmethod
+    def patch_size(self, image: PreparedImage, tile: int) -> int:
+        """Pixels along a token's side, in a tile of ``tile`` pixels along its side."""
+
+    def is_one_square(self, image: PreparedImage) -> bool:
+        """Whether the image is padded to a square rather than cut into tiles."""
+        return False
+
+    def shrunk(self, grid: Size, side: int, image: PreparedImage) -> Size:
+        """The grid of the canvas, made smaller where it has too many tokens."""
+        return grid

@@ -1,0 +1,73 @@
+"""Several prompts in one batch, padded on the left."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from captum_dexar.families import FamilyAdapter
+from captum_dexar.inputs.prompt import Prompt
+from torch import Tensor
+
+
+def batch_key(prompt: Prompt) -> Hashable:
+    """What prompts must agree in to go into one batch."""
+    inputs, adapter = prompt.given_inputs, prompt.adapter
+    shapes = [
+        (name, tuple(value.shape[1:]) if isinstance(value, Tensor) else repr(value))
+        for name, value in sorted(inputs.items())
+        if not _grows(name, adapter)
+    ]
+    grids = [(name, inputs[name].tolist()) for name in adapter.grid_inputs]
+    names = sorted(name for name in inputs if name != "attention_mask")
+    return repr((prompt.image_keys.shape[1], names, shapes, grids))
+
+
+def batch_of(prompts: Sequence[Prompt]) -> Prompt:
+    """Prompts of one :func:`batch_key` as a batch, as a left-padding processor has it.
+
+    Args:
+        prompts (sequence of Prompt): single prompts; one alone is returned as it is
+    """
+    if len(prompts) == 1:
+        return prompts[0]
+    first = prompts[0]
+    pad_id = pad_token_id(first.config)
+    length = max(prompt.given_inputs["input_ids"].shape[1] for prompt in prompts)
+    rows: dict[str, list[Any]] = {}
+    for prompt in prompts:
+        inputs = dict(prompt.given_inputs)
+        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+        missing = length - inputs["input_ids"].shape[1]
+        for name, value in inputs.items():
+            if _grows(name, first.adapter):
+                filling = pad_id if name == "input_ids" else 0
+                ahead = value[:, :1].expand(-1, missing, *value.shape[2:])
+                value = torch.cat([torch.full_like(ahead, filling), value], dim=1)
+            rows.setdefault(name, []).append(value)
+    joined = {
+        name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+        for name, values in rows.items()
+    }
+    return Prompt(first.model, joined, examples=prompts)
+
+
+def answers_of(prompt: Prompt) -> Tensor | None:
+    """The answers that were given with the prompts of a batch, ``(batch, steps)``.
+
+    Shorter ones are padded on the right; None if there are none.
+    """
+    answers = [one.answer for one in prompt.examples if one.answer is not None]
+    if not answers:
+        return None
+    return torch.nn.utils.rnn.pad_sequence(
+        answers, batch_first=True, padding_value=pad_token_id(prompt.config)
+    )
+
+
+def pad_token_id(config: Any) -> int:
+    """The padding token of a model's configuration; 0 if it has none."""
+    return getattr(config.get_text_config(), "pad_token_id", None) or 0
+
+
+def _grows(name: str, adapter: FamilyAdapter) -> bool:
+    return name == "input_ids" or name in adapter.sequence_inputs
