@@ -91,7 +91,7 @@ def broken(
 PARTS = {
     "before the attention": "layers.1.input_layernorm",
     "after the attention": "layers.1.self_attn",
-    "in the rear part": "layers.1.mlp",
+    "the MLP": "layers.1.mlp",
     "the whole layer": "layers.2",
     "the final norm": "norm",
 }

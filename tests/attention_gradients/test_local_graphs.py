@@ -82,7 +82,7 @@ class _LooksAround(nn.Module):
         return output * (1 + hidden.shape[1] / 10)
 
 
-def test_a_layer_that_rows_alone_do_not_tell_has_a_graph_of_all() -> None:
+def test_a_layer_that_mixes_positions_has_a_graph_of_all() -> None:
     model: Any = tiny_vlm(seed=1)
     for layer in model.model.language_model.layers:
         layer.mlp = _LooksAround(layer.mlp)
@@ -94,7 +94,7 @@ def test_a_layer_that_rows_alone_do_not_tell_has_a_graph_of_all() -> None:
 
 
 def test_the_layer_of_such_a_model_is_explained_all_the_same() -> None:
-    """Its rear part works row by row in one pass over everything."""
+    """After its attention it treats positions independently in a full pass."""
     model: Any = tiny_vlm(seed=1)
     steps = _FullPass(Prompt(model, prompt_inputs(1)), random_targets(3, 1))
     expected = LayerDexAR(model).attribute_steps(steps)
@@ -108,7 +108,7 @@ def test_the_layer_of_such_a_model_is_explained_all_the_same() -> None:
     assert_same(LayerDexAR(model).attribute_steps(steps), expected)
 
 
-def test_rows_are_taken_along_the_axis_of_the_positions() -> None:
+def test_arguments_are_taken_along_the_axis_of_the_positions() -> None:
     rows = torch.tensor([1, 6])
     cache = DynamicCache()
     arguments = {
@@ -233,5 +233,6 @@ def test_whole_prompts_padded_on_the_left() -> None:
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["attention_mask"][1, :3] = 0
     targets = random_targets(4, 2, batch=2)
-    full = LayerDexAR(model).attribute_steps(_FullPass(Prompt(model, inputs), targets))
+    steps = _FullPass(Prompt(model, inputs), targets)
+    full = LayerDexAR(model).attribute_steps(steps)
     assert_same(full, explained(model, inputs, targets))

@@ -12,7 +12,7 @@ from captum_dexar.attention_gradients.layer_record import GrowingKeys, Overwritt
 from captum_dexar.attention_gradients.layer_replay import replay_layer
 from captum_dexar.decoding import generate
 from captum_dexar.inputs import Prompt
-from captum_dexar.methods import online_dexar as live_dexar
+from captum_dexar.methods import online_dexar
 from captum_dexar.methods.online_dexar import OnlineDexAR
 from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
 from tests.families.cases import CASES
@@ -117,28 +117,29 @@ def test_projections_are_computed_once(
 ) -> None:
     (case,) = [case for case in CASES if case.name == name]
     model = model_of(case, 0, case.implementations[0])
-    taken_over: list[tuple[int, int]] = []
+    reused: list[tuple[int, int]] = []
 
     def watched(*given: Any, left_out: list[Tensor] | None = None) -> Any:
         hidden = replay_layer(*given, left_out=left_out)
-        taken_over.append((len(given[4]), len(left_out or [])))
+        reused.append((len(given[4]), len(left_out or [])))
         return hidden
 
     monkeypatch.setattr(layer_replay, "replay_layer", watched)
     VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=max_tokens
     )
-    # The output of the attention, and three of the MLP; what is before it is left out.
+    # The output of the attention, and three of the MLP; what comes before the attention
+    # is left out.
     layers = model.config.get_text_config().num_hidden_layers
     parts = math.ceil(NUM_TOKENS / max_tokens)
-    assert taken_over == [(4, 3)] * layers * parts
+    assert reused == [(4, 3)] * layers * parts
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen3_5"])
-def test_what_a_gate_makes_of_the_front_is_made_again(
+def test_layers_with_a_gated_attention_are_replayed_whole(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Layers whose attention output is gated by a projection in front of it."""
+    """Layers whose attention output is gated by a projection before it."""
     (case,) = [case for case in CASES if case.name == name]
     model = model_of(case, 0, case.implementations[0])
     without: list[bool] = []
@@ -216,7 +217,7 @@ def test_records_are_explained_before_they_grow_too_large(
     # Output of the attention, the projections behind it, and the layer's own output.
     a_step = 3 * 4 * (48 + 48 + 80 + 80 + 48 + 48)
     monkeypatch.setattr(
-        live_dexar, "recorded_bytes", lambda *_: int(steps_that_fit * a_step)
+        online_dexar, "recorded_bytes", lambda *_: int(steps_that_fit * a_step)
     )
     sizes = []
     explain = OnlineDexAR.explain

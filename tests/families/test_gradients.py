@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients import ClosedForm
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import StepAttributions
@@ -69,12 +68,12 @@ def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs, targets = case.inputs(0, 3), targets_of(case, model, 0)
 
-    class FullPass(LayerDexAR):
-        def _engine(self, steps: DecodingSteps, *_: Any) -> Any:
-            return ClosedForm(steps.full_pass())
+    class FullPass(DecodingSteps):
+        def passes(self, cache: Any = None, max_tokens: Any = None) -> Any:
+            yield self.full_pass()
 
-    steps = DecodingSteps(Prompt(model, inputs), targets)
-    full = FullPass(model).attribute_steps(steps)
+    steps = FullPass(Prompt(model, inputs), targets)
+    full = LayerDexAR(model).attribute_steps(steps)
     assert_same(explained(model, inputs, targets), full, case.tolerance)
 
 
