@@ -1,4 +1,4 @@
-"""``python -m captum_dexar`` is the command ``captum-dexar``."""
+"""``python -m captum_dexar`` runs the command ``captum-dexar``."""
 
 import sys
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from captum.attr import Attribution, InterpretableInput
-from captum_dexar.captum_methods import as_step_method, CaptumMethod
+from captum_dexar.captum_methods import as_step_method
 from captum_dexar.decoding import (
     answer_lengths,
     DecodingSteps,
@@ -35,6 +35,7 @@ BATCH_SIZE = 8
 MOST_PREPARED = 64
 
 
+# Long by its documentation: the one entry to every way of explaining an answer.
 class VLMAttribution(Attribution):
     r"""Runs an attribution method over every decoding step of an answer.
 
@@ -44,7 +45,6 @@ class VLMAttribution(Attribution):
     is one of the answer's tokens.
 
     Args:
-
         attr_method (Attribution): the method, made with the model or a
             :class:`VLMForward` around it. :class:`LayerDexAR` explains an answer by the
             passes that generate it; it and the methods of
@@ -58,7 +58,6 @@ class VLMAttribution(Attribution):
             where the image tokens of a plain ``ImageMaskInput`` lie. Default: None
 
     Raises:
-
         TypeError: the method is none that can be run.
 
     Examples::
@@ -118,7 +117,6 @@ class VLMAttribution(Attribution):
         r"""Explains an answer, token by token.
 
         Args:
-
             inp (ImagePromptInput, ImageMaskInput or Mapping): image and prompt; or the
                 processor's own output for one prompt, of which the original image, and
                 so the image tokens' boxes, are not known. Of a list of inputs, prompts
@@ -154,11 +152,9 @@ class VLMAttribution(Attribution):
                 GiB).
 
         Returns:
-
             VLMAttributionResult, or a list of them
 
         Raises:
-
             TypeError: input or target of another kind, or an argument that the method
                 does not have.
             ValueError: no image, no image token, not one prompt, pixels that are not
@@ -236,18 +232,15 @@ class VLMAttribution(Attribution):
         or, in families where that is not exact, the whole prompt.
 
         Args:
-
             inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
             gen_args (Mapping, optional): as in :meth:`attribute`; one beam
             normalize (bool, optional): as in :meth:`attribute`. Default: True
             **kwargs: arguments of the method, as in :meth:`attribute`
 
         Yields:
-
             VLMAttributionResult of one token. Closing the iterator stops generating.
 
         Raises:
-
             ValueError: several beams or answers are asked for, or as
                 :meth:`attribute`.
 
@@ -337,8 +330,6 @@ class VLMAttribution(Attribution):
         steps = DecodingSteps(prompt, answer.ids, answer.target_logits)
         explained = answer.explained
         if explained is None:
-            if steps.contrast_ids is not None and not isinstance(method, CaptumMethod):
-                arguments = {**arguments, "contrast_ids": steps.contrast_ids}
             with tqdm(
                 total=method.parts_per_step * steps.num_steps,
                 desc="explaining",
@@ -362,8 +353,6 @@ class VLMAttribution(Attribution):
         arguments: Mapping[str, Any],
     ) -> GeneratedAnswer:
         """Lets the model answer, and explains the steps on the way where possible."""
-        if prompt.contrast is not None:
-            arguments = {**arguments, "contrast_ids": prompt.contrast}
         online = self._method.online(prompt, **arguments)
         if online is not None and progress:
             online = OnlineWithProgress(online)

@@ -17,11 +17,9 @@ class VLMForward(nn.Module):
     Occlusion and :class:`LayerDexAR` are called with the same arguments.
 
     Args:
-
         model (nn.Module): a Hugging Face vision-language model
 
     Raises:
-
         TypeError: the model is no module.
 
     Examples::
@@ -66,7 +64,6 @@ class VLMForward(nn.Module):
         """Logits of the token after the prompt.
 
         Args:
-
             pixel_values (Tensor): ``(N, ...)``, as the processor makes them; for
                 models whose pixels are a flat list of patches or tiles, those of all
                 examples one after the other. Methods that repeat or perturb rows one by
@@ -80,7 +77,6 @@ class VLMForward(nn.Module):
                 for one. Default: None
 
         Returns:
-
             *Tensor* of **logits**, ``(N, vocabulary)``
         """
         adapter = adapter_for_config(getattr(self.model, "config", None))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum.attr import Saliency
+from captum.attr import FeatureAblation, Saliency
 from captum_dexar import (
     ImagePromptInput,
     LayerDexAR,
@@ -116,6 +116,19 @@ def test_a_method_of_captum() -> None:
     inputs = prompt_inputs(3)
     parts = list(method.stream(inputs, gen_args=FEW))
     same(parts, method.attribute(inputs, gen_args=FEW))
+
+
+def test_perturbation_of_a_later_token() -> None:
+    """The tokens before a streamed one belong to what it is predicted from."""
+    model, processor = load_vlm()
+    inp = ImagePromptInput(make_scene(1).image, "Describe the image.", processor)
+    method = VLMAttribution(FeatureAblation(VLMForward(model)), processor)
+    arguments: Any = {"gen_args": FEW, "patches": (3, 3)}
+    parts = list(method.stream(inp, **arguments))
+    whole = method.attribute(inp, **arguments)
+    maps = torch.cat([part.token_attr for part in parts])
+    assert whole.token_attr is not None
+    torch.testing.assert_close(maps, whole.token_attr, rtol=1e-4, atol=1e-5)
 
 
 def test_errors_reach_the_caller() -> None:

@@ -49,7 +49,8 @@ def test_cached_equals_uncached(variant: str) -> None:
     generated = DecodingSteps(Prompt(model, inputs), answer.ids, answer.target_logits)
     on_cache = method.attribute_steps(generated, answer.cache)
     for other in (DecodingSteps, _Full):
-        assert_same(on_cache, method.attribute_steps(other(model, inputs, answer.ids)))
+        steps = other(Prompt(model, inputs), answer.ids)
+        assert_same(on_cache, method.attribute_steps(steps))
 
 
 class _Full(DecodingSteps):
@@ -126,7 +127,10 @@ def test_batch_with_left_padding_equals_singles() -> None:
 
 def _example(batch: StepAttributions, index: int) -> StepAttributions:
     return StepAttributions(
-        **{name: value[index : index + 1] for name, value in vars(batch).items()}
+        **{
+            name: value if value is None else value[index : index + 1]
+            for name, value in vars(batch).items()
+        }
     )
 
 

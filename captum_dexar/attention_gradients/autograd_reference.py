@@ -1,19 +1,25 @@
-"""The referee: plain autograd over eager attention, one growing prefix a token.
+"""The reference implementation: plain autograd over eager attention.
 
-It shares nothing with the closed form but the discovery of layers, norm and head. It is
-slow and takes memory quadratic in the prompt, and it needs no attention interface: any
-model whose attention modules return their probabilities will do.
+It runs one pass per token, and shares nothing with the closed form but the discovery of
+layers, norm and head. It is slow and takes memory quadratic in the prompt, but needs no
+attention interface: any model whose attention modules return their probabilities will
+do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.differentiable import check_differentiable
-from captum_dexar.attention_gradients.gradients import Consumer, LayerGradients
-from captum_dexar.model.decoder import Decoder, hidden_of
+from captum_dexar.attention_gradients.gradients import (
+    check_differentiable,
+    Consumer,
+    LayerGradients,
+)
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.layers import hidden_argument, hidden_of, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
@@ -40,6 +46,7 @@ class _Gradient:
     reads_image: bool
 
 
+@dataclass(eq=False)
 class AutogradReference:
     """Explains one decoding step after the other, each in a pass of its own.
 
@@ -59,30 +66,19 @@ class AutogradReference:
             targets', ``(batch, steps)``; -1 for none. Default: None
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        prefixes: Iterable[Mapping[str, Any]],
-        target_ids: Tensor,
-        image_keys: Tensor,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-        cross_attention: str | None = None,
-        contrast_ids: Tensor | None = None,
-    ) -> None:
-        self.model = model
-        self.prefixes = prefixes
-        self.target_ids = target_ids
-        self.image_keys = image_keys
-        self.attention_power = attention_power
-        self.grad_kwargs = {"retain_graph": True, **(grad_kwargs or {})}
-        self.cross_attention = cross_attention
-        self.contrast_ids = contrast_ids
+    model: nn.Module
+    prefixes: Iterable[Mapping[str, Any]]
+    target_ids: Tensor
+    image_keys: Tensor
+    attention_power: float = 0.0
+    grad_kwargs: Mapping[str, Any] | None = None
+    cross_attention: str | None = None
+    contrast_ids: Tensor | None = None
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits:
-        """Runs one pass a step; see :class:`AttentionGradients`."""
+        """Runs one pass per step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
         target_logits: list[TargetLogits] = []
         with (
@@ -104,28 +100,27 @@ class AutogradReference:
     ) -> tuple[dict[int, list[_Gradient]], TargetLogits]:
         """Gradients of each layer's attention calls, and the target's logits."""
         targets = self.target_ids[:, step : step + 1]
+        grad_kwargs = {"retain_graph": True, **(self.grad_kwargs or {})}
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
-        with _recorded(decoder, layers, self) as (attention, hidden_states):
+        recorded = _recorded(decoder, layers, self.cross_attention)
+        with recorded as (attention, hidden_states):
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
-            last = hidden_states[len(decoder.layers) - 1].detach()
-            decoder.check_reading(
-                decoder.reading(last, targets), targets, target_logits
-            )
+            lens = LogitLens(decoder, targets, contrast)
+            lens.check(hidden_states[len(decoder.layers) - 1].detach(), target_logits)
             if not attention:
                 raise RuntimeError(
                     "None of the decoder layers returned attention probabilities under "
                     "eager attention; they can't be explained by autograd."
                 )
             result = {}
-            lens = LogitLens(decoder, targets, contrast)
             for index, calls in attention.items():
                 reading = lens.read(hidden_states[index]).sum()
                 check_differentiable(reading, index)
                 gradients = torch.autograd.grad(
-                    reading, [call.probabilities for call in calls], **self.grad_kwargs
+                    reading, [call.probabilities for call in calls], **grad_kwargs
                 )
                 result[index] = [
                     self._gradient(call, gradient)
@@ -146,29 +141,23 @@ class AutogradReference:
     def _layer_gradients(
         self, layer: int, steps: list[list[_Gradient]]
     ) -> LayerGradients:
-        """All calls' heads side by side; each call has columns of its own."""
-        num_calls = len(steps[0])
-        num_keys = [
-            max(step[call].values.shape[-1] for step in steps)
-            for call in range(num_calls)
-        ]
-        heads = [gradient.values.shape[1] for gradient in steps[0]]
+        """The heads of all calls side by side, with separate columns for each call's
+        keys."""
+        calls = list(zip(*steps))
+        num_keys = [max(step.values.shape[-1] for step in call) for call in calls]
 
         def stacked(name: str) -> Tensor:
-            # Keys of later steps do not exist yet for an earlier one: nothing there.
-            whole = []
-            for step in steps:
-                blocks = torch.zeros(
-                    step[0].values.shape[0], sum(heads), sum(num_keys)
-                ).to(getattr(step[0], name))
-                for call, gradient in enumerate(step):
-                    row, column = sum(heads[:call]), sum(num_keys[:call])
-                    values = getattr(gradient, name)
-                    blocks[
-                        :, row : row + heads[call], column : column + values.shape[-1]
-                    ] = values
-                whole.append(blocks)
-            return torch.stack(whole, dim=1)
+            heads = []
+            for index, call in enumerate(calls):
+                before, after = sum(num_keys[:index]), sum(num_keys[index:])
+                values = [getattr(step, name) for step in call]
+                # Keys of later steps do not exist for an earlier one: zero there.
+                padded = [
+                    nn.functional.pad(value, (before, after - value.shape[-1]))
+                    for value in values
+                ]
+                heads.append(torch.stack(padded, dim=1))
+            return torch.cat(heads, dim=2)
 
         allowed = stacked("may_read")
         gradient = stacked("values") * allowed
@@ -213,56 +202,42 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], twin: AutogradReference
+    decoder: Decoder, layers: list[int], cross_attention: str | None
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
-    """Keeps the attention calls of each layer and the layer's last position, with
+    """Keeps each layer's attention calls and its output at the last position, with
     their graph."""
     attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
-    is_self = twin.cross_attention is None
 
-    def keep_probabilities(index: int, name: str, kwargs: Any, output: Any) -> None:
-        if isinstance(output, tuple) and len(output) > 1:
-            candidate = output[1]
-            if isinstance(candidate, Tensor) and candidate.dim() == 4:
-                reads_image = is_self or name == twin.cross_attention
-                mask = kwargs.get("attention_mask")
-                attention.setdefault(index, []).append(
-                    _Call(candidate, mask, reads_image)
-                )
+    def keep_probabilities(
+        index: int, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        candidate = output[1] if isinstance(output, tuple) and output[1:] else None
+        if isinstance(candidate, Tensor) and candidate.dim() == 4:
+            reads_image = cross_attention in (None, name)
+            call = _Call(candidate, kwargs.get("attention_mask"), reads_image)
+            attention.setdefault(index, []).append(call)
 
-    def keep_hidden(index: int, output: Any) -> None:
+    def keep_hidden(index: int, module: nn.Module, args: Any, output: Any) -> None:
         hidden_states[index] = hidden_of(output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        # A frozen model has no graph unless its first hidden states ask for one.
-        hidden = args[0] if args else kwargs["hidden_states"]
+        # A frozen model has no graph unless its first hidden states require one.
+        hidden = hidden_argument(args, kwargs)
         if not hidden.requires_grad:
             hidden = hidden.detach().requires_grad_()
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
+        return with_hidden(args, kwargs, hidden)
 
     handles = [
         decoder.layers[0].register_forward_pre_hook(start_graph, with_kwargs=True)
     ]
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
-        handles.append(
-            layer.register_forward_hook(
-                lambda module, args, output, index=index: keep_hidden(index, output)
-            )
-        )
-        for name, module in layer.named_modules():
-            if module is not layer and index in layers:
-                handles.append(
-                    module.register_forward_hook(
-                        lambda module, args, kwargs, output, index=index, name=name: (
-                            keep_probabilities(index, name, kwargs, output)
-                        ),
-                        with_kwargs=True,
-                    )
-                )
+        handles.append(layer.register_forward_hook(partial(keep_hidden, index)))
+        for name, module in layer.named_modules() if index in layers else ():
+            if module is not layer:
+                keep = partial(keep_probabilities, index, name)
+                handles.append(module.register_forward_hook(keep, with_kwargs=True))
     try:
         yield attention, hidden_states
     finally:

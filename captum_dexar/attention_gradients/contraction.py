@@ -1,14 +1,138 @@
-"""From the gradient of an attention output to the gradients of its probabilities."""
+"""From a layer's local graph to the gradients of its attention probabilities."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.gradients import LayerGradients
-from captum_dexar.attention_gradients.interception import AttentionFunction
-from captum_dexar.attention_gradients.key_blocks import KeyBlock, KeyBlocks
+from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.gradients import (
+    check_differentiable,
+    Consumer,
+    LayerGradients,
+)
+from captum_dexar.attention_gradients.key_blocks import (
+    key_blocks,
+    KeyBlock,
+    KeyBlocks,
+    TEXT_BLOCK,
+)
+from captum_dexar.attention_gradients.local_graphs import LocalGraph
+from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from torch import nn, Tensor
+
+# Gradients of so many heads, steps and keys are held at once.
+GRADIENTS_AT_ONCE = 2**23
+
+
+@dataclass(eq=False)
+class Contraction:
+    """Differentiates a layer's reading and contracts the gradient with its values.
+
+    Args:
+        lens (LogitLens): the reading of the explained tokens
+        image_keys (Tensor): positions of the image tokens, ``(batch, image keys)``
+        reads_by_cross_attention (bool): whether they are keys of a cross-attention
+        attention_power (float): gradients are multiplied by the attention probabilities
+            to this power
+        grad_kwargs (Mapping or None): further arguments of ``torch.autograd.grad``
+        first_step (int): number of the first explained step in its answer
+    """
+
+    lens: LogitLens
+    image_keys: Tensor
+    reads_by_cross_attention: bool
+    attention_power: float
+    grad_kwargs: Mapping[str, Any] | None
+    first_step: int
+    # With the masks, whose ids are part of the keys as long as they are alive.
+    _blocks: dict[tuple[Any, ...], tuple[Any, KeyBlocks]] = field(
+        default_factory=dict, init=False
+    )
+
+    def __call__(self, graph: LocalGraph, num_keys: int, consume: Consumer) -> None:
+        """Passes on the gradients of one layer, some of the steps at a time.
+
+        Args:
+            graph (LocalGraph): the layer's graph
+            num_keys (int): keys of a self-attention, including those not held
+            consume (Callable): takes the gradients
+        """
+        scale = self.lens.scale if graph.hidden.dtype == torch.float16 else 1.0
+        with torch.enable_grad():
+            reading = self.lens.read(graph.hidden, graph.steps).sum()
+            if scale != 1.0:
+                reading = reading * scale
+        check_differentiable(reading, graph.layer)
+        gradients = torch.autograd.grad(
+            reading, graph.outputs, **(self.grad_kwargs or {})
+        )
+        if graph.output_positions is not None:
+            gradients = tuple(
+                gradient[:, graph.output_positions.to(gradient.device)]
+                for gradient in gradients
+            )
+        if scale != 1.0:
+            gradients = tuple(widened(gradient) / scale for gradient in gradients)
+        num_steps = graph.hidden.shape[1]
+        batch, _, heads, _ = gradients[0].shape
+        per_step = batch * heads * max(self.image_keys.shape[1], TEXT_BLOCK)
+        at_once = max(1, GRADIENTS_AT_ONCE // per_step)
+        with torch.no_grad():
+            for start in range(0, num_steps, at_once):
+                part = slice(start, min(start + at_once, num_steps))
+                consume(self._part(graph, gradients, num_keys, part))
+
+    def _part(
+        self,
+        graph: LocalGraph,
+        gradients: tuple[Tensor, ...],
+        num_keys: int,
+        part: slice,
+    ) -> LayerGradients:
+        """The gradients of some of a graph's steps."""
+        start, stop = (graph.steps.start + end for end in (part.start, part.stop))
+        steps = slice(self.first_step + start, self.first_step + stop)
+        positions = torch.arange(start, stop)
+        if graph.query_positions is not None:
+            positions = graph.query_positions[start:stop]
+        contracted = []
+        for call, gradient in zip(graph.calls, gradients):
+            attention = None
+            if self.attention_power:
+                attention = call.probabilities(positions).pow(self.attention_power)
+            contracted.append(
+                contract(
+                    graph.layer,
+                    widened(gradient[:, part]),
+                    call.value,
+                    self._key_blocks(call, num_keys, positions, start),
+                    attention,
+                    steps,
+                )
+            )
+        return joined_heads(contracted, self.image_keys.shape[1])
+
+    def _key_blocks(
+        self, call: AttentionCall, num_keys: int, positions: Tensor, start: int
+    ) -> KeyBlocks:
+        """Computed once for all layers that mask alike."""
+        num_steps = len(positions)
+        key = (*call.mask_key(), num_keys, start, num_steps)
+        if key not in self._blocks:
+            held_keys = call.value.shape[2]
+            reads_image = call.is_cross or not self.reads_by_cross_attention
+            blocks = key_blocks(
+                self.image_keys if reads_image else None,
+                held_keys if call.is_cross else num_keys,
+                held_keys,
+                call.allowed_keys(positions),
+                num_steps,
+                call.value.device,
+            )
+            self._blocks[key] = call.attention_mask, blocks
+        return self._blocks[key][1]
 
 
 def contract(
@@ -21,14 +145,13 @@ def contract(
 ) -> LayerGradients:
     """The inner products of values and output gradients, image and text keys apart.
 
-    Values are read block by block where they lie and widened there, so that no copy of
-    a whole cache is made.
+    Values are read in place and widened block by block, so that no copy of a whole
+    cache is made.
 
     Args:
         layer (int): index of the layer
         output_gradient (Tensor): ``(batch, steps, heads, head size)``, float32
-        value (Tensor): ``(batch, value heads, keys, head size)``; a layer with a
-            sliding window may hold the last keys of the sequence only
+        value (Tensor): ``(batch, value heads, keys, head size)``
         keys (KeyBlocks): its image and text keys
         attention (Tensor or None): factors of the gradients, ``(batch, heads, steps,
             keys)``
@@ -39,8 +162,8 @@ def contract(
     """
     batch, num_steps, heads, size = output_gradient.shape
     value_heads = value.shape[1]
-    # The heads that share a value stand beside each other: (batch, value heads, heads
-    # of a group x steps, head size).
+    # Heads that share a value are adjacent: (batch, value heads, heads of a group x
+    # steps, head size).
     by_head = output_gradient.transpose(1, 2)
     grouped = by_head.reshape(batch, value_heads, -1, size)
 
@@ -50,8 +173,8 @@ def contract(
         gradient = product.view(batch, heads, num_steps, -1)
         if attention is not None:
             gradient.mul_(block.of(attention, 3))
-        if block.hidden is not None:
-            gradient.masked_fill_(block.hidden, 0.0)
+        if block.masked is not None:
+            gradient.masked_fill_(block.masked, 0.0)
         return gradient.transpose(1, 2)
 
     if keys.image is None:
@@ -71,8 +194,8 @@ def contract(
 def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradients:
     """The heads of all attention calls of a layer as heads of that layer.
 
-    A head of a self-attention beside a cross-attention has no image keys: their
-    gradients are zero, as are those of another call's text keys.
+    A self-attention head beside a cross-attention has no image keys: their gradients
+    are zero, as are those of another call's text keys.
 
     Args:
         calls (list of LayerGradients): in the order of the calls
@@ -110,23 +233,3 @@ def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradi
         num_text_keys=counts("num_text_keys"),
         steps=calls[0].steps,
     )
-
-
-def attention_rows(
-    eager_function: AttentionFunction,
-    module: nn.Module,
-    query_rows: Tensor,
-    key: Tensor,
-    value: Tensor,
-    allowed: Tensor | None,
-    kwargs: Mapping[str, Any],
-) -> Tensor:
-    """Attention probabilities of some queries, by the model family's own function."""
-    mask = None
-    if allowed is not None:
-        lowest = torch.finfo(query_rows.dtype).min
-        mask = torch.zeros_like(allowed, dtype=query_rows.dtype)
-        mask.masked_fill_(~allowed, lowest)
-    attention = eager_function(module, query_rows, key, value, mask, **kwargs)[1]
-    assert isinstance(attention, Tensor)
-    return widened(attention.detach())

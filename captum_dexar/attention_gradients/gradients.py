@@ -1,8 +1,8 @@
-"""What both ways of computing attention gradients hand over, layer by layer."""
+"""What an engine computes: the attention gradients of one layer after the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.target_logits import TargetLogits
@@ -21,7 +21,7 @@ class LayerGradients:
         layer (int): index of the decoder layer
         image (Tensor): image keys, ``(batch, steps, heads, image keys)``, in key order
         text_blocks (iterable of Tensor): all other keys, in blocks
-            ``(batch, steps, heads, keys of the block)``; can be gone through once
+            ``(batch, steps, heads, keys of the block)``; can be iterated over once
         num_image_keys (Tensor): image keys that the query may attend to,
             ``(batch or 1, steps, heads or 1)``
         num_text_keys (Tensor): likewise for text keys
@@ -40,51 +40,46 @@ class LayerGradients:
 Consumer = Callable[[LayerGradients], None]
 
 
-class ExplainedPass(Protocol):
-    """A forward pass in which some query positions are explained.
-
-    Attributes:
-        query_positions (Tensor): indices of the explained queries among the queries of the pass,
-            ``(steps,)``, ascending
-        target_ids (Tensor): token predicted by each of them, ``(batch, steps)``
-        image_keys (Tensor): positions of the image tokens among all keys of the
-            attention that reads them, ``(batch, image keys)``
-        num_keys (int): keys of a self-attention: length of the whole sequence, cached
-            part included
-        cross_attention (str or None): name of the attention module inside a decoder
-            layer that reads the image, if not the self-attention does
-        first_step (int): number of the first explained step in its answer
-    """
-
-    @property
-    def query_positions(self) -> Tensor: ...
-
-    @property
-    def target_ids(self) -> Tensor: ...
-
-    @property
-    def image_keys(self) -> Tensor: ...
-
-    @property
-    def num_keys(self) -> int: ...
-
-    @property
-    def cross_attention(self) -> str | None: ...
-
-    @property
-    def first_step(self) -> int: ...
-
-    def run(self) -> TargetLogits:
-        """Runs the model; returns its logits of the targets."""
-        ...
-
-
 class AttentionGradients(Protocol):
-    """An engine: runs what is to be explained and feeds each layer to ``consume``.
+    """An engine: runs the model and passes each layer's gradients to ``consume``.
 
-    Returns what the model itself says of the targets.
+    Returns the model's own logits of the targets.
     """
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits: ...
+
+
+def graph_nodes(tensor: Tensor) -> Iterator[Any]:
+    """Every node of the graph that a tensor was computed by, once."""
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(following for following, _ in node.next_functions)
+
+
+def check_differentiable(reading: Tensor, layer: int) -> None:
+    """Raises if a reading was computed by an operation without a backward pass.
+
+    PyTorch only warns, and leaves that operation's part of the gradient out.
+
+    Args:
+        reading (Tensor): what is to be differentiated, 0-d
+        layer (int): index of the decoder layer that is read
+
+    Raises:
+        RuntimeError: there is such an operation.
+    """
+    for node in graph_nodes(reading):
+        if node.name().endswith("NotImplemented"):
+            raise RuntimeError(
+                f"Decoder layer {layer} runs an operation that has no backward pass, "
+                "so its attributions would be wrong. Some kernels for quantised "
+                "weights have none, such as those of bitsandbytes for 4 bits on a CPU "
+                "with AVX512-BF16. Load the model another way."
+            )

@@ -1,4 +1,4 @@
-"""The keys of an attention call, image and text apart, in blocks."""
+"""The keys of an attention call in blocks, image and text keys apart."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Text keys are contracted in blocks of this many, which bounds memory for any prompt.
+# Text keys per block, which bounds memory for any prompt.
 TEXT_BLOCK = 1024
 
 
@@ -16,12 +16,12 @@ class KeyBlock:
 
     Attributes:
         keys (slice or Tensor): the same keys for every example, or ``(batch, keys)``
-        hidden (Tensor or None): True where a query may not attend to a key,
+        masked (Tensor or None): True where a query may not attend to a key,
             broadcastable to ``(batch, heads, steps, keys)``; None if it always may
     """
 
     keys: slice | Tensor
-    hidden: Tensor | None
+    masked: Tensor | None
 
     def of(self, tensor: Tensor, dim: int) -> Tensor:
         """The block's entries of a tensor ``(batch, ...)`` along one of its axes; a
@@ -61,7 +61,7 @@ def key_blocks(
     num_steps: int,
     device: torch.device,
 ) -> KeyBlocks:
-    """Tells image keys from text keys.
+    """Separates image keys from text keys.
 
     Args:
         image_keys (Tensor or None): positions among all keys, ``(batch, image keys)``;
@@ -117,18 +117,18 @@ def key_blocks(
 def _block(
     keys: slice | Tensor, exists: Tensor | None, allowed: Tensor | None
 ) -> KeyBlock:
-    """``exists`` is False for entries of ``keys`` that only fill up a row."""
-    hidden = None
+    """``exists`` is False for entries of ``keys`` that only pad a row."""
+    masked = None
     if allowed is not None:
         if isinstance(keys, Tensor):
             allowed = allowed.expand(keys.shape[0], *allowed.shape[1:])
-        hidden = ~KeyBlock(keys, None).of(allowed, 3)
+        masked = ~KeyBlock(keys, None).of(allowed, 3)
     if exists is not None and not bool(exists.all()):
         missing = ~exists[:, None, None]
-        hidden = missing if hidden is None else hidden | missing
-    if hidden is not None and not bool(hidden.any()):
-        hidden = None
-    return KeyBlock(keys, hidden)
+        masked = missing if masked is None else masked | missing
+    if masked is not None and not bool(masked.any()):
+        masked = None
+    return KeyBlock(keys, masked)
 
 
 def _count(blocks: list[KeyBlock], num_steps: int, device: torch.device) -> Tensor:
@@ -139,15 +139,14 @@ def _count(blocks: list[KeyBlock], num_steps: int, device: torch.device) -> Tens
         else:
             size = block.keys.shape[1]
         total = total + size
-        if block.hidden is not None:
-            total = total - block.hidden.expand(-1, -1, num_steps, -1).sum(
-                -1
-            ).transpose(1, 2)
+        if block.masked is not None:
+            masked = block.masked.expand(-1, -1, num_steps, -1)
+            total = total - masked.sum(-1).transpose(1, 2)
     return total
 
 
 def _common_run(positions: Tensor) -> slice | None:
-    """The run of keys that the image tokens of every example are, if they are one."""
+    """The contiguous keys that are every example's image tokens, if they are such."""
     first, length = int(positions[0, 0]), positions.shape[1]
     run = torch.arange(first, first + length, device=positions.device)
     if first < 0 or not bool((positions == run).all()):
@@ -161,7 +160,7 @@ def _slices(start: int, stop: int) -> Iterator[slice]:
 
 
 def _scattered(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices of the true entries of each row, and which of them are not filling."""
+    """Indices of the true entries of each row, and which of them are not padding."""
     counts = mask.sum(1)
     width = int(counts.max())
     order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)

@@ -1,13 +1,15 @@
-"""What a decoder layer computed for the last position of each pass."""
+"""What a decoder layer computes for the last position of each pass."""
 
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.allowed_keys import allowed_keys
-from captum_dexar.attention_gradients.contraction import attention_rows
-from captum_dexar.attention_gradients.interception import AttentionFunction
-from captum_dexar.attention_gradients.layer_again import changed
-from captum_dexar.attention_gradients.recorded_rows import GrowingKeys, Rows
+from captum_dexar.attention_gradients.attention_call import (
+    allowed_keys,
+    AttentionCall,
+    mask_rule,
+)
+from captum_dexar.attention_gradients.layer_replay import changed
+from captum_dexar.model.layers import hidden_argument
 from torch import nn, Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
@@ -19,91 +21,197 @@ READ_BY_ATTENTION = {
     "position_embeddings",
     "position_ids",
 }
-# Along which axis of a layer's further arguments its positions lie.
+# The axis of the positions in each further argument of a layer.
 Axes = dict[int | str, int]
 # Positional and keyword arguments.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class CallRecord:
-    """One attention call of a layer, in all recorded passes."""
+class Overwritten(Exception):
+    """A recorded tensor has been changed since."""
 
-    def __init__(
-        self, module: nn.Module, eager_function: AttentionFunction, is_cross: bool
-    ) -> None:
-        self.module = module
-        self.eager_function = eager_function
-        self.is_cross = is_cross
+
+class Rows:
+    """The last entry along an axis of one tensor per pass.
+
+    A tensor with a single entry is kept as it is, so that nothing is copied while a
+    model decodes. Of a longer one the last entry is copied, so that the rest can be
+    freed.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self._rows: list[Tensor] = []
+        self._versions: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, tensor: Tensor) -> None:
+        """Takes a pass's tensor."""
+        if tensor.shape[self.axis] > 1:
+            tensor = last_of(tensor, self.axis)
+        self._rows.append(tensor)
+        self._versions.append(tensor._version)
+
+    def joined(self) -> Tensor:
+        """All rows, in a new tensor.
+
+        Raises:
+            Overwritten: the model has written into one of them.
+        """
+        if [row._version for row in self._rows] != self._versions:
+            raise Overwritten
+        return torch.cat(self._rows, dim=self.axis)
+
+    def num_bytes(self) -> int:
+        """The size of all rows."""
+        return sum(row.nbytes for row in self._rows)
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        self._rows.clear()
+        self._versions.clear()
+
+
+class GrowingKeys:
+    """The keys (or values) that all recorded positions read, from the passes' tensors.
+
+    A cache that grows by one position per pass needs no copy: its last tensor holds
+    all keys. Of a sliding window the first tensor is kept, and each further pass's new
+    position.
+    """
+
+    def __init__(self, is_constant: bool) -> None:
+        self.is_constant = is_constant
+        self.first: Tensor | None = None
+        self.further = Rows(axis=2)
+
+    def add(self, keys: Tensor) -> None:
+        """Takes a pass's tensor, ``(batch, heads, keys, head size)``."""
+        first = self.first
+        if first is None or self.is_constant:
+            self.first = keys
+        elif not len(self.further) and keys.shape[2] == first.shape[2] + 1:
+            self.first = keys
+        else:
+            self.further.add(keys)
+
+    def joined(self) -> Tensor:
+        """All keys, up to the last position's own."""
+        assert self.first is not None
+        if not len(self.further):
+            return self.first
+        return torch.cat([self.first, self.further.joined()], dim=2)
+
+    def reset(self) -> None:
+        """Forgets all keys."""
+        self.first = None
+        self.further.reset()
+
+
+class CallRecord:
+    """An attention call of a layer, in all recorded passes.
+
+    Args:
+        call (AttentionCall): the first of them
+        with_attention (bool): whether queries and keys are recorded too
+    """
+
+    def __init__(self, call: AttentionCall, with_attention: bool) -> None:
+        self.functions = call.attention_function, call.eager_function
+        self.module = call.module
+        self.is_cross = call.is_cross
+        self.with_attention = with_attention
         self.outputs = Rows(axis=1)
         self.queries = Rows(axis=2)
-        self.values = GrowingKeys(is_cross)
-        self.keys = GrowingKeys(is_cross)
+        self.values = GrowingKeys(call.is_cross)
+        self.keys = GrowingKeys(call.is_cross)
+        # The mask, queries and keys of each pass.
         self.masks: list[tuple[Any, int, int]] = []
         self.masked_by_kernel = False
+        self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
         self.device = torch.device("cpu")
 
-    def mask_key(self) -> tuple[Any, ...]:
-        """The same for calls that mask alike, as long as they are kept."""
-        return (
+    def add(self, call: AttentionCall, output: Tensor, mask: Any) -> None:
+        """Takes another pass's call.
+
+        Args:
+            call (AttentionCall): the call, which is not kept: it holds whole prompts
+            output (Tensor): ``(batch, queries, heads, head size)``
+            mask (Any): the last query's row of its mask
+        """
+        self.masked_by_kernel = call.masked_by_kernel
+        self.args = call.args
+        self.kwargs = call.kwargs
+        self.device = call.value.device
+        self.outputs.add(output)
+        self.values.add(call.value)
+        self.masks.append((mask, call.query.shape[2], call.value.shape[2]))
+        if self.with_attention:
+            self.queries.add(call.query)
+            self.keys.add(call.key)
+
+    def joined(self, layer: int, masks: dict[Any, Tensor]) -> AttentionCall:
+        """The call as if one pass had run all recorded positions.
+
+        Args:
+            layer (int): index of the decoder layer
+            masks (dict): masks of earlier layers by how they mask, to be shared
+        """
+        key = (
             *((id(mask), queries, keys) for mask, queries, keys in self.masks),
-            self.masked_by_kernel,
+            *mask_rule(self.masked_by_kernel, self.module, self.kwargs),
             self.is_cross,
-            self.kwargs.get("sliding_window"),
-            self.kwargs.get("is_causal", getattr(self.module, "is_causal", True)),
             self.device,
+        )
+        value = self.values.joined()
+        if key not in masks:
+            masks[key] = self._joined_mask()[..., -value.shape[2] :]
+        none = value[:, :, :0]
+        return AttentionCall(
+            layer,
+            self.is_cross,
+            *self.functions,
+            self.module,
+            self.queries.joined() if self.with_attention else none,
+            self.keys.joined() if self.with_attention else none,
+            value,
+            masks[key],
+            *self.args,
+            **self.kwargs,
         )
 
     def reset(self) -> None:
-        """Starts anew with the next pass."""
+        """Forgets all passes."""
         for kept in (self.outputs, self.queries, self.values, self.keys):
             kept.reset()
         self.masks = []
 
-    def allowed(self) -> Tensor:
-        """The keys that each row may attend to, ``(batch or 1, heads or 1, rows,
-        keys)``."""
-        rows = [self._allowed_row(*mask) for mask in self.masks]
+    def _joined_mask(self) -> Tensor:
+        """The keys that each position may attend to, ``(batch or 1, heads or 1,
+        positions, keys)``."""
+        rows = [self._mask_row(*mask) for mask in self.masks]
         if self.is_cross:
             return torch.cat(rows, dim=2)
-        num_keys = max(
-            len(rows) - 1 - place + row.shape[3] for place, row in enumerate(rows)
-        )
+        last = len(rows) - 1
+        num_keys = max(last - index + row.shape[3] for index, row in enumerate(rows))
         # Each row's keys end at its own position, the last row's at the last key.
-        return torch.cat(
-            [
-                nn.functional.pad(
-                    row,
-                    (num_keys - after - row.shape[3], after),
-                )
-                for row, after in zip(rows, reversed(range(len(rows))))
-            ],
-            dim=2,
-        )
+        padded = []
+        for index, row in enumerate(rows):
+            after = last - index
+            before = num_keys - after - row.shape[3]
+            padded.append(nn.functional.pad(row, (before, after)))
+        return torch.cat(padded, dim=2)
 
-    def attention(self, power: float) -> Tensor:
-        """Attention probabilities of the rows to a power, ``(batch, heads, rows,
-        keys)``."""
-        values = self.values.whole()
-        allowed = self.allowed()[..., -values.shape[2] :]
-        probabilities = attention_rows(
-            self.eager_function,
-            self.module,
-            self.queries.whole(),
-            self.keys.whole(),
-            values,
-            allowed,
-            self.kwargs,
-        )
-        return probabilities.pow(power)
-
-    def _allowed_row(self, mask: Any, num_queries: int, num_keys: int) -> Tensor:
+    def _mask_row(self, mask: Any, num_queries: int, num_keys: int) -> Tensor:
         device = self.device
         allowed = allowed_keys(
             mask,
             num_queries=num_queries,
             num_keys=num_keys,
-            rows=torch.tensor([num_queries - 1], device=device),
+            query_positions=torch.tensor([num_queries - 1], device=device),
             masked_by_kernel=self.masked_by_kernel,
             module=self.module,
             kwargs=self.kwargs,
@@ -114,72 +222,75 @@ class CallRecord:
 
 
 class LayerRecord:
-    """One layer, in all recorded passes.
+    """A decoder layer, in all recorded passes.
+
+    Args:
+        with_attention (bool): whether queries and keys are recorded too
 
     Attributes:
         passes (list): positional and keyword arguments of each pass
         hidden_in, hidden_out (Rows): ``(batch, passes, hidden size)``
-        products (dict): outputs of the layer's projections behind its attention,
-            ``(batch, passes, features)``; None of one that does not work row by row
-        calls (list of CallRecord): in their order
-        length (int): positions of the pass at hand
-        num_calls (int): attention calls of the pass at hand, so far
-        axes (dict): along which axis of each further argument the positions lie, as far
-            as passes over several have shown
+        projections (dict): outputs of the layer's projections after its attention,
+            ``(batch, passes, features)``; None for one that does not keep positions
+            apart
+        calls (list of CallRecord): its attention calls, in order
+        length (int): positions of the current pass
+        num_calls (int): attention calls of the current pass, so far
+        axes (dict): the axis of the positions in each further argument, as far as
+            passes over several positions have shown
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_attention: bool) -> None:
+        self.with_attention = with_attention
         self.passes: list[Arguments] = []
         self.hidden_in = Rows(axis=1)
         self.hidden_out = Rows(axis=1)
-        self.products: dict[nn.Linear, Rows | None] = {}
+        self.projections: dict[nn.Linear, Rows | None] = {}
         self.calls: list[CallRecord] = []
         self.length = 0
         self.num_calls = 0
         self.axes: Axes = {}
         self._is_settled = False
 
-    def starts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def add_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Takes the arguments of another pass."""
-        hidden = args[0] if args else kwargs["hidden_states"]
-        # Which projections work row by row has shown in the first pass.
+        hidden = hidden_argument(args, kwargs)
+        # The first pass has shown which projections keep positions apart.
         self._is_settled = bool(self.length)
         self.hidden_in.add(hidden)
         self.length = length = hidden.shape[1]
         self.num_calls = 0
         if length > 1:
-            for place, value in _places(args, kwargs):
+            for place, value in _further(args, kwargs):
                 if isinstance(value, Tensor) and length in value.shape:
                     self.axes[place] = value.shape.index(length)
             args, kwargs = _of_last((args, kwargs), length)
         self.passes.append((args, kwargs))
 
-    def projects(self, module: nn.Linear, output: Tensor) -> None:
-        """Takes what one of its projections gave."""
+    def add_projection(self, module: nn.Linear, output: Tensor) -> None:
+        """Takes the output of one of its projections."""
         if not self._is_settled:
-            # Of an encoder's states, or of chosen positions, they have other rows.
-            is_by_row = output.dim() == 3 and output.shape[1] == self.length
-            self.products[module] = Rows(axis=1) if is_by_row else None
-        rows = self.products.get(module)
+            # Outputs for an encoder's states or for chosen positions differ in length.
+            keeps_positions = output.dim() == 3 and output.shape[1] == self.length
+            self.projections[module] = Rows(axis=1) if keeps_positions else None
+        rows = self.projections.get(module)
         if rows is not None:
             rows.add(output)
 
-    def attends(
-        self, module: nn.Module, eager_function: AttentionFunction, is_cross: bool
-    ) -> CallRecord:
-        """The record of the next of its attention calls."""
-        number = self.num_calls
-        self.num_calls = number + 1
-        if number == len(self.calls):
-            self.calls.append(CallRecord(module, eager_function, is_cross))
-        return self.calls[number]
+    def add_call(self, call: AttentionCall, output: Tensor, mask: Any) -> None:
+        """Takes the next of its attention calls; see :meth:`CallRecord.add`."""
+        index = self.num_calls
+        self.num_calls = index + 1
+        if index == len(self.calls):
+            self.calls.append(CallRecord(call, self.with_attention))
+        self.calls[index].add(call, output, mask)
 
-    def arguments(self, axes: Axes) -> Arguments:
-        """The last pass's arguments, with an entry for each pass where a row's own
-        count behind the attention.
+    def joined_arguments(self, axes: Axes) -> Arguments:
+        """The last pass's arguments, with the entries of all passes where a position's
+        own matters after the attention.
 
         Args:
-            axes (dict): ``axes`` of all layers of its kind
+            axes (dict): ``axes`` of all layers of its type
         """
         args, kwargs = changed(self.passes[-1], lambda tensor: tensor, _frozen)
         args = list(args)
@@ -190,58 +301,57 @@ class LayerRecord:
             else:
                 kwargs[place] = value
 
-        put(0 if args else "hidden_states", self.hidden_in.whole())
-        rows: dict[int | str, list[Tensor]] = {}
+        put(0 if args else "hidden_states", self.hidden_in.joined())
+        entries: dict[int | str, list[Tensor]] = {}
         for given in self.passes:
-            for place, value in _places(*given):
+            for place, value in _further(*given):
                 if place in axes and isinstance(value, Tensor):
-                    rows.setdefault(place, []).append(value)
-        for place, values in rows.items():
+                    entries.setdefault(place, []).append(value)
+        for place, values in entries.items():
             if len(values) == len(self.passes):
                 put(place, torch.cat(values, dim=axes[place]))
         return tuple(args), kwargs
 
-    def row_products(self) -> dict[nn.Linear, Tensor]:
-        """Of every projection that ran once a pass, row by row."""
+    def joined_projections(self) -> dict[nn.Linear, Tensor]:
+        """The outputs of every projection that ran once per pass."""
         return {
-            module: rows.whole()
-            for module, rows in self.products.items()
+            module: rows.joined()
+            for module, rows in self.projections.items()
             if rows is not None and len(rows) == len(self.passes)
         }
 
     def num_bytes(self) -> int:
-        """What is held beyond the layers' inputs, which are others' outputs."""
+        """What is held beyond the layer's inputs, which are other layers' outputs."""
         rows = [call.outputs for call in self.calls]
-        rows += [each for each in self.products.values() if each is not None]
+        rows += [each for each in self.projections.values() if each is not None]
         return sum(each.num_bytes() for each in (self.hidden_out, *rows))
 
     def reset(self) -> None:
-        """Starts anew with the next pass."""
+        """Forgets all passes."""
         self.passes.clear()
         for call in self.calls:
             call.reset()
-        for rows in (self.hidden_in, self.hidden_out, *self.products.values()):
+        for rows in (self.hidden_in, self.hidden_out, *self.projections.values()):
             if rows is not None:
                 rows.reset()
 
 
-def _places(
+def last_of(tensor: Tensor, axis: int) -> Tensor:
+    """The last entry along an axis; of several a copy, which does not hold them all."""
+    size = tensor.shape[axis]
+    return tensor if size == 1 else tensor.narrow(axis, size - 1, 1).clone()
+
+
+def _further(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[tuple[int | str, Any]]:
-    """A layer's arguments that count behind its attention, but its hidden states."""
+    """A layer's arguments other than hidden states that matter after its attention."""
     places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     return [
         (place, value)
         for place, value in places
         if place not in READ_BY_ATTENTION and place not in (0, "hidden_states")
     ]
-
-
-def last_of(tensor: Tensor, axis: int) -> Tensor:
-    """The last entry along an axis; of several a copy, which does not hold them all."""
-    if tensor.shape[axis] == 1:
-        return tensor
-    return tensor.narrow(axis, tensor.shape[axis] - 1, 1).clone()
 
 
 def _of_last(arguments: Any, length: int) -> Any:
@@ -256,7 +366,7 @@ def _of_last(arguments: Any, length: int) -> Any:
 
 
 class _FrozenCache:
-    """A cache that can be read, and takes nothing up."""
+    """A cache that can be read, but is not written to."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -269,5 +379,5 @@ class _FrozenCache:
 
 
 def _frozen(cache: Cache) -> Any:
-    """What an encoder's keys are kept in is not needed: the layer has its output."""
+    """An encoder's cached keys are not needed: the output that read them is known."""
     return None if isinstance(cache, EncoderDecoderCache) else _FrozenCache(cache)

@@ -1,333 +1,253 @@
-"""The part of each decoder layer behind its attention, as a small graph of its own.
+"""The part of each decoder layer after its attention, as a small graph of its own.
 
-From a layer's attention output to its hidden states at the explained rows: what a
-logit-lens reading depends on the layer's attention through. No graph spans two layers,
-and none holds rows that are not explained.
+It leads from a layer's attention output to its hidden states at the explained
+positions: all that a logit-lens reading depends on the layer's attention through. No
+graph spans two layers, and none holds positions that are not explained.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.allowed_keys import allowed_keys
-from captum_dexar.attention_gradients.contraction import attention_rows
+from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.interception import (
-    AttentionFunction,
+    Forward,
     intercepted_attention,
+    replaced_forward,
 )
-from captum_dexar.attention_gradients.layer_again import (
+from captum_dexar.attention_gradients.layer_replay import (
+    at_positions,
     is_plain_linear,
-    of_rows,
+    PostAttentionReplay,
     product_of,
-    run_again,
+    replay_layer,
     without_cache,
 )
-from captum_dexar.attention_gradients.rear_parts import RearParts
-from captum_dexar.attention_gradients.replaced_forward import Forward, replaced_forward
-from captum_dexar.model.decoder import Decoder, hidden_of, modules_of_layers
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
 
 
 @dataclass(eq=False)
-class AttentionCall:
-    """One call of the attention function.
-
-    Attributes:
-        output (Tensor): its output, ``(batch, queries, heads, head size)``; a leaf of
-            the layer's graph, or a later call's, which depends on the first
-        value (Tensor): what it read, ``(batch, value heads, keys, head size)``
-        mask_key (tuple): the same for calls that mask alike
-        allowed (Callable): gives the keys that the explained rows may attend to
-        attention (Tensor or None): their probabilities, ``(batch, heads, rows, keys)``
-        is_cross (bool): whether it is the cross-attention that reads the image
-    """
-
-    output: Tensor
-    value: Tensor
-    mask_key: tuple[Any, ...]
-    allowed: Callable[[], Tensor | None]
-    attention: Tensor | None
-    is_cross: bool
-
-
-@dataclass(eq=False)
 class LocalGraph:
-    """One layer's graph at some rows.
+    """One layer's graph at some explained positions.
 
     Attributes:
         layer (int): index of the decoder layer
-        hidden (Tensor): the layer's output at the rows, ``(batch, rows, hidden size)``
+        hidden (Tensor): the layer's output, ``(batch, positions, hidden size)``
         outputs (list of Tensor): the attention outputs that gradients are wanted of,
-            whose queries ``kept`` are the rows
-        kept (Tensor or None): indices of the rows among the outputs' queries; None if
-            they are all of them
-        calls (list of AttentionCall): in their order, at all explained rows
-        part (slice): which of the explained rows these are
+            ``(batch, queries, heads, head size)``
+        calls (list of AttentionCall): the calls that gave them, of the whole pass
+        query_positions (Tensor or None): all explained queries of the calls,
+            ``(steps,)``; None if every one is
+        steps (slice): which of them this graph is for
+        output_positions (Tensor or None): where these are among the outputs' queries;
+            None if the outputs have no others. Default: None
     """
 
     layer: int
     hidden: Tensor
     outputs: list[Tensor]
-    kept: Tensor | None
     calls: list[AttentionCall]
-    part: slice
+    query_positions: Tensor | None
+    steps: slice
+    output_positions: Tensor | None = None
 
 
 class LocalGraphs:
     """Makes the local graphs of every forward pass that runs within :meth:`watching`.
 
-    Where every position of a pass is explained, its graph arises while the layer runs.
+    Where every position of a pass is explained, a layer's graph is built while it runs.
     Where only some are, as in a pass over a prompt, the layer runs without a graph, and
-    its rear part once more for those rows, ``max_rows`` at a time, on the attention
-    outputs of the first run.
+    is then replayed from its attention on for those positions.
 
     Args:
         decoder (Decoder): the model's decoder
-        layers (list of int): the layers wanted
-        rows (Callable): the explained rows of a pass with so many positions, ascending,
-            ``(rows,)``; None for all
+        layers (list of int): indices of the explained layers
+        query_positions (Callable): the explained positions of a pass with so many
+            positions, ascending, ``(steps,)``; None for all
         consume (Callable): takes each graph
-        attention_power (float): other than 0, attention probabilities are read as well
         cross_attention (str or None): name of the attention module inside a layer that
-            reads the image, if not the self-attention does
-        max_rows (int): rows of one graph, where a layer is run again
-        with_products (bool): whether it then takes over the outputs of its projections;
-            see :class:`RearParts`
+            reads the image, if the self-attention does not
+        max_positions (int): positions per graph, where a layer is replayed
+        reuses_projections (bool): see :class:`PostAttentionReplay`
+
+    Attributes:
+        last_hidden (Tensor or None): output of the last layer at the explained
+            positions of the last pass, ``(batch, steps, hidden size)``
     """
 
     def __init__(
         self,
         decoder: Decoder,
         layers: list[int],
-        rows: Callable[[int], Tensor | None],
+        query_positions: Callable[[int], Tensor | None],
         consume: Callable[[LocalGraph], object],
-        attention_power: float,
         cross_attention: str | None,
-        max_rows: int,
-        with_products: bool,
+        max_positions: int,
+        reuses_projections: bool,
     ) -> None:
         self.decoder = decoder
-        self.rows = rows
+        self.query_positions = query_positions
         self.consume = consume
-        self.attention_power = attention_power
-        self.max_rows = max_rows
+        self.max_positions = max_positions
         self.last_hidden: Tensor | None = None
         self._hooked = sorted({*layers, len(decoder.layers) - 1})
         self._layer_of, self._cross_attention = modules_of_layers(
-            decoder, layers, cross_attention
+            decoder.layers, layers, cross_attention
         )
-        self._arguments: dict[int, tuple[Any, Any]] = {}
-        self._calls: dict[int, list[AttentionCall]] = {}
-        self._masks: dict[int, Any] = {}
-        self._lengths: dict[int, int] = {}
-        self._with_products = with_products
-        self._products: dict[int, dict[nn.Linear, Tensor]] = {}
-        self._rear_parts = RearParts(with_products)
+        self._replay = PostAttentionReplay(reuses_projections)
+        # Of the layer that is running; its calls with their outputs.
+        self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
+        self._projections: dict[int, dict[nn.Linear, Tensor]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
-        thread = threading.get_ident()
-
-        def starts(index: int, args: Any, kwargs: Any) -> None:
-            if threading.get_ident() == thread:
-                self._arguments[index] = (args, kwargs)
-                hidden = args[0] if args else kwargs["hidden_states"]
-                self._lengths[index] = hidden.shape[1]
-
-        def ends(index: int, output: Any) -> Any:
-            if threading.get_ident() == thread:
-                return self._finish(index, output)
-            return None
-
-        handles = []
-        for index in self._hooked:
-            layer = self.decoder.layers[index]
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda module, args, kwargs, index=index: starts(
-                        index, args, kwargs
-                    ),
-                    with_kwargs=True,
-                )
+        finish = partial(self._finish, threading.get_ident())
+        handles = [
+            self.decoder.layers[index].register_forward_hook(
+                partial(finish, index), with_kwargs=True
             )
-            handles.append(
-                layer.register_forward_hook(
-                    lambda module, args, output, index=index: ends(index, output)
-                )
-            )
+            for index in self._hooked
+        ]
         forwards: dict[nn.Module, Forward] = {}
-        if self._with_products:
+        if self._replay.reuses_projections:
             forwards = {
-                module: self._known_later(module, layer)
+                module: self._kept_projection(module, layer)
                 for module, layer in self._layer_of.items()
                 if is_plain_linear(module)
             }
+        intercepted = intercepted_attention(
+            self._layer_of, self._tap, self._cross_attention
+        )
         try:
-            with (
-                torch.no_grad(),
-                replaced_forward(forwards),
-                intercepted_attention(self._layer_of, self._tap),
-            ):
+            with torch.no_grad(), replaced_forward(forwards), intercepted:
                 yield
         finally:
             for handle in handles:
                 handle.remove()
-            self._arguments.clear()
             self._calls.clear()
-            self._products.clear()
-            self._masks.clear()
+            self._projections.clear()
 
-    def _tap(
-        self,
-        layer: int,
-        attention_function: AttentionFunction,
-        eager_function: AttentionFunction,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Any]:
-        """Runs the model's own attention and, where a graph arises at once, hands its
-        output back as a leaf.
+    def _tap(self, call: AttentionCall) -> Any:
+        """Runs the model's own attention and, where a graph is built at once, returns
+        its output as a leaf.
 
-        A later call of the same layer (cross-attention) keeps its graph: it depends on
-        the first by its query.
+        A later call of the same layer (cross-attention) keeps its graph: its query
+        depends on the first.
         """
-        output, *rest = attention_function(
-            module, query, key, value, attention_mask, *args, **kwargs
-        )
-        num_queries, num_keys = query.shape[2], key.shape[2]
-        rows = self.rows(num_queries)
-        if rows is None and not output.requires_grad:
+        output, *rest = call.run()
+        builds_graph = self.query_positions(call.query.shape[2]) is None
+        if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
-        masked_by_kernel = attention_function is not eager_function
-
-        def wanted() -> Tensor:
-            indices = torch.arange(num_queries) if rows is None else rows
-            return indices.to(query.device)
-
-        def allowed() -> Tensor | None:
-            return allowed_keys(
-                attention_mask,
-                num_queries=num_queries,
-                num_keys=num_keys,
-                rows=wanted(),
-                masked_by_kernel=masked_by_kernel,
-                module=module,
-                kwargs=kwargs,
-            )
-
-        attention = None
-        if self.attention_power:
-            attention = attention_rows(
-                eager_function,
-                module,
-                query[:, :, wanted()],
-                key,
-                value,
-                allowed(),
-                kwargs,
-            ).pow(self.attention_power)
-        is_cross = module in self._cross_attention
-        # An object's id says which mask it is only as long as the object lives.
-        self._masks[id(attention_mask)] = attention_mask
-        mask_key = (
-            id(attention_mask),
-            masked_by_kernel,
-            num_keys,
-            is_cross,
-            kwargs.get("sliding_window"),
-            kwargs.get("is_causal", getattr(module, "is_causal", True)),
-            value.device,
-        )
-        self._calls.setdefault(layer, []).append(
-            AttentionCall(
-                output, value.detach(), mask_key, allowed, attention, is_cross
-            )
-        )
+        self._calls.setdefault(call.layer, []).append((call, output))
         # From here to the end of the layer a graph is kept; its hook ends it.
-        torch.set_grad_enabled(rows is None)
+        torch.set_grad_enabled(builds_graph)
         return (output, *rest)
 
-    def _known_later(self, module: Any, layer: int) -> Forward:
-        """A projection whose output at the explained rows is kept, for when its layer
-        is run again."""
+    def _kept_projection(self, module: Any, layer: int) -> Forward:
+        """A projection whose output at the explained positions is kept for replaying
+        its layer."""
         product = product_of(module)
 
         def forward(input: Tensor) -> Tensor:
             output = product(input)
-            # What comes before the attention is not made again.
+            # What comes before the attention is not replayed.
             if layer in self._calls and output.dim() == 3:
-                rows = self.rows(output.shape[1])
-                if rows is not None and output.shape[1] == self._lengths[layer]:
-                    kept = self._products.setdefault(layer, {})
-                    kept[module] = output[:, rows.to(output.device)]
+                num_queries = self._calls[layer][0][0].query.shape[2]
+                positions = self.query_positions(num_queries)
+                if positions is not None and output.shape[1] == num_queries:
+                    kept = self._projections.setdefault(layer, {})
+                    kept[module] = output[:, positions.to(output.device)]
             return output
 
         return forward
 
-    def _finish(self, index: int, output: Any) -> Any:
+    def _finish(
+        self,
+        thread: int,
+        index: int,
+        module: nn.Module,
+        args: Any,
+        kwargs: Any,
+        output: Any,
+    ) -> Any:
+        """Passes on the graph of a layer that has run."""
+        if threading.get_ident() != thread:
+            return output
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)
-        rows = self.rows(hidden.shape[1])
-        arguments = self._arguments.pop(index)
+        num_queries = hidden.shape[1]
+        positions = self.query_positions(num_queries)
         calls = self._calls.pop(index, [])
-        products = self._products.pop(index, {})
+        projections = self._projections.pop(index, {})
         if index == len(self.decoder.layers) - 1:
-            last = hidden if rows is None else hidden[:, rows.to(hidden.device)]
+            last = hidden
+            if positions is not None:
+                last = hidden[:, positions.to(hidden.device)]
             self.last_hidden = last.detach()
-        if calls and rows is None:
-            outputs = [call.output for call in calls]
+        if calls and positions is None:
+            attention_calls, outputs = map(list, zip(*calls))
+            steps = slice(0, num_queries)
             self.consume(
-                LocalGraph(
-                    index, hidden, outputs, None, calls, slice(0, hidden.shape[1])
-                )
+                LocalGraph(index, hidden, outputs, attention_calls, None, steps)
             )
-        elif calls and rows is not None:
-            for start in range(0, len(rows), self.max_rows):
-                part = slice(start, min(start + self.max_rows, len(rows)))
-                known = {module: kept[:, part] for module, kept in products.items()}
+        elif calls and positions is not None:
+            for start in range(0, len(positions), self.max_positions):
+                steps = slice(start, min(start + self.max_positions, len(positions)))
+                known = {module: kept[:, steps] for module, kept in projections.items()}
                 self.consume(
-                    self._graph_again(index, arguments, hidden, calls, known, part)
+                    self._replayed(
+                        index, (args, kwargs), hidden, calls, known, positions, steps
+                    )
                 )
         return _detached(output)
 
-    def _graph_again(
+    def _replayed(
         self,
         index: int,
         arguments: tuple[Any, Mapping[str, Any]],
         hidden: Tensor,
-        calls: list[AttentionCall],
-        products: Mapping[nn.Linear, Tensor],
-        part: slice,
+        calls: list[tuple[AttentionCall, Tensor]],
+        projections: Mapping[nn.Linear, Tensor],
+        query_positions: Tensor,
+        steps: slice,
     ) -> LocalGraph:
-        """The graph of some rows, by running the layer again on the attention outputs
-        that are known."""
-        rows = self.rows(hidden.shape[1])
-        assert rows is not None
-        rows = rows[part].to(hidden.device)
+        """The graph of some explained positions, by replaying the layer on the known
+        attention outputs."""
+        positions = query_positions[steps].to(hidden.device)
         layer = self.decoder.layers[index]
-        outputs = [call.output[:, rows.to(call.output.device)] for call in calls]
-        arguments_of_rows = of_rows(arguments, hidden.shape[1], rows)
-        again = self._rear_parts.again(
-            layer, arguments_of_rows, outputs, products, hidden[:, rows]
+        outputs = [output[:, positions.to(output.device)] for _, output in calls]
+        replayed = self._replay.replay(
+            layer,
+            at_positions(arguments, hidden.shape[1], positions),
+            outputs,
+            projections,
+            hidden[:, positions],
         )
-        if again is not None:
-            return LocalGraph(index, again, outputs, None, calls, part)
-        # What this layer does is not told by the rows alone: the graph of all rows.
-        args, kwargs = without_cache(arguments)
-        outputs = [call.output.detach() for call in calls]
-        again = run_again(layer, args, kwargs, outputs)
-        with torch.enable_grad():
-            again = again[:, rows]
-        return LocalGraph(index, again, outputs, rows, calls, part)
+        output_positions = None
+        if replayed is None:
+            # The layer does not treat positions independently: the graph of them all.
+            output_positions = positions
+            args, kwargs = without_cache(arguments)
+            outputs = [output.detach() for _, output in calls]
+            replayed = replay_layer(layer, args, kwargs, outputs)
+            with torch.enable_grad():
+                replayed = replayed[:, positions]
+        return LocalGraph(
+            index,
+            replayed,
+            outputs,
+            [call for call, _ in calls],
+            query_positions,
+            steps,
+            output_positions,
+        )
 
 
 def _detached(output: Any) -> Any:

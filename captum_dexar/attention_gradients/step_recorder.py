@@ -1,44 +1,47 @@
-"""What the decoder layers compute for the last position of each pass, written down."""
+"""Recording what the decoder layers compute for the last position of each pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.interception import (
-    AttentionFunction,
-    intercepted_attention,
-)
-from captum_dexar.attention_gradients.layer_again import is_plain_linear, product_of
-from captum_dexar.attention_gradients.layer_record import Axes, last_of, LayerRecord
-from captum_dexar.attention_gradients.recorded_rows import Rows
-from captum_dexar.attention_gradients.replaced_forward import (
     Forward,
     forward_of,
+    intercepted_attention,
     replaced_forward,
 )
-from captum_dexar.model.decoder import Decoder, hidden_of, modules_of_layers
+from captum_dexar.attention_gradients.layer_record import (
+    Axes,
+    last_of,
+    LayerRecord,
+    Rows,
+)
+from captum_dexar.attention_gradients.layer_replay import is_plain_linear, product_of
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
 
 
 class StepRecorder:
-    """Writes down the last position of every pass of a model within :meth:`watching`.
+    """Records the last position of every pass of a model within :meth:`watching`.
 
-    Tensors are kept as the model made them, and looked at when they are wanted: a pass
-    is not slowed down by more than a few calls of Python a layer.
+    Tensors are kept as the model made them, and only processed when a step is
+    explained: a pass is slowed down by no more than a few Python calls per layer.
 
     Args:
         decoder (Decoder): the model's decoder
         layers (list of int): the layers that are recorded
         cross_attention (str or None): name of the attention module inside a layer that
-            reads the image, if not the self-attention does
+            reads the image, if the self-attention does not
         with_attention (bool): whether queries and keys are recorded too
-        with_products (bool): whether the outputs of the layers' projections behind
+        with_projections (bool): whether the outputs of the layers' projections after
             their attention are
 
     Attributes:
         records (dict of int and LayerRecord): of each layer
         last_hidden (Rows): output of the last layer, ``(batch, passes, hidden size)``
-        is_paused (bool): nothing is recorded for now
+        is_paused (bool): whether nothing is recorded at the moment
     """
 
     def __init__(
@@ -47,34 +50,33 @@ class StepRecorder:
         layers: list[int],
         cross_attention: str | None,
         with_attention: bool,
-        with_products: bool,
+        with_projections: bool,
     ) -> None:
         self.decoder = decoder
         self.layers = layers
-        self.with_attention = with_attention
-        self.with_products = with_products
-        self.records = {index: LayerRecord() for index in layers}
+        self.with_projections = with_projections
+        self.records = {index: LayerRecord(with_attention) for index in layers}
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._layer_of, self._cross_attention = modules_of_layers(
-            decoder, layers, cross_attention
+            decoder.layers, layers, cross_attention
         )
 
     def axes(self) -> dict[type, Axes]:
-        """:meth:`LayerRecord.axes`, of all layers of a kind: some may be given a
-        prompt's last position only."""
+        """:attr:`LayerRecord.axes` by type of layer: some layers may only be given a
+        prompt's last position, and can't show them."""
         axes: dict[type, Axes] = {}
         for index, record in self.records.items():
             axes.setdefault(type(self.decoder.layers[index]), {}).update(record.axes)
         return axes
 
     def num_bytes(self) -> int:
-        """What has been recorded since :meth:`forget`."""
+        """What has been recorded since :meth:`reset`."""
         return sum(record.num_bytes() for record in self.records.values())
 
-    def forget(self) -> None:
-        """Starts anew with the next pass."""
+    def reset(self) -> None:
+        """Forgets all passes."""
         for record in self.records.values():
             record.reset()
         self.last_hidden.reset()
@@ -86,16 +88,16 @@ class StepRecorder:
         for index in self.layers:
             layer, record = self.decoder.layers[index], self.records[index]
             forwards[layer] = self._recorded_layer(index, layer, record)
-            for module in layer.modules() if self.with_products else ():
+            for module in layer.modules() if self.with_projections else ():
                 if is_plain_linear(module):
                     forwards[module] = self._recorded_projection(module, record)
         last = self.decoder.layers[-1]
         forwards[last] = self._recorded_last(forwards.get(last, forward_of(last)))
+        intercepted = intercepted_attention(
+            self._layer_of, self._tap, self._cross_attention
+        )
         try:
-            with (
-                replaced_forward(forwards),
-                intercepted_attention(self._layer_of, self._tap),
-            ):
+            with replaced_forward(forwards), intercepted:
                 yield
         finally:
             self._masks.clear()
@@ -111,7 +113,7 @@ class StepRecorder:
                 return original(*args, **kwargs)
             if is_first:
                 self._masks.clear()
-            record.starts(args, kwargs)
+            record.add_pass(args, kwargs)
             output = original(*args, **kwargs)
             record.hidden_out.add(hidden_of(output))
             return output
@@ -123,9 +125,9 @@ class StepRecorder:
 
         def forward(input: Tensor) -> Tensor:
             output = product(input)
-            # What comes before the attention is not made again.
+            # What comes before the attention is not replayed.
             if record.num_calls and not self.is_paused:
-                record.projects(module, output)
+                record.add_projection(module, output)
             return output
 
         return forward
@@ -139,38 +141,14 @@ class StepRecorder:
 
         return forward
 
-    def _tap(
-        self,
-        index: int,
-        attention_function: AttentionFunction,
-        eager_function: AttentionFunction,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        output = attention_function(
-            module, query, key, value, attention_mask, *args, **kwargs
-        )
-        is_cross = module in self._cross_attention
-        call = self.records[index].attends(module, eager_function, is_cross)
-        call.kwargs = kwargs
-        call.masked_by_kernel = attention_function is not eager_function
-        call.device = value.device
-        call.outputs.add(output[0])
-        call.values.add(value)
-        mask = self._mask_of_last(attention_mask)
-        call.masks.append((mask, query.shape[2], key.shape[2]))
-        if self.with_attention:
-            call.queries.add(query)
-            call.keys.add(key)
+    def _tap(self, call: AttentionCall) -> Any:
+        output = call.run()
+        mask = self._mask_of_last(call.attention_mask)
+        self.records[call.layer].add_call(call, output[0], mask)
         return output
 
     def _mask_of_last(self, mask: Any) -> Any:
-        """A mask without the rows that are not recorded, the same for all layers."""
+        """The last query's row of a mask, one object for all layers."""
         if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2] == 1:
             return mask
         if id(mask) not in self._masks:

@@ -6,7 +6,6 @@ from captum_dexar.baselines.chance import LayerRandomMap, LayerUniformMap
 from captum_dexar.baselines.grad_cam import LayerImageGradCam
 from captum_dexar.baselines.rollout import LayerAttentionRollout
 from captum_dexar.baselines.token_activation import LayerTokenActivation
-from captum_dexar.baselines.unfiltered import LayerUnfilteredDexAR
 
 __all__ = [
     "LayerAttention",
@@ -15,6 +14,5 @@ __all__ = [
     "LayerImageGradCam",
     "LayerRandomMap",
     "LayerTokenActivation",
-    "LayerUnfilteredDexAR",
     "LayerUniformMap",
 ]

@@ -3,27 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-from captum_dexar.attention_gradients.attention_reader import (
-    AttentionCall,
-    read_attention,
-)
+import torch
+from captum_dexar.attention_gradients import AttentionCall, intercepted_attention
 from captum_dexar.baselines.baseline import by_layer, image_columns, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model.decoder import find_decoder
+from captum_dexar.decoding.model_pass import ModelPass
+from captum_dexar.model.decoder import Decoder, find_decoder
+from captum_dexar.model.layers import modules_of_layers
 from captum_dexar.model.target_logits import TargetLogits
-from torch import Tensor
+from torch import nn, Tensor
 
 
 class LayerAttention(LayerBaseline):
     r"""How much the explained position attends to each image token.
 
     The mean over the heads of a layer, and over the chosen layers: give ``layer=`` the
-    last one for raw attention, or none for the mean of all. What is read is not what
-    matters: attention does not know the token that is explained, so that all tokens of
-    the vocabulary share one map at a step.
+    last one for raw attention, or none for the mean of all. Attention does not depend
+    on the token that is explained: all tokens of the vocabulary share one map at a
+    step.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
 
     Examples::
@@ -44,13 +43,13 @@ class LayerAttention(LayerBaseline):
     ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`."""
         explained_pass = steps.cheapest_pass(cache)
+        positions = explained_pass.query_positions
         parts: dict[int, list[Tensor]] = {}
 
         def keep(call: AttentionCall) -> None:
-            if call.reads_image:
-                rows = call.rows(explained_pass.query_positions).mean(1)
-                parts[call.layer] = [image_columns(rows, explained_pass.image_keys)]
-                on_layer()
+            attention = probabilities(call, explained_pass, positions).mean(1)
+            parts[call.layer] = [image_columns(attention, explained_pass.image_keys)]
+            on_layer()
 
         target_logits = read_attention(
             explained_pass, find_decoder(self.model), self.layer_indices, keep
@@ -60,5 +59,48 @@ class LayerAttention(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Attention"
+
+
+def read_attention(
+    explained_pass: ModelPass,
+    decoder: Decoder,
+    layers: list[int],
+    consume: Callable[[AttentionCall], None],
+) -> TargetLogits:
+    """Runs a pass and passes on every attention call that reads the image.
+
+    Args:
+        explained_pass (ModelPass): the pass
+        decoder (Decoder): the model's decoder
+        layers (list of int): indices of the layers
+        consume (Callable): called with each AttentionCall, in the model's order
+
+    Returns:
+        The model's own logits of the targets.
+    """
+    layer_of, cross_attention = modules_of_layers(
+        decoder.layers, layers, explained_pass.cross_attention
+    )
+
+    def tap(call: AttentionCall) -> Any:
+        if call.is_cross or explained_pass.cross_attention is None:
+            consume(call)
+        return call.run()
+
+    intercepted = intercepted_attention(layer_of, tap, cross_attention)
+    with torch.no_grad(), intercepted:
+        return explained_pass.run()
+
+
+def probabilities(
+    call: AttentionCall, explained_pass: ModelPass, query_positions: Tensor
+) -> Tensor:
+    """Attention probabilities over all keys, ``(batch, heads, positions, keys)``; zero
+    for keys that a layer with a sliding window no longer holds."""
+    attention = call.probabilities(query_positions)
+    if call.is_cross:
+        return attention
+    missing = explained_pass.num_keys - attention.shape[-1]
+    return nn.functional.pad(attention, (missing, 0))

@@ -16,11 +16,10 @@ class LayerAttentionGradient(LayerBaseline):
     r"""Attention x gradient, as the DEX-AR paper compares itself with it.
 
     For every layer :math:`relu(\sum_i A_i \, \partial o / \partial A_i)` over its heads
-    :math:`i`, where :math:`o` is the layer's own logit-lens reading of the token; the
-    layers are summed. Gradients are those of DEX-AR, in closed form.
+    :math:`i`, where :math:`o` is the layer's own logit-lens reading of the token,
+    summed over layers. Gradients are those of DEX-AR, in closed form.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
 
     Examples::
@@ -57,5 +56,5 @@ class LayerAttentionGradient(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Attention x gradient"

@@ -34,7 +34,6 @@ class LayerBaseline(DecoderLayerAttribution):
         """Explains one decoding step; see :meth:`LayerDexAR.attribute`.
 
         Args:
-
             inputs (Tensor or tuple of Tensor): ``pixel_values``
             target (int, list of int or Tensor, optional): the token to explain.
                 Default: None, the model's own most likely next token
@@ -44,7 +43,6 @@ class LayerBaseline(DecoderLayerAttribution):
                 Default: True
 
         Returns:
-
             *Tensor* or *list of Tensor* of **attributions**, ``(N, 1, h, w)``
         """
         return self.attribute_next_token(

@@ -14,7 +14,6 @@ class LayerUniformMap(LayerBaseline):
     """The same value on every image token.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
             matter
 
@@ -57,7 +56,6 @@ class LayerRandomMap(LayerUniformMap):
     """Smoothed noise, another for every decoding step, the same for all examples.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
             matter
         seed (int, optional): of the noise. Default: 0

@@ -7,27 +7,26 @@ import torch
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import hidden_argument, with_hidden
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 
 class LayerImageGradCam(LayerBaseline):
-    r"""Grad-CAM on what the vision side hands to the language model.
+    r"""Grad-CAM on the image tokens that the language model receives.
 
     :math:`relu(\sum_c \alpha_c a_c)` with :math:`a` the image tokens as they enter the
     decoder, and :math:`\alpha_c` the mean over image tokens of the gradient of the
-    explained token's logit with respect to channel :math:`c`. The last features that
-    still are a grid over the image, in every family; one forward pass, and a backward
-    pass a decoding step.
+    explained token's logit with respect to channel :math:`c`. In every family these are
+    the last features that form a grid over the image. It takes one forward pass, and
+    one backward pass per decoding step.
 
     More details can be found in the paper: R. Selvaraju et al., *Grad-CAM*, 2017,
     https://arxiv.org/abs/1610.02391
 
     Args:
-
         forward_func, device_ids: as in :class:`LayerDexAR`
-        layer (nn.Module or list of nn.Module, optional): has no part in it.
-            Default: None
+        layer (nn.Module or list of nn.Module, optional): not used. Default: None
 
     Examples::
 
@@ -60,11 +59,8 @@ class LayerImageGradCam(LayerBaseline):
         leaves: list[Tensor] = []
 
         def start_graph(module: Any, args: Any, kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            leaves.append(hidden.detach().requires_grad_())
-            if args:
-                return (leaves[0], *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": leaves[0]}
+            leaves.append(hidden_argument(args, kwargs).detach().requires_grad_())
+            return with_hidden(args, kwargs, leaves[0])
 
         handle = decoder.layers[0].register_forward_pre_hook(
             start_graph, with_kwargs=True
@@ -93,5 +89,5 @@ class LayerImageGradCam(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Grad-CAM (image tokens)"

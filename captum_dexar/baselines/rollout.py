@@ -4,17 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.attention_reader import (
-    AttentionCall,
-    read_attention,
-)
+from captum_dexar.attention_gradients import AttentionCall
+from captum_dexar.baselines.attention import probabilities, read_attention
 from captum_dexar.baselines.baseline import image_columns, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
-# Rows of a layer's attention that exist at a time, which bounds memory.
+# Rows of a layer's attention that are held at once, which bounds memory.
 ROWS_AT_A_TIME = 256
 
 
@@ -23,18 +21,17 @@ class LayerAttentionRollout(LayerBaseline):
 
     Each layer's attention, averaged over heads and with half of the residual stream
     (:math:`\frac12 \bar A + \frac12 I`), is multiplied through the layers; the row of
-    the explained position says where its information comes from if every layer only
-    mixed positions. A layer without attention passes each position on as it is.
+    the explained position shows where its information would come from if every layer
+    only mixed positions. A layer without attention passes each position on as it is.
 
     More details can be found in the paper: S. Abnar, W. Zuidema, *Quantifying Attention
     Flow in Transformers*, 2020, https://arxiv.org/abs/2005.00928
 
     The row is propagated from the last layer down, so that no product of two whole
     attention matrices is made. All layers take part: with ``layer=`` some of them, the
-    others are passed over.
+    others are skipped.
 
     Args:
-
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
 
     Examples::
@@ -56,7 +53,7 @@ class LayerAttentionRollout(LayerBaseline):
     ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`.
 
-        The whole rollout counts as the part of the first layer, which it ends in.
+        The whole rollout counts as the first layer's, where it ends.
 
         Raises:
             TypeError: the model reads the image by cross-attention.
@@ -82,7 +79,7 @@ class LayerAttentionRollout(LayerBaseline):
         for call in reversed(calls):
             mixed = torch.zeros_like(relevance)
             for block in positions.split(ROWS_AT_A_TIME):
-                rows = call.rows(block).mean(1).to(relevance)
+                rows = probabilities(call, explained_pass, block).mean(1).to(relevance)
                 # A row that attends to nothing (padding) stays where it is.
                 total = rows.sum(-1, keepdim=True)
                 rows = rows / total.where(total > 0, 1.0)
@@ -98,5 +95,5 @@ class LayerAttentionRollout(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Attention rollout"

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.model.decoder import Decoder, find_decoder, find_layers, hidden_of
+from captum_dexar.model.decoder import Decoder, find_decoder
+from captum_dexar.model.layers import find_layers, hidden_of
 from captum_dexar.model.state import loaded_weights
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
@@ -15,13 +16,14 @@ _WINDOW = 3
 
 
 class LayerTokenActivation(LayerBaseline):
-    r"""Token Activation Map: what image tokens themselves would say.
+    r"""Token Activation Map: which image tokens themselves predict the token.
 
-    An image token's final state on the output head's row of the explained token is its
-    activation :math:`a`. What earlier text tokens :math:`j` activate as well is taken
-    off: *estimated causal inference* weights their activations by relevance
-    :math:`r_j`, and subtracts the interference :math:`I` with the scale :math:`s` that
-    fits best. A *rank Gaussian filter* then removes single bright tokens.
+    An image token's activation :math:`a` is its final state's product with the output
+    head's row of the explained token. What earlier text tokens :math:`j` activate as
+    well is subtracted: *estimated causal inference* weights their activations by
+    relevance :math:`r_j`, and subtracts this interference :math:`I` with the scale
+    :math:`s` that fits best. A *rank Gaussian filter* then removes single bright
+    tokens.
 
     More details can be found in the paper: Y. Li et al., *Token Activation Map to
     Visually Explain Multimodal LLMs*, 2025, https://arxiv.org/abs/2506.23270
@@ -30,12 +32,10 @@ class LayerTokenActivation(LayerBaseline):
     layer is read through the final norm and head instead.
 
     Args:
-
         forward_func, device_ids: as in :class:`LayerDexAR`
         layer (nn.Module, optional): Default: None, the last decoder layer
 
     Raises:
-
         ValueError: several layers are given.
 
     Examples::
@@ -138,7 +138,7 @@ class LayerTokenActivation(LayerBaseline):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The name for display."""
         return "Token Activation Map"
 
 
@@ -146,8 +146,8 @@ def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
     """The output head's rows of some tokens, ``(tokens, hidden size)``, float32.
 
     Raises:
-        TypeError: the head is no matrix, or its weights are not all that it computes
-            with (an adapter, quantised weights).
+        TypeError: the head is not a plain linear layer (an adapter, quantised
+            weights).
     """
     head = decoder.head
     if type(head) is not nn.Linear:
@@ -166,7 +166,7 @@ def token_activation(
     target_row: Tensor,
     is_target: Tensor,
 ) -> Tensor:
-    """Activations of a token, those of earlier text tokens taken off.
+    """Activations of a token minus those of earlier text tokens.
 
     Args:
         image_states (Tensor): final states ``F``, ``(image tokens, hidden size)``
@@ -196,8 +196,8 @@ def token_activation(
 def rank_gaussian_filter(grid: Tensor) -> Tensor:
     """A weighted mean of each 3 x 3 window, weights a Gaussian of the values' ranks.
 
-    The Gaussian's width is the window's coefficient of variation: in even windows the
-    median counts alone, in uneven ones all values.
+    The Gaussian's width is the window's coefficient of variation: in a uniform window
+    only the median counts, in an uneven one all values.
 
     Args:
         grid (Tensor): ``(h, w)``; borders are reflected, or repeated where there are

@@ -1,10 +1,15 @@
-"""The command line, ``captum-dexar``: a file a command."""
+"""The command line, ``captum-dexar``: one file per command.
+
+Help and wrong arguments must answer at once: a command imports what is slow when it
+runs, after it has checked its arguments.
+"""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from captum_dexar import __version__
 from captum_dexar.cli import compare, demo, evaluate, explain, families
 from captum_dexar.cli.options import InputError
 
@@ -16,13 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments (sequence of str, optional): Default: those of the process
+        arguments (sequence of str, optional): the words after ``captum-dexar``.
+            Default: those of the process
 
     Returns:
         0 on success, 1 if explaining failed, 2 for bad input.
     """
     options = _parser().parse_args(arguments)
-    # Pictures go to files; no window is opened, and none is needed.
+    # Figures go to files; no window is opened.
     os.environ["MPLBACKEND"] = "Agg"
     try:
         options.run(options)
@@ -42,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captum-dexar",
         description="Which part of the picture made the model say that word?",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

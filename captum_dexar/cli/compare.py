@@ -9,72 +9,66 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.options import (
+    add_methods,
     add_model,
     add_out,
     bundled_input,
     generation_arguments,
     InputError,
     loaded_input,
+    method_names,
     positive,
 )
 from captum_dexar.cli.reports import save_figure, write_csv
+from captum_dexar.comparison.methods import COMPARED, named_methods
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
     from captum_dexar.comparison.comparison import Comparison
     from torch import nn
 
-_ONE_NEEDS_ALL = ("model", "image", "prompt")
+_GIVEN_TOGETHER = ("model", "image", "prompt")
 _DPI = 200
 DEFAULT_SEED = 3
 
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    from captum_dexar.comparison.methods import DEFAULT_METHODS, METHODS
-
     parser = commands.add_parser(
         "compare",
         help="explain one answer with several methods, side by side",
-        description="Explains one answer with several methods: a figure with a row a "
-        "method and a column a word, and a table with their times. Without --model, "
-        "--image and --prompt the bundled model describes a drawn scene. For times "
-        "that can be repeated: --methods all --threads 1 --repeats 3.",
-        epilog=f"methods: {', '.join(METHODS)}",
+        description="Explains one answer with several methods: a figure with one row "
+        "per method and one column per word, and a table with their times. The first "
+        "method is the one that the others are compared with. Without --model, --image "
+        "and --prompt the bundled model describes a drawn scene. For reproducible "
+        "times: --methods all --threads 1 --repeats 3.",
     )
     add_model(parser, required=False)
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="which drawn scene (default: 3)"
+        "--seed", type=int, metavar="N", help="seed of the drawn scene (default: 3)"
     )
-    parser.add_argument(
-        "--methods",
-        default=",".join(DEFAULT_METHODS),
-        metavar="NAMES",
-        help="names with commas between them, or all; the first one is what the others "
-        "are measured by (default: %(default)s)",
-    )
+    add_methods(parser, COMPARED)
     parser.add_argument(
         "--repeats",
         type=positive,
         default=1,
         metavar="N",
-        help="explain N times with each method; the shortest time counts (default: 1)",
+        help="explain N times with each method and keep the shortest time (default: 1)",
     )
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="use N threads of the processor"
+        "--threads", type=positive, metavar="N", help="use N CPU threads"
     )
     add_out(parser, "captum-dexar-comparison")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs it."""
-    from captum_dexar import compare
-    from captum_dexar.comparison.methods import named_methods
-
-    names = _names(options.methods)
+    """Runs the command."""
+    names = method_names(options.methods)
     gen_args = generation_arguments(options)
     model, processor, inp = _input(options)
+    from captum_dexar import compare
+
     with _threads(options.threads):
         comparison = compare(
             named_methods(names, model),
@@ -88,26 +82,13 @@ def run(options: argparse.Namespace) -> None:
     _report(comparison, names, options.out)
 
 
-def _names(given: str) -> list[str]:
-    from captum_dexar.comparison.methods import ALL, check_names, METHODS
-
-    if given.strip() == ALL:
-        return list(METHODS)
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    try:
-        check_names(names)
-    except ValueError as error:
-        raise InputError(f"--methods: {error}") from None
-    return names
-
-
 def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
-    given = [name for name in _ONE_NEEDS_ALL if getattr(options, name) is not None]
+    given = [name for name in _GIVEN_TOGETHER if getattr(options, name) is not None]
     if not given:
         seed = DEFAULT_SEED if options.seed is None else options.seed
         model, processor, _, inp = bundled_input(seed)
         return model, processor, inp
-    missing = [f"--{name}" for name in _ONE_NEEDS_ALL if name not in given]
+    missing = [f"--{name}" for name in _GIVEN_TOGETHER if name not in given]
     if missing:
         raise InputError(
             f"--{given[0]} needs {' and '.join(missing)} as well; without all three "
@@ -115,8 +96,8 @@ def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
         )
     if options.seed is not None:
         raise InputError(
-            "--seed draws a scene for the bundled model, but --model and --image give "
-            "others. Leave one of them out."
+            "--seed draws a scene for the bundled model, but --model and --image are "
+            "given. Leave one of them out."
         )
     return loaded_input(options)
 
@@ -149,4 +130,4 @@ def _report(comparison: Comparison, names: list[str], folder: Path) -> None:
     for name, result in zip(names, comparison.results.values()):
         result.save(folder / f"{name}.dexar")
     print(f"\nThe maps, side by side:  {folder / 'compare.png'}")
-    print("Beside it:  compare.csv, and a result file a method")
+    print("In the same folder:  compare.csv, and one result file per method")

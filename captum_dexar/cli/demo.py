@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from captum_dexar.cli.options import add_layers, add_out, bundled_input, explained
+from captum_dexar.cli.options import (
+    add_layers,
+    add_out,
+    bundled_input,
+    explained,
+    layer_numbers,
+)
 from captum_dexar.cli.reports import report, save_figure
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
 
-# Between the paper's gradient (0) and its share of what was read (1).
+# Between the paper's gradient (0) and gradient x attention (1).
 READ_POWER = 0.5
 
 
@@ -21,16 +27,19 @@ def add_to(commands: Commands) -> None:
         "demo",
         help="explain the bundled model's description of a drawn scene, offline",
         description="Draws a scene, lets the bundled vision-language model describe "
-        "it, and explains every word with DEX-AR.",
+        "it, and explains every word with DEX-AR. Needs no network.",
     )
-    parser.add_argument("--seed", type=int, default=3, help="which scene (default: 3)")
+    parser.add_argument(
+        "--seed", type=int, default=3, help="seed of the scene (default: 3)"
+    )
     add_layers(parser)
     add_out(parser, "captum-dexar-demo")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs it."""
+    """Runs the command."""
+    layer_numbers(options.layers)
     model, processor, scene, inp = bundled_input(options.seed)
     result = explained(model, processor, inp, options.layers)
     read = explained(
@@ -45,6 +54,6 @@ def run(options: argparse.Namespace) -> None:
     report(result, options.out)
     save_figure(read.plot_tokens(), options.out / "tokens_read.png")
     print(
-        f"The patches that were read, gradient x attention^{READ_POWER} (an extension "
-        f"of the paper):  {options.out / 'tokens_read.png'}"
+        f"Which patches were read, gradient x attention^{READ_POWER} (an extension of "
+        f"the paper):  {options.out / 'tokens_read.png'}"
     )

@@ -11,6 +11,7 @@ from captum_dexar.cli.options import (
     add_out,
     explained,
     generation_arguments,
+    layer_numbers,
     loaded_input,
 )
 from captum_dexar.cli.reports import report
@@ -24,8 +25,8 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "explain",
         help="explain a model's answer to a question about an image",
-        description="Loads a vision-language model of Hugging Face, lets it answer (or "
-        "takes the answer given), and explains every token with DEX-AR. Only "
+        description="Loads a Hugging Face vision-language model, lets it answer (or "
+        "takes the given answer), and explains every token with DEX-AR. Only "
         "safetensors weights are loaded, and no code that comes with a model is run.",
     )
     add_model(parser, required=True)
@@ -34,8 +35,8 @@ def add_to(commands: Commands) -> None:
         type=float,
         default=0.0,
         metavar="P",
-        help="explain by gradient x attention^P: 0 is the paper (the default); 0.5 and "
-        "1 say rather which patches were read",
+        help="explain by gradient x attention^P: 0 as in the paper (the default); 0.5 "
+        "and 1 show which patches were read",
     )
     add_layers(parser)
     add_out(parser, "captum-dexar-output")
@@ -43,8 +44,9 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs it."""
+    """Runs the command."""
     gen_args = generation_arguments(options)
+    layer_numbers(options.layers)
     model, processor, inp = loaded_input(options)
     result = explained(
         model,

@@ -1,4 +1,4 @@
-"""``captum-dexar families``: which models are supported."""
+"""``captum-dexar families``: the supported models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "families",
-        help="list the families of models that are supported",
-        description="The families of vision-language models that are supported, and "
-        "what is checked for each. For all of them attention gradients are checked "
-        "against plain autograd.",
+        help="list the supported model families",
+        description="The supported families of vision-language models, and what is "
+        "tested for each. For all of them attention gradients are tested against plain "
+        "autograd.",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs it."""
+    """Runs the command."""
     from captum_dexar.families import families_table
 
     print(families_table())

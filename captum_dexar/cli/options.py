@@ -1,10 +1,16 @@
-"""Options that several commands have, and what is made of them."""
+"""Options that several commands share, and how they are read.
+
+What can be checked without a model is checked before anything slow is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
+
+from captum_dexar.comparison.methods import ALL, check_names, METHODS
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
@@ -16,16 +22,20 @@ _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 class InputError(Exception):
-    """Something the user gave can't be used; the message says what to do."""
+    """Unusable input; the message says what to do."""
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
-    """The model, its input and its answer."""
+    """Adds the options for a model, its input and its answer."""
     parser.add_argument(
         "--model", required=required, metavar="ID_OR_FOLDER", help="the model to load"
     )
-    parser.add_argument("--image", required=required, metavar="FILE", type=Path)
-    parser.add_argument("--prompt", required=required, metavar="TEXT")
+    parser.add_argument(
+        "--image", required=required, metavar="FILE", type=Path, help="the image"
+    )
+    parser.add_argument(
+        "--prompt", required=required, metavar="TEXT", help="the question about it"
+    )
     parser.add_argument(
         "--target", metavar="TEXT", help="explain this answer (default: generate one)"
     )
@@ -38,10 +48,16 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--device",
         metavar="D",
-        help="such as cpu or cuda:0, or auto: spread over all devices and, where they "
-        "are full, the disk, by accelerate (default: cuda if there)",
+        help="such as cpu or cuda:0; auto lets accelerate spread the model over all "
+        "devices and, where they are full, the disk (default: cuda if available)",
     )
-    parser.add_argument("--dtype", choices=_DTYPES, default="auto", metavar="T")
+    parser.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        default="auto",
+        metavar="T",
+        help=f"precision of the model: {', '.join(_DTYPES)} (default: auto)",
+    )
     parser.add_argument(
         "--attn",
         metavar="IMPL",
@@ -51,40 +67,73 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 def add_layers(parser: argparse.ArgumentParser) -> None:
-    """Which decoder layers are read."""
+    """Adds the option for the decoder layers."""
     parser.add_argument(
         "--layers",
         default="all",
         metavar="WHICH",
-        help="decoder layers to read: all (the paper; the default), last-half, or "
+        help="decoder layers to use: all (as in the paper; the default), last-half, or "
         "numbers such as 3,4",
     )
 
 
+def add_methods(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    """Adds the option for methods, and their names below the help."""
+    parser.add_argument(
+        "--methods",
+        default=",".join(default),
+        metavar="NAMES",
+        help="names separated by commas, or all (default: %(default)s)",
+    )
+    parser.epilog = f"methods: {', '.join(METHODS)}"
+
+
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:
-    """Where files go."""
+    """Adds the option for the folder of the output."""
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(default),
         metavar="DIR",
-        help=f"where pictures, table and result go (default: {default})",
+        help=f"folder for figures, tables and results (default: {default})",
     )
 
 
 def positive(text: str) -> int:
-    """A number that is at least 1."""
+    """A whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
 
 
-def generation_arguments(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Arguments for generating, where there are any.
+def method_names(given: str) -> list[str]:
+    """The names of ``--methods``.
 
     Raises:
-        InputError: there is an answer as well.
+        InputError: there is no such method, or one is given twice.
+    """
+    if given.strip() == ALL:
+        return list(METHODS)
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    try:
+        check_names(names)
+    except ValueError as error:
+        raise InputError(f"--methods: {error}") from None
+    return names
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Raises InputError for a negative seed."""
+    if seed < 0:
+        raise InputError(f"{option} must not be negative, got {seed}.")
+
+
+def generation_arguments(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Arguments of ``generate``; None if there are none.
+
+    Raises:
+        InputError: an answer is given as well.
     """
     if options.max_new_tokens is None:
         return None
@@ -96,12 +145,11 @@ def generation_arguments(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
-    """The bundled model, its processor, a scene, and the question about it."""
+    """The bundled model, its processor, a scene, and a question about it."""
+    check_seed("--seed", seed)
     from captum_dexar import ImagePromptInput
     from captum_dexar.shapes import load_vlm, make_scene
 
-    if seed < 0:
-        raise InputError(f"--seed must not be negative, got {seed}.")
     model, processor = load_vlm()
     scene = make_scene(seed)
     inp = ImagePromptInput(scene.image, "Describe the image.", processor, model)
@@ -109,7 +157,7 @@ def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
 
 
 def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
-    """The model of the options, its processor, and the question about the image."""
+    """The given model, its processor, and the question about the image."""
     image = _opened(options.image)
     from captum_dexar import ImagePromptInput
 
@@ -165,9 +213,9 @@ def explained(
     gen_args: dict[str, Any] | None = None,
     attention_power: float = 0.0,
 ) -> VLMAttributionResult:
-    """The answer under DEX-AR, on the layers that ``--layers`` names."""
+    """Explains the answer with DEX-AR on the layers given by ``--layers``."""
     from captum_dexar import LayerDexAR, VLMAttribution
-    from captum_dexar.model.decoder import find_layers
+    from captum_dexar.model.layers import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
     result: VLMAttributionResult = VLMAttribution(method, processor).attribute(
@@ -180,16 +228,32 @@ def explained(
     return result
 
 
-def _chosen_layers(layers: list[nn.Module], which: str) -> list[nn.Module]:
-    if which == "all":
-        return layers
-    if which == "last-half":
-        return layers[len(layers) // 2 :]
+def layer_numbers(which: str) -> list[int] | None:
+    """The numbers of ``--layers``; None for all and last-half.
+
+    Raises:
+        InputError: it is neither a name nor numbers.
+    """
+    if which in ("all", "last-half"):
+        return None
     try:
-        indices = [int(part) for part in which.split(",")]
-        return [layers[index] for index in indices]
-    except (ValueError, IndexError):
-        raise InputError(
-            f"--layers must be all, last-half or numbers from 0 to {len(layers) - 1} "
-            f"with commas between them, got {which!r}."
-        ) from None
+        return [int(part) for part in which.split(",")]
+    except ValueError:
+        raise _layers_error(which, "numbers") from None
+
+
+def _chosen_layers(layers: list[nn.Module], which: str) -> list[nn.Module]:
+    numbers = layer_numbers(which)
+    if numbers is None:
+        return layers if which == "all" else layers[len(layers) // 2 :]
+    try:
+        return [layers[number] for number in numbers]
+    except IndexError:
+        raise _layers_error(which, f"numbers from 0 to {len(layers) - 1}") from None
+
+
+def _layers_error(which: str, numbers: str) -> InputError:
+    return InputError(
+        f"--layers must be all, last-half or {numbers} separated by commas, got "
+        f"{which!r}."
+    )

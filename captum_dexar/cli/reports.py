@@ -1,4 +1,4 @@
-"""What commands print and write."""
+"""What the commands print and write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def report(result: VLMAttributionResult, folder: Path) -> None:
-    """Prints the words, and writes everything into ``folder``."""
+    """Prints the words, and writes figures, table and result into ``folder``."""
     from captum_dexar.visualization import token_table
 
     words = result.words()
@@ -26,18 +26,18 @@ def report(result: VLMAttributionResult, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_figure(result.plot_tokens(), folder / "tokens.png")
     save_figure(result.plot_sequence(), folder / "sequence.png")
-    beside = ["sequence.png", "tokens.csv", "result.dexar"]
+    files = ["sequence.png", "tokens.csv", "result.dexar"]
     if result.layer_attr is not None:
         save_figure(result.plot_layers(), folder / "layers.png")
-        beside.insert(1, "layers.png")
+        files.insert(1, "layers.png")
     _write_tokens(result, folder / "tokens.csv")
     result.save(folder / "result.dexar")
     print(f"\nWhere each word comes from:  {folder / 'tokens.png'}")
-    print(f"Beside it:  {', '.join(beside)}")
+    print(f"In the same folder:  {', '.join(files)}")
 
 
 def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:
-    """Writes what a plot returned, and forgets it."""
+    """Writes the figure that a plot returned, and closes it."""
     import matplotlib.pyplot as plt
 
     figure, _ = plotted
@@ -60,7 +60,7 @@ def _write_tokens(result: VLMAttributionResult, path: Path) -> None:
 
 
 def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
-    """Writes a table; a cell that is None stays empty."""
+    """Writes a table; None becomes an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(heading)

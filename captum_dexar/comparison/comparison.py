@@ -1,4 +1,4 @@
-"""Several methods on the same answer."""
+"""Several methods explain the same answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedErro
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What several methods say of the same answer; see :func:`compare`.
+    """The same answer explained by several methods; see :func:`compare`.
 
     Attributes:
         results (dict): each method's :class:`VLMAttributionResult`, by its name
@@ -74,8 +74,8 @@ class Comparison:
         """One figure: rows are methods, columns are words.
 
         Every map has its own scale, so that methods whose values differ in size can be
-        set side by side: unsigned ones from 0 to 1, signed ones from -1 (blue) to 1
-        (red). Maps are not faded by a word's weight, which is written below them.
+        compared: unsigned maps from 0 to 1, signed ones from -1 (blue) to 1 (red). Maps
+        are not faded by a word's weight, which is written below them.
 
         Args:
             words (bool or sequence of int, optional): True draws all words, False all
@@ -133,19 +133,19 @@ class Comparison:
         return figure, axes
 
     def rows(self) -> list[dict[str, Any]]:
-        """What :meth:`table` shows, as numbers: a row a method.
+        """The numbers of :meth:`table`, one row per method.
 
-        ``seconds``; ``seconds_a_word``, of words that are not special tokens;
-        ``times_the_first``, how often the first method's time; ``agreement``, the mean
-        over the words of the correlation of its map with the first method's;
-        ``negative_share``, the part of the absolute attribution that lowers the answer,
-        of signed methods; ``mean_weight``, of the answer's words, where the method has
-        weights. None where there is nothing to say.
+        ``seconds``; ``seconds_per_word``, special tokens not counted;
+        ``times_the_first``, the time as a multiple of the first method's;
+        ``agreement``, the correlation of the words' maps with the first method's, mean
+        over the words; ``negative_share``, of signed methods, the share of the absolute
+        attribution that is negative; ``mean_weight``, mean weight of the answer's
+        words, where the method has weights. None where a number is not defined.
         """
         return rows_of(self.results, self.seconds)
 
     def table(self) -> str:
-        """A Markdown table, a row a method; :meth:`rows` says what the columns are."""
+        """A Markdown table, one row per method; :meth:`rows` explains its columns."""
         return markdown(self.rows())
 
     @property
@@ -155,7 +155,7 @@ class Comparison:
     def _time_note(self, name: str) -> str:
         seconds = self.seconds[name]
         each = seconds / max(1, len(self.words()))
-        return f"{duration(seconds)}\n{duration(each)} a word"
+        return f"{duration(seconds)}\n{duration(each)} per word"
 
 
 def compare(
@@ -173,15 +173,14 @@ def compare(
 ) -> Comparison:
     r"""Explains the same answer with several methods.
 
-    The answer is generated once, by the first method's model, or given; every method
-    explains its ids as they are, and starts from nothing that another has computed.
+    The answer is given, or generated once by the first method's model. Every method
+    explains the same ids, and none reuses what another has computed.
 
     Args:
-
         methods (Mapping or sequence): methods as :class:`VLMAttribution` takes them, by
-            the names that they are to have; or a sequence of them, which get their own
-            names. Instead of a method ``(method, arguments)``, with arguments of its
-            ``attribute``: ``(LayerDexAR(model), {"attention_power": 0.5})``.
+            name; or a sequence of them, which are called by their own names. A method
+            may be a pair with arguments of its ``attribute``:
+            ``(LayerDexAR(model), {"attention_power": 0.5})``
         inp (ImagePromptInput, ImageMaskInput or Mapping): as in
             :meth:`VLMAttribution.attribute`
         target (str, list of int or Tensor, optional): the answer. Default: None, the
@@ -189,21 +188,19 @@ def compare(
         processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
             Default: None
         gen_args, contrast, grid, boxes: as in :meth:`VLMAttribution.attribute`
-        repeats (int, optional): explains so many times with each method; the shortest
-            time counts, and the first result. Default: 1
+        repeats (int, optional): how often each method explains the answer; its
+            shortest time and its first result are kept. Default: 1
         progress (bool, optional): shows a progress bar over the methods.
             Default: False
 
     Returns:
-
         Comparison
 
     Raises:
-
         TypeError: ``inp`` is a list of inputs.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :meth:`VLMAttribution.attribute`; the message names the method that failed,
-            and nothing is returned of the others.
+            and the other methods' results are lost.
         ValueError: there is no method, two have the same name, ``repeats`` is smaller
             than 1, or ``gen_args`` is given together with a target.
 
@@ -228,11 +225,11 @@ def compare(
         >>> sorted(comparison.seconds) == sorted(comparison.results)
         True
     """
-    named = _named(methods)
+    named = named_pairs(methods)
     if isinstance(inp, (list, tuple)):
         raise TypeError(
-            f"compare explains one input, got a list of {len(inp)}. Call it once for "
-            "each."
+            f"compare explains one input, got a list of {len(inp)}. Call it once per "
+            "input."
         )
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
@@ -267,20 +264,20 @@ def compare(
                         boxes=boxes,
                         **arguments,
                     )
-                except Exception as error:  # Captum's are of many kinds
+                except Exception as error:  # Captum raises errors of many kinds
                     raise _named_error(name, error) from error
                 taken = time.perf_counter() - start
                 seconds[name] = min(taken, seconds.get(name, taken))
-                # A string is tokenised once; the others explain the same ids.
+                # A string is tokenised once; the other methods explain the same ids.
                 target = results.setdefault(name, result).target_ids
                 bar.update()
     return Comparison(results, seconds)
 
 
-def _named(
+def named_pairs(
     methods: Mapping[str, Method] | Sequence[Method],
 ) -> dict[str, tuple[Attribution, dict[str, Any]]]:
-    """Methods with their arguments, by name."""
+    """Methods as :func:`compare` takes them, each with its arguments, by name."""
     given: Any = methods
     if not isinstance(given, (Mapping, list, tuple)):
         raise TypeError(
@@ -316,7 +313,7 @@ def _with_arguments(method: Any) -> tuple[Attribution, dict[str, Any]]:
 
 
 def _own_name(method: Any, arguments: Mapping[str, Any]) -> str:
-    """A method's name, with those of its arguments that can be read."""
+    """A method's name, with those of its arguments that are plain values."""
     if not isinstance(method, Attribution):
         return type(method).__name__
     plain = (bool, int, float, str, tuple)
@@ -332,7 +329,7 @@ def _wrapped(name: str, method: Attribution, processor: Any) -> VLMAttribution:
 
 
 def _named_error(name: str, error: Exception) -> Exception:
-    """The error of a method, with its name, of a kind that callers can tell apart."""
+    """An error that names the method; its type is one that callers can tell apart."""
     kind = next((kind for kind in _KINDS if isinstance(error, kind)), RuntimeError)
     return kind(f"{name} could not explain the answer: {error}")
 
@@ -350,12 +347,12 @@ def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
 
 
 def _shrunk(picture: Image.Image, shape: tuple[int, ...]) -> Any:
-    """The image as bytes, ``(height, width, 3)``, of the shape of the maps."""
+    """The image as bytes, ``(height, width, 3)``, in the maps' shape."""
     return np.asarray(picture.convert("RGB").resize((shape[1], shape[0])))
 
 
 def _caption(result: VLMAttributionResult, word: Word, heat: Tensor) -> str:
-    """A word's weight; and that its map shows nothing, which is no failure."""
+    """A word's weight, and a note if its map is constant, which is no failure."""
     parts = [caption_of(word)] if word.weight is not None else []
     if not bool(heat.any()):
         assert result.token_attr is not None

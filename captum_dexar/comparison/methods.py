@@ -1,116 +1,154 @@
-"""Methods by name: what ``captum-dexar compare --methods`` takes.
+"""One table of methods by name, for ``compare``, ``evaluate`` and the command line.
 
-Arguments that are not a method's own defaults are in its title, so that every figure
-and table says what was run. Perturbation methods whose cost grows with the features
-work on 6 x 6 patches of the image. Lime and Kernel SHAP are missing, as in Captum they
-need scikit-learn, which is not installed with this package; in Python they run.
+A title names the arguments that differ from a method's defaults, so that every figure
+and table says what was run. Perturbation methods whose cost grows with the number of
+features work on 6 x 6 patches of the image. Lime and Kernel SHAP are not listed: Captum
+needs scikit-learn for them, which is not installed with this package. Methods are
+imported when they are made, so that the names alone cost nothing.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-import torch
-from captum.attr import (
-    Attribution,
-    FeatureAblation,
-    GradientShap,
-    InputXGradient,
-    IntegratedGradients,
-    NoiseTunnel,
-    Occlusion,
-    Saliency,
-    ShapleyValueSampling,
-)
-from captum_dexar.baselines import (
-    LayerAttention,
-    LayerAttentionGradient,
-    LayerAttentionRollout,
-    LayerImageGradCam,
-    LayerRandomMap,
-    LayerTokenActivation,
-    LayerUnfilteredDexAR,
-    LayerUniformMap,
-)
-from captum_dexar.methods.layer_dexar import LayerDexAR
-from captum_dexar.model.decoder import find_layers
-from captum_dexar.vlm_forward import VLMForward
-from torch import nn, Tensor
+if TYPE_CHECKING:
+    from captum.attr import Attribution
+    from torch import nn, Tensor
+
+    Make = Callable[[nn.Module], Attribution]
+    Layers = list[nn.Module]
+    Choose = Callable[[Layers], Layers]
 
 ALL = "all"
-_PATCHES = (6, 6)
 
 
 @dataclass(frozen=True)
 class NamedMethod:
-    """A method and how it is called.
+    """A method and the arguments it is called with.
 
     Attributes:
-        title (str): what tables and figures call it
-        make (Callable): the method, of a model
+        title (str): its name in tables and figures
+        make (Callable): makes the method for a model
         arguments (Mapping): arguments of its ``attribute``
     """
 
     title: str
-    make: Callable[[nn.Module], Attribution]
+    make: Make
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _last_attention(model: nn.Module) -> Attribution:
-    return LayerAttention(model, find_layers(model)[-1])
+def _on_layers(method: Any, model: nn.Module, choose: Choose | None) -> Attribution:
+    """A method on all decoder layers, or on those that ``choose`` picks."""
+    from captum_dexar.model import find_layers
+
+    return method(model, None if choose is None else choose(find_layers(model)))
+
+
+def _last(layers: Layers) -> Layers:
+    return layers[-1:]
+
+
+def _last_half(layers: Layers) -> Layers:
+    return layers[len(layers) // 2 :]
+
+
+def _dexar(choose: Choose | None = None) -> Make:
+    def make(model: nn.Module) -> Attribution:
+        from captum_dexar.methods.layer_dexar import LayerDexAR
+
+        return _on_layers(LayerDexAR, model, choose)
+
+    return make
+
+
+def _baseline(name: str, choose: Choose | None = None) -> Make:
+    def make(model: nn.Module) -> Attribution:
+        from captum_dexar import baselines
+
+        return _on_layers(getattr(baselines, name), model, choose)
+
+    return make
+
+
+def _captum(name: str) -> Make:
+    def make(model: nn.Module) -> Attribution:
+        from captum import attr
+        from captum_dexar.vlm_forward import VLMForward
+
+        return getattr(attr, name)(VLMForward(model))
+
+    return make
+
+
+def _smooth_grad(model: nn.Module) -> Attribution:
+    from captum.attr import NoiseTunnel
+
+    return NoiseTunnel(_captum("Saliency")(model))
 
 
 def _black(pixels: Tensor) -> Tensor:
-    """The baseline of Integrated Gradients as Captum has it: zero everywhere."""
-    return torch.zeros_like(pixels)
+    """The baseline of Integrated Gradients in Captum: zero everywhere."""
+    return pixels.new_zeros(pixels.shape)
 
+
+_READ, _ALL_READ = {"attention_power": 0.5}, {"attention_power": 1.0}
 
 METHODS: dict[str, NamedMethod] = {
-    "dexar": NamedMethod("DEX-AR", LayerDexAR),
-    "dexar-read": NamedMethod(
-        "DEX-AR, attention_power=0.5", LayerDexAR, {"attention_power": 0.5}
+    "dexar": NamedMethod("DEX-AR", _dexar()),
+    "dexar-last-half": NamedMethod(
+        "DEX-AR, last half of the layers", _dexar(_last_half)
     ),
-    "dexar-unfiltered": NamedMethod("DEX-AR without head filter", LayerUnfilteredDexAR),
-    "attention-gradient": NamedMethod("Attention x gradient", LayerAttentionGradient),
-    "attention": NamedMethod("Attention, all layers", LayerAttention),
-    "attention-last": NamedMethod("Attention, last layer", _last_attention),
-    "rollout": NamedMethod("Attention rollout", LayerAttentionRollout),
-    "tam": NamedMethod("Token Activation Map", LayerTokenActivation),
-    "grad-cam": NamedMethod("Grad-CAM (image tokens)", LayerImageGradCam),
-    "saliency": NamedMethod("Saliency", lambda model: Saliency(VLMForward(model))),
-    "input-x-gradient": NamedMethod(
-        "Input x gradient", lambda model: InputXGradient(VLMForward(model))
+    "dexar-unfiltered": NamedMethod(
+        "DEX-AR without head filter", _dexar(), {"head_filter": False}
     ),
+    "dexar-read": NamedMethod("DEX-AR, attention_power=0.5", _dexar(), _READ),
+    "dexar-read-1": NamedMethod("DEX-AR, attention_power=1", _dexar(), _ALL_READ),
+    "dexar-read-last-half": NamedMethod(
+        "DEX-AR, last half of the layers, attention_power=0.5",
+        _dexar(_last_half),
+        _READ,
+    ),
+    "attention-gradient": NamedMethod(
+        "Attention x gradient", _baseline("LayerAttentionGradient")
+    ),
+    "attention": NamedMethod("Attention, all layers", _baseline("LayerAttention")),
+    "attention-last": NamedMethod(
+        "Attention, last layer", _baseline("LayerAttention", _last)
+    ),
+    "rollout": NamedMethod("Attention rollout", _baseline("LayerAttentionRollout")),
+    "tam": NamedMethod("Token Activation Map", _baseline("LayerTokenActivation")),
+    "grad-cam": NamedMethod("Grad-CAM (image tokens)", _baseline("LayerImageGradCam")),
+    "saliency": NamedMethod("Saliency", _captum("Saliency")),
+    "input-x-gradient": NamedMethod("Input x gradient", _captum("InputXGradient")),
     "ig": NamedMethod(
         "Integrated Gradients, 50 steps",
-        lambda model: IntegratedGradients(VLMForward(model)),
+        _captum("IntegratedGradients"),
         {"n_steps": 50},
     ),
     "gradient-shap": NamedMethod(
         "Gradient SHAP, 20 samples",
-        lambda model: GradientShap(VLMForward(model)),
+        _captum("GradientShap"),
         {"n_samples": 20, "baselines": _black},
     ),
     "smooth-grad": NamedMethod(
         "SmoothGrad, 10 samples",
-        lambda model: NoiseTunnel(Saliency(VLMForward(model))),
+        _smooth_grad,
         {"nt_type": "smoothgrad", "nt_samples": 10, "stdevs": 0.1},
     ),
-    "occlusion": NamedMethod(
-        "Occlusion, 3 x 3 tokens", lambda model: Occlusion(VLMForward(model))
-    ),
-    "feature-ablation": NamedMethod(
-        "Feature ablation", lambda model: FeatureAblation(VLMForward(model))
-    ),
+    "occlusion": NamedMethod("Occlusion, 3 x 3 tokens", _captum("Occlusion")),
+    "feature-ablation": NamedMethod("Feature ablation", _captum("FeatureAblation")),
     "shapley": NamedMethod(
         "Shapley values, 5 samples, 6 x 6 patches",
-        lambda model: ShapleyValueSampling(VLMForward(model)),
-        {"n_samples": 5, "patches": _PATCHES},
+        _captum("ShapleyValueSampling"),
+        {"n_samples": 5, "patches": (6, 6)},
     ),
-    "random": NamedMethod("Random smooth map (chance)", LayerRandomMap),
-    "uniform": NamedMethod("Uniform map (chance)", LayerUniformMap),
+    "random": NamedMethod("Random smooth map (chance)", _baseline("LayerRandomMap")),
+    "uniform": NamedMethod("Uniform map (chance)", _baseline("LayerUniformMap")),
 }
-DEFAULT_METHODS = (
+# What the commands run without --methods. The evaluated ones take one pass per answer.
+COMPARED = (
     "dexar",
     "dexar-read",
     "attention-gradient",
@@ -119,19 +157,34 @@ DEFAULT_METHODS = (
     "ig",
     "occlusion",
 )
+EVALUATED = (
+    "dexar",
+    "dexar-last-half",
+    "dexar-unfiltered",
+    "dexar-read",
+    "dexar-read-1",
+    "dexar-read-last-half",
+    "attention-gradient",
+    "attention",
+    "attention-last",
+    "rollout",
+    "tam",
+    "random",
+    "uniform",
+)
 
 
 def named_methods(
     names: Sequence[str], model: nn.Module
 ) -> dict[str, tuple[Attribution, Mapping[str, Any]]]:
-    """Methods for :func:`captum_dexar.compare`, by title.
+    """Methods by title, as ``compare`` and ``evaluate`` take them.
 
     Args:
         names (sequence of str): keys of ``METHODS``, in the order of the rows
         model (nn.Module): the vision-language model
 
     Raises:
-        ValueError: a name is not known, given twice, or there is none.
+        ValueError: a name is unknown or given twice, or there is no name.
 
     Example::
 

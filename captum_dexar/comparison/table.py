@@ -1,4 +1,4 @@
-"""What a comparison says in numbers."""
+"""A comparison in numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from captum_dexar.result.result import VLMAttributionResult
 _COLUMNS = {
     "method": "method",
     "seconds": "seconds",
-    "seconds_a_word": "seconds a word",
+    "seconds_per_word": "seconds per word",
     "times_the_first": "times the first",
     "agreement": "agreement with the first",
     "negative_share": "negative share",
@@ -20,7 +20,7 @@ _COLUMNS = {
 def rows_of(
     results: Mapping[str, VLMAttributionResult], seconds: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """A row a method; see :meth:`Comparison.rows`.
+    """One row per method; see :meth:`Comparison.rows`.
 
     Args:
         results (Mapping): each method's result, by its name
@@ -33,7 +33,7 @@ def rows_of(
         {
             "method": name,
             "seconds": seconds[name],
-            "seconds_a_word": seconds[name] / num_words,
+            "seconds_per_word": seconds[name] / num_words,
             "times_the_first": seconds[name] / base if base else None,
             "agreement": _agreement(first, result),
             "negative_share": _negative_share(result),
@@ -44,7 +44,7 @@ def rows_of(
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table; columns that are None everywhere are left out."""
+    """The rows as a Markdown table, without columns that are None everywhere."""
     kept = [key for key in _COLUMNS if any(row[key] is not None for row in rows)]
     lines = [
         "| " + " | ".join(_COLUMNS[key] for key in kept) + " |",
@@ -56,7 +56,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for humans."""
+    """A time in seconds or milliseconds, as text."""
     if seconds >= 1:
         return f"{_digits(seconds)} s"
     return f"{_digits(seconds * 1000)} ms"
@@ -103,7 +103,7 @@ def _cell(value: str | float | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits, never in powers of ten."""
+    """Three significant digits, never in exponent notation."""
     if abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:.3g}"

@@ -1,9 +1,6 @@
-"""Measuring methods on data whose truth is known."""
+"""How good the maps of methods are, measured on data whose truth is known."""
 
-from captum_dexar.evaluation.shapes_benchmark import (
-    evaluate_on_shapes,
-    localization_table,
-    MethodScores,
-)
+from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
+from captum_dexar.evaluation.shapes_dataset import ShapesDataset
 
-__all__ = ["MethodScores", "evaluate_on_shapes", "localization_table"]
+__all__ = ["Evaluation", "LOCALIZATION", "ShapesDataset", "evaluate"]

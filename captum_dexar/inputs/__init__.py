@@ -11,13 +11,7 @@ from captum_dexar.inputs.model_inputs import (
     prepared,
 )
 from captum_dexar.inputs.prompt import Prompt, read_prompt
-from captum_dexar.inputs.targets import (
-    check_integers,
-    check_vocabulary,
-    contrast_tensor,
-    ids_of,
-    Target,
-)
+from captum_dexar.inputs.targets import check_integers, check_vocabulary, ids_of, Target
 
 __all__ = [
     "ImagePromptInput",
@@ -30,7 +24,6 @@ __all__ = [
     "batch_of",
     "check_integers",
     "check_vocabulary",
-    "contrast_tensor",
     "display_input",
     "ids_of",
     "joined_inputs",

@@ -26,7 +26,6 @@ class ImagePromptInput(ImageTokenInput):
     transformers 5.23 its cached forward does not see the perturbed pixels.
 
     Args:
-
         image (PIL.Image.Image or list of them): the image, or several in the order of
             their placeholders. Each is rotated as its EXIF tag says and converted to
             RGB from palette, grey (8 or 16 bits), CMYK or RGBA; the original objects
@@ -46,12 +45,10 @@ class ImagePromptInput(ImageTokenInput):
             Default: None, as the family has it
 
     Attributes:
-
         layout (ImageLayout): the image tokens' grid and boxes
         prompt (str): the whole prompt, image placeholders included
 
     Raises:
-
         TypeError: an image is no PIL image, the prompt no string, or the processor of
             no supported family.
         ValueError: an image has no pixel or floating point ones, the prompt does not

@@ -12,7 +12,7 @@ from captum_dexar.families import adapter_for_config, FamilyAdapter, given_layou
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.inputs.model_inputs import complete_inputs, model_inputs_of
-from captum_dexar.inputs.targets import contrast_tensor, given_ids, Target
+from captum_dexar.inputs.targets import given_ids, Target
 from captum_dexar.maps.layout import ImageLayout
 from torch import nn, Tensor
 
@@ -101,7 +101,8 @@ class Prompt:
         """
         if self.contrast is None:
             return None
-        return contrast_tensor(self.contrast[first_step:], num_steps)
+        kept = self.contrast[first_step : first_step + num_steps]
+        return nn.functional.pad(kept, (0, num_steps - len(kept)), value=-1)[None]
 
 
 def read_prompt(

@@ -37,13 +37,6 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
     return ids
 
 
-def contrast_tensor(ids: Tensor, num_steps: int) -> Tensor:
-    """What each step is contrasted with: the ids, cut or padded with -1, ``(1,
-    steps)``."""
-    kept = ids[:num_steps]
-    return torch.nn.functional.pad(kept, (0, num_steps - len(kept)), value=-1)[None]
-
-
 def ids_of(target: Any, expected: str) -> Tensor:
     """The target as a tensor; raises TypeError if it can't be one."""
     try:

@@ -1,4 +1,4 @@
-"""Equations (4) to (6) over the layers of a pass, as they come."""
+"""Equations (4) to (6) accumulated over the layers of a pass."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,23 @@ from captum_dexar.methods import scoring
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
-# What each layer and head gives is kept by itself up to so many bytes.
+# Maps of single layers and weights of single heads are kept up to so many bytes.
 KEPT_BYTES = 64 * 2**20
 
 
 class AnswerScores:
     """Sums and maxima over layers and heads.
 
-    Memory does not grow with the number of layers, unless what each of them gives is
-    kept.
+    Memory does not grow with the number of layers, unless the maps and weights of each
+    are kept.
 
     Args:
         image_keys (Tensor): positions of the image tokens, ``(batch, image tokens)``
-        steps (slice): which steps of the answer will come
+        steps (slice): which steps of the answer are explained
         layer_indices (list of int): the chosen layers, in the user's order
         head_filter, top_k: as in :meth:`LayerDexAR.attribute`
         keep_layers (bool or None): whether the maps of single layers and the weights
-            of single heads are kept; None: if they take no more than 64 MiB
+            of single heads are kept; None: if they take up no more than 64 MiB
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AnswerScores:
         batch, num_tokens = image_keys.shape
         self.shape = (batch, self.num_steps, num_tokens)
         if keep_layers is None:
-            # Of the whole answer as far as it is known.
+            # For the answer so far, explained in earlier parts or now.
             size = batch * steps.stop * num_tokens * len(layer_indices) * 4
             keep_layers = size <= KEPT_BYTES
         self.keep_layers = keep_layers
@@ -61,7 +61,7 @@ class AnswerScores:
         gradients: LayerGradients,
         on_layer: Callable[[int], object] | None = None,
     ) -> None:
-        """Takes some steps of one layer; ``on_layer`` is told how many."""
+        """Adds some steps of one layer; ``on_layer`` is called with their number."""
         image = scoring.head_scores(
             gradients.image, gradients.num_image_keys, top_k=self.top_k
         )
@@ -88,11 +88,11 @@ class AnswerScores:
             on_layer(layer_map.shape[1])
 
     def result(self, target_logits: TargetLogits) -> StepAttributions:
-        """What has come of all layers."""
+        """The attributions of all layers together."""
         assert self._sum is not None
         assert self._best_image is not None and self._best_text is not None
-        # The model runs its layers in its own order; results keep the user's. Layers
-        # without attention (convolution, linear attention) have nothing to explain.
+        # Results keep the user's order of layers. Layers without attention
+        # (convolution, linear attention) have nothing to explain.
         places = [
             place
             for place, index in enumerate(self.layer_indices)
@@ -116,7 +116,7 @@ class AnswerScores:
         )
 
     def _places(self, steps: slice) -> slice:
-        """Where the steps of an answer stand among those that come."""
+        """Where some steps of the answer are among those explained."""
         if steps == slice(None):
             return steps
         return slice(steps.start - self.first_step, steps.stop - self.first_step)
@@ -124,7 +124,7 @@ class AnswerScores:
     def _kept(
         self, kept: Tensor | None, layer: int, steps: slice, values: Tensor
     ) -> Tensor:
-        """The values ``(batch, steps, n)`` at their place among those of all layers."""
+        """Puts a layer's values ``(batch, steps, n)`` among those of all layers."""
         if kept is None:
             batch, _, size = values.shape
             shape = (batch, self.num_steps, len(self.layer_indices), size)

@@ -18,7 +18,7 @@ from captum_dexar.inputs import (
 )
 from captum_dexar.maps.composition import compose
 from captum_dexar.maps.normalization import min_max_normalize
-from captum_dexar.model.decoder import find_layers, layer_indices
+from captum_dexar.model.layers import find_layers, layer_indices
 from captum_dexar.model.state import check_model_state, kept_state
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
@@ -31,7 +31,6 @@ class DecoderLayerAttribution(LayerAttribution):
     in as few passes as the method allows.
 
     Args:
-
         forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
             a :class:`VLMForward` around it
         layer (nn.Module or list of nn.Module, optional): decoder layer or layers of
@@ -40,14 +39,12 @@ class DecoderLayerAttribution(LayerAttribution):
             refused. Default: None
 
     Attributes:
-
         step_arguments (tuple of str): names of the method's own arguments
-        takes_contrast (bool): whether :meth:`attribute_steps` takes ``contrast_ids``
+        takes_contrast (bool): whether it explains differences to a contrast
         can_be_batched (bool): whether several prompts can be explained together
         parts_per_step (int): how often ``on_layer`` is told of a step
 
     Raises:
-
         TypeError: the model is of no supported family.
         ValueError: ``layer`` is none of the model's decoder layers, or there are
             several devices.
@@ -106,7 +103,6 @@ class DecoderLayerAttribution(LayerAttribution):
         """Explains all decoding steps of an answer.
 
         Args:
-
             steps (DecodingSteps): the prompts and their answers
             cache (PromptCache or DynamicCache, optional): keys and values of what is
                 before the steps, from generating the answer. Default: computed
@@ -115,7 +111,6 @@ class DecoderLayerAttribution(LayerAttribution):
             **arguments: the method's own, see ``step_arguments``
 
         Returns:
-
             StepAttributions
         """
 
@@ -144,7 +139,6 @@ class DecoderLayerAttribution(LayerAttribution):
         """Explains one step with Captum's arguments; see :meth:`LayerDexAR.attribute`.
 
         Returns:
-
             *Tensor* ``(N, 1, h, w)``, or a list of them, one a layer
         """
         check_model_state(self.model)

@@ -9,7 +9,7 @@ from captum_dexar.attention_gradients import (
     AttentionGradients,
     AutogradReference,
     ClosedForm,
-    LiveGraphs,
+    PositionGraphs,
     RecordedGradients,
 )
 from captum_dexar.decoding import DecodingSteps
@@ -27,46 +27,46 @@ from torch import nn, Tensor
 ENGINES = ("closed_form", "autograd")
 
 
+# Long by its documentation: Captum's arguments, each explained where it is called.
 class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     r"""Where in the image a vision-language model finds its next token.
 
-    For each decoder layer :math:`l` the logit lens reads what the layer knows of the
-    token :math:`v_t` at the position that predicts it (equation (3) of the paper), and
-    :math:`G^{l,t,i} = relu(\partial o^{l,t} / \partial A^l_i)` says which keys, if
-    attention head :math:`i` attended to them more, would raise that reading (4). Heads
+    For each decoder layer :math:`l` the logit lens reads the logit of token :math:`v_t`
+    at the position that predicts it (equation (3) of the paper), and
+    :math:`G^{l,t,i} = relu(\partial o^{l,t} / \partial A^l_i)` shows which keys would
+    raise that reading if attention head :math:`i` attended to them more (4). Heads
     whose gradient is larger at the image than at the text are summed, weighted by the
     difference (5).
 
     Unlike Captum's other layer methods this one does not explain
-    ``d forward_func / d layer``: every layer has its own reading, so that
-    ``compute_layer_gradients_and_eval`` plays no part, and there is no convergence
-    delta. Gradients are exact and need no attention matrices; any attention
-    implementation works.
+    ``d forward_func / d layer``: every layer has its own reading, so
+    ``compute_layer_gradients_and_eval`` is not used, and there is no convergence delta.
+    Gradients are exact and need no attention matrices; any attention implementation
+    works.
 
     More details regarding DEX-AR can be found in the paper:
     https://arxiv.org/abs/2603.06302
-    Following it, the model's final norm is applied exactly once, every key that is no
-    image token counts as text, and all layers take part. ``attention_power`` is an
+    Following it, the model's final norm is applied exactly once, every key that is not
+    an image token counts as text, and all layers take part. ``attention_power`` is an
     extension of this package, not in the paper, and off by default.
 
     Args:
-
         forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
             a :class:`VLMForward` around it
         layer (nn.Module or list of nn.Module, optional): decoder layer or layers of
-            the language model. The last layers alone tell words with a place from
-            filler words better than all do. Default: None, all layers
+            the language model. The last layers alone separate words with a place in
+            the image from filler words better than all layers do. Default: None, all
+            layers
         device_ids (list of int, optional): as in Captum; more than one device is
             refused. Default: None
         engine (str, optional): ``"closed_form"``; or ``"autograd"``, plain
-            differentiation under eager attention with one pass a token, for models
-            that do not use the attention interface of transformers, and as a referee.
-            Default: ``"closed_form"``
+            differentiation under eager attention with one pass per token, for models
+            that do not use the attention interface of transformers, and as a reference
+            implementation. Default: ``"closed_form"``
 
     Raises:
-
         TypeError: the model is of no supported family.
-        ValueError: ``layer`` is none of the model's decoder layers, or the engine or
+        ValueError: ``layer`` is not one of the model's decoder layers, or the engine or
             the devices are not as above.
 
     Examples::
@@ -127,34 +127,32 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         r"""Explains one decoding step: the token after each example's prompt.
 
         Args:
-
             inputs (Tensor or tuple of Tensor): ``pixel_values``, ``(N, channels,
                 height, width)``, as the processor makes them
             target (int, list of int or Tensor, optional): the token to explain, a
-                vocabulary id for all examples or one each. Default: None, the model's
-                own most likely next token
+                vocabulary id for all examples, or one for each. Default: None, the
+                model's own most likely next token
             additional_forward_args (tuple): ``(input_ids, other_model_inputs)``:
                 *Tensor* ``(N, tokens)`` of prompts padded on the left, and a mapping of
-                the model's further inputs (``attention_mask`` ...), which may be left
-                out
-            head_filter (bool, optional): False gives every head the weight one, instead
-                of equation (5)'s ``relu(S_img - S_text)``. Default: True
+                the model's further inputs (``attention_mask`` ...), which may be
+                omitted
+            head_filter (bool, optional): False gives every head weight one, instead of
+                equation (5)'s ``relu(S_img - S_text)``. Default: True
             top_k (int, optional): head scores are means of this many largest
                 gradients. Default: 1, the paper's best setting
             attention_power (float, optional): ``A ** attention_power * G`` takes the
-                place of ``G``. 0 is the paper: which patches *would* raise the logit.
-                1 is the gradient's first-order share of what *was* read. Not in the
+                place of ``G``. 0 is the paper's: which patches *would* raise the logit.
+                1 is the first-order contribution of what *was* attended to. Not in the
                 paper. Default: 0.0
-            normalize (bool, optional): stretches each map to [0, 1]; a constant map
+            normalize (bool, optional): scales each map to [0, 1]; a constant map
                 becomes zero. False returns the attributions as they are, comparable
                 between examples and tokens. Default: True
-            sum_layers (bool, optional): False returns a list of maps, one a layer.
+            sum_layers (bool, optional): False returns a list of maps, one per layer.
                 Default: True
             grad_kwargs (dict, optional): further arguments of
                 ``torch.autograd.grad``. Default: None
 
         Returns:
-
             *Tensor* or *list of Tensor* of **attributions**:
 
             - **attributions** (*Tensor*): ``(N, 1, h, w)``, float32, never negative, on
@@ -163,9 +161,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
               supports the token: a result, not a failure.
 
         Raises:
-
-            ValueError: no image or no image token, or a target that is not in the
-                vocabulary or not one for each example; image tokens that do not fill
+            ValueError: no image or no image token; a target that is not in the
+                vocabulary, or not one for each example; image tokens that do not fill
                 the grid; a negative ``attention_power``.
             TypeError: a target that is not an integer, or inputs of another kind.
             RuntimeError: the model is in training mode, the call is inside
@@ -219,15 +216,13 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         grad_kwargs: Mapping[str, Any] | None = None,
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
-        contrast_ids: Tensor | None = None,
         on_layer: Callable[[int], object] | None = None,
     ) -> StepAttributions:
         """Explains all decoding steps of an answer in as few passes as fit.
 
         Args:
-
             steps (DecodingSteps): the prompts and their answers
-            cache (PromptCache or DynamicCache, optional): keys and values of what is
+            cache (PromptCache or DynamicCache, optional): keys and values of what comes
                 before the steps, from generating the answer. Default: computed
             head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
             keep_layers (bool, optional): whether the maps of single layers and the
@@ -235,16 +230,12 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 than 64 MiB
             max_tokens_per_pass (int, optional): how many steps are explained at once.
                 Default: None, as many as fit into a part of the free memory, up to 256;
-                while the model generates, as many as 28 MiB or a 25th of its weights'
-                size hold of what is recorded
-            contrast_ids (Tensor, optional): tokens against which the targets are
-                explained, ``(batch, steps)``, by the difference of their readings; -1
-                for none. Default: None
-            on_layer (Callable, optional): called with the number of steps of which a
-                layer is done, for progress. Default: None
+                while the model generates, as many as can be recorded in 28 MiB or a
+                25th of its weights' size
+            on_layer (Callable, optional): called with the number of steps each time a
+                layer of them is done, for progress. Default: None
 
         Returns:
-
             StepAttributions
         """
         check_model_state(self.model)
@@ -253,7 +244,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         options: dict[str, Any] = {
             "attention_power": attention_power,
             "grad_kwargs": grad_kwargs,
-            "contrast_ids": contrast_ids,
+            "contrast_ids": steps.contrast_ids,
         }
         scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
 
@@ -279,7 +270,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 ClosedForm(
                     explained_pass,
                     size,
-                    with_products=self.adapter.reuses_projections,
+                    reuses_projections=self.adapter.reuses_projections,
                     **options,
                 )
                 for explained_pass in steps.passes(cache, size)
@@ -295,7 +286,6 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         grad_kwargs: Mapping[str, Any] | None = None,
         keep_layers: bool | None = None,
         max_tokens_per_pass: int | None = None,
-        contrast_ids: Tensor | None = None,
     ) -> OnlineDexAR | None:
         """See :meth:`DecoderLayerAttribution.online`."""
         if self.engine != "closed_form":
@@ -303,23 +293,23 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         check_model_state(self.model)
         _check_power(attention_power)
         max_tokens = _checked_size(max_tokens_per_pass)
-        watched = (
+        is_streamed = max_tokens == 1 and not is_offloaded(self.model)
+        engine = PositionGraphs if is_streamed else RecordedGradients
+        gradients = engine(
             find_decoder(self.model),
             self.layer_indices,
             prompt.image_keys,
             prompt.length,
             self.adapter.cross_attention,
             self.adapter.reuses_projections,
+            attention_power,
+            grad_kwargs,
         )
-        is_streamed = max_tokens == 1 and not is_offloaded(self.model)
-        engine = LiveGraphs if is_streamed else RecordedGradients
-        gradients = engine(*watched, attention_power, grad_kwargs)
         return OnlineDexAR(
-            self.model,
+            prompt,
             gradients,
             (self.layer_indices, head_filter, top_k, keep_layers),
             max_tokens,
-            contrast_ids,
         )
 
     def _tokens_at_once(self, given: int | None, steps: DecodingSteps) -> int:
@@ -342,7 +332,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans, which Captum would split at every capital."""
+        """The name for display, which Captum would split at every capital."""
         return "Layer DEX-AR"
 
 

@@ -6,46 +6,43 @@ from typing import Any
 
 from captum_dexar.attention_gradients import OnlineGradients
 from captum_dexar.decoding.step_attributions import StepAttributions
-from captum_dexar.inputs.targets import contrast_tensor
+from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.model.memory import recorded_bytes
 from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
-from torch import nn, Tensor
+from torch import Tensor
 
 
 class OnlineDexAR:
-    """DEX-AR of tokens by the passes that predict them, while the model generates.
+    """Explains tokens from the passes that predict them, while the model generates.
 
     Args:
-        model (nn.Module): the vision-language model
+        prompt (Prompt): what the model answers
         gradients (OnlineGradients): watches its passes
         options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
-        max_tokens (int or None): how many steps are explained together at most; None:
-            as many as may be recorded
-        contrast_ids (Tensor or None): what the answer is contrasted with, 1-D
+        max_tokens (int or None): how many steps are explained together at most; None
+            for as many as may be recorded
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        prompt: Prompt,
         gradients: OnlineGradients,
         options: tuple[Any, ...],
         max_tokens: int | None,
-        contrast_ids: Tensor | None,
     ) -> None:
-        self.model = model
+        self.prompt = prompt
         self.gradients = gradients
         self.options = options
         self.max_tokens = max_tokens
-        self.contrast_ids = contrast_ids
-        self.max_bytes = recorded_bytes(model, gradients.image_keys.device)
+        self.max_bytes = recorded_bytes(prompt.model, prompt.image_keys.device)
         self._bytes_of_a_step = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """See :class:`OnlineAttribution`."""
-        with frozen_parameters(self.model), self.gradients.watching():
+        with frozen_parameters(self.prompt.model), self.gradients.watching():
             yield
 
     def is_due(self, num_waiting: int) -> bool:
@@ -62,11 +59,12 @@ class OnlineDexAR:
         """See :class:`OnlineAttribution`."""
         num_steps = tokens.shape[1]
         steps = slice(first_step, first_step + num_steps)
-        scores = AnswerScores(self.gradients.image_keys, steps, *self.options)
-        contrast_ids = None
-        if self.contrast_ids is not None:
-            contrast_ids = contrast_tensor(self.contrast_ids[first_step:], num_steps)
+        scores = AnswerScores(self.prompt.image_keys, steps, *self.options)
         self.gradients.explain(
-            tokens, target_logits, first_step, scores.add, contrast_ids
+            tokens,
+            target_logits,
+            first_step,
+            scores.add,
+            self.prompt.contrast_ids(first_step, num_steps),
         )
         return scores.result(target_logits)

@@ -1,14 +1,15 @@
 """Equations (4) to (6) of DEX-AR as pure functions on tensors.
 
-Nothing here knows a model, a hook or a tokenizer: gradients of a logit with respect
-to attention probabilities go in, scores, weights and maps come out.
+They know no model, hook or tokenizer: gradients of a logit with respect to attention
+probabilities go in; scores, weights and maps come out.
 
 Axis names: ``steps`` are decoding steps, ``heads`` attention heads, ``keys`` the keys
 of one kind (image or text) and ``tokens`` the image tokens of the patch grid. Leading
 axes written ``...`` are free and never mixed, so that a batch equals its examples.
 
-All results are float64 where the device has it and float32 elsewhere: products of two
-gradients leave the range of half precision, and squares of huge ones that of float32.
+All results are float64 where the device supports it and float32 elsewhere: products of
+two gradients exceed the range of half precision, and squares of huge ones that of
+float32.
 
 Reference: W. Bousselham et al., *DEX-AR: A Dynamic Explainability Method for
 Autoregressive Vision-Language Models*, https://arxiv.org/abs/2603.06302
@@ -80,7 +81,7 @@ def head_scores(
 
 
 def _largest(block: Tensor, k: int) -> Tensor:
-    """The ``k`` largest values of each row; a maximum is found faster than a top 1."""
+    """The ``k`` largest values of each row; a maximum is faster than a top 1."""
     if k == 1:
         return block.amax(dim=-1, keepdim=True)
     return block.topk(k, dim=-1).values
@@ -106,7 +107,7 @@ def head_weights(
 
 
 def token_map(image_gradients: Tensor, weights: Tensor) -> Tensor:
-    r"""One layer's part of equation (5), :math:`\sum_i w_i \, relu(G_i)`.
+    r"""One layer's term of equation (5), :math:`\sum_i w_i \, relu(G_i)`.
 
     The map of a token is the sum of this over its layers.
 
@@ -134,12 +135,12 @@ def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
     .. math:: \delta^t = relu(\max_{l,i} S_{img} - \max_{l,i} S_{text})
 
     Args:
-        image_scores (Tensor): ``(..., layers, heads)``; NaN where a layer has fewer
-            heads than another, which is passed over.
+        image_scores (Tensor): ``(..., layers, heads)``; NaN, which is ignored, where a
+            layer has fewer heads than another.
         text_scores (Tensor): ``(..., layers, heads)``
 
     Returns:
-        *Tensor* of **weights**, ``(...)``, never negative. Zero says that no image
+        *Tensor* of **weights**, ``(...)``, never negative. Zero means that no image
         token would raise this token's logit more than some text token.
     """
     best_image = widened_for_sums(image_scores).nan_to_num(nan=0.0).amax(dim=(-2, -1))

@@ -1,4 +1,4 @@
-"""Measures of attribution maps."""
+"""Measures of the quality of attribution maps."""
 
 from captum_dexar.metrics.localization import (
     best_iou,

@@ -1,16 +1,16 @@
 """How well a map finds an object whose mask is known.
 
-Every function takes one map and one mask of the same size. The map is min-max
-normalised to ``A`` in [0, 1] first (a constant one becomes zero); the mask is ``M``. Of
-a signed map that would take the most negative value for nothing: clip it first, at zero
-from below (``heat.clamp(min=0)``), to ask where a word is supported.
+Every function takes one map and one mask of the same size. The map is first min-max
+normalised to ``A`` in [0, 1] (a constant map becomes zero); the mask is ``M``. In a
+signed map this would move the most negative value to zero: use its positive part
+(``heat.clamp(min=0)``) to measure where a word is supported.
 """
 
 import torch
 from captum_dexar.maps.normalization import min_max_normalize
 from torch import Tensor
 
-# IoU is taken at this many equally spaced thresholds, ends of [0, 1] left out.
+# Number of equally spaced thresholds for IoU, without the ends of [0, 1].
 NUM_THRESHOLDS = 20
 
 
@@ -57,8 +57,8 @@ def soft_iou(attribution_map: Tensor, mask: Tensor) -> float:
 def best_iou(attribution_map: Tensor, mask: Tensor) -> float:
     """Intersection over union of ``A >= threshold``, at the best of 20 thresholds.
 
-    The thresholds are k / 21 for k from 1 to 20. Arguments, errors: as
-    :func:`soft_iou`. 0 for a constant map.
+    The thresholds are k / 21 for k from 1 to 20. Arguments and errors as in
+    :func:`soft_iou`; 0 for a constant map.
     """
     heat, is_object = _prepared(attribution_map, mask)
     best = 0.0
@@ -72,7 +72,7 @@ def best_iou(attribution_map: Tensor, mask: Tensor) -> float:
 def energy_pointing_game(attribution_map: Tensor, mask: Tensor) -> float:
     """The share of the map that lies on the object, ``sum(AM) / sum(A)``.
 
-    Arguments, errors: as :func:`soft_iou`. 0 for a constant map.
+    Arguments and errors as in :func:`soft_iou`; 0 for a constant map.
     """
     heat, is_object = _prepared(attribution_map, mask)
     total = heat.sum()
@@ -84,14 +84,14 @@ def pointing_game(
 ) -> bool:
     """Whether the map's maximum hits the object.
 
-    Where several pixels share the maximum (a grid cell painted flat), their centre of
-    mass is taken; a constant map points nowhere and is a miss.
+    If several pixels share the maximum (a grid cell rendered without interpolation),
+    their centre of mass is used; a constant map points nowhere and is a miss.
 
     Args:
         attribution_map (Tensor): ``(H, W)``
         mask (Tensor): ``(H, W)``, nonzero on the object
-        tolerance (float, optional): distance in pixels within which a maximum beside
-            the object still counts. Default: 0.0
+        tolerance (float, optional): distance from the object, in pixels, within which a
+            maximum still counts as a hit. Default: 0.0
 
     Returns:
         bool
@@ -113,11 +113,11 @@ def signal_to_noise(attribution_map: Tensor, mask: Tensor) -> float:
 
     ``10 log10( (<A, M> / |M|) / (<A, 1 - M> / |1 - M|) )``
 
-    Arguments, errors: as :func:`soft_iou`.
+    Arguments and errors as in :func:`soft_iou`.
 
     Returns:
         float; 0 for a constant map and for an object that fills the image, ``inf`` if
-        nothing lies elsewhere and ``-inf`` if nothing lies on the object.
+        the map is zero elsewhere and ``-inf`` if it is zero on the object.
     """
     heat, is_object = _prepared(attribution_map, mask)
     elsewhere = 1 - is_object

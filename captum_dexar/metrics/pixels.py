@@ -1,34 +1,31 @@
-"""Maps of image tokens in the shape of the pixels, as Captum's metrics want them."""
+"""Maps of image tokens in the shape of the pixels, as Captum's metrics need them."""
 
 from torch import nn, Tensor
 
 
 def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> Tensor:
-    r"""Upsamples maps to the model's pixels, every channel alike.
+    r"""Upsamples maps to the model's pixels, the same for every channel.
 
     ``captum.metrics.infidelity`` compares the change of the output with
-    :math:`\sum_p \text{perturbation}_p \cdot \text{attribution}_p`, so that it needs an
-    attribution of every element of its input. A map is resized to the picture and
-    repeated for each channel; its values are neither divided by the number of pixels
-    nor by that of channels, as the metric's ``normalize=True`` finds the best scale.
+    :math:`\sum_p \text{perturbation}_p \cdot \text{attribution}_p`, so it needs an
+    attribution for every element of its input. A map is resized to the image and
+    repeated for each channel. Its values are not divided by the number of pixels or
+    channels: the metric's ``normalize=True`` finds the best scale.
 
-    Only for pixels of which every picture is one map: not for a model that sees an
-    image as tiles or as rows of patches.
+    Only for models whose pixels are one whole image per map, not for tiles or rows of
+    patches.
 
     Args:
-
         attributions (Tensor): ``(N, 1, h, w)``, as :meth:`LayerDexAR.attribute` returns
         pixels (Tensor): the model's pixels, ``(N, channels, H, W)``
-        mode (str, optional): of ``torch.nn.functional.interpolate``.
+        mode (str, optional): as in ``torch.nn.functional.interpolate``.
             Default: ``"bilinear"``
 
     Returns:
-
         *Tensor* ``(N, channels, H, W)``
 
     Raises:
-
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not match.
 
     Examples::
 
@@ -63,7 +60,7 @@ def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> T
         raise ValueError(
             "Expected maps (N, 1, h, w) and pixels (N, channels, H, W), got "
             f"{tuple(attributions.shape)} and {tuple(pixels.shape)}. Pixels of another "
-            "shape are tiles or patches, on which a map can't be laid."
+            "shape are tiles or patches, to which a map can't be resized."
         )
     smooth = {"align_corners": False} if mode in ("bilinear", "bicubic") else {}
     larger: Tensor = nn.functional.interpolate(

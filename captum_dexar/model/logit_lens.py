@@ -1,23 +1,21 @@
-"""What a decoder layer knows of a token: equation (3)."""
+"""The logit lens, equation (3): a token's logit as any decoder layer would give it."""
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
-from captum_dexar.model.precision import widened
+from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
+from captum_dexar.model.target_logits import is_forbidden, TargetLogits
 from torch import nn, Tensor
-
-if TYPE_CHECKING:
-    from captum_dexar.model.decoder import Decoder
 
 
 class LogitLens:
     """Logits of some targets as any layer of a decoder would give them.
 
-    Of the output head only the targets' rows are used, and read from it once, rather
-    than the logits of the whole vocabulary for every layer.
+    Only the targets' rows of the output head are used, and copied from it once: no
+    layer's logits of the whole vocabulary are computed.
 
     Args:
         decoder (Decoder): the model's decoder
@@ -28,7 +26,7 @@ class LogitLens:
 
     def __init__(
         self,
-        decoder: "Decoder",
+        decoder: Decoder,
         target_ids: Tensor,
         contrast_ids: Tensor | None = None,
     ) -> None:
@@ -42,10 +40,10 @@ class LogitLens:
 
     @cached_property
     def scale(self) -> float:
-        """The power of two that brings the targets' rows of the head to about one.
+        """The power of two that scales the targets' rows of the head to about one.
 
-        A gradient that is scaled by it does not leave float16's narrow range on its way
-        through a layer.
+        A gradient scaled by it stays within float16's narrow range on its way through a
+        layer.
         """
         largest = 0.0
         if self._targets.weight is not None:
@@ -53,7 +51,7 @@ class LogitLens:
         return 2.0 ** -math.frexp(largest)[1]
 
     def read(self, hidden: Tensor, steps: slice = slice(None)) -> Tensor:
-        """The targets' logits, less those of what they are contrasted with.
+        """The targets' logits, minus those of the tokens they are contrasted with.
 
         Args:
             hidden (Tensor): output of a decoder layer, ``(batch, steps, hidden size)``
@@ -62,8 +60,7 @@ class LogitLens:
         Returns:
             *Tensor* of **logits**, ``(batch, steps)``, float32 at least.
         """
-        norm = self.decoder.final_norm
-        normed = hidden if norm is None else norm(hidden)
+        normed = self._normed(hidden)
         transform = self.decoder.logit_transform
         logits = transform(self._targets.logits(normed, steps))
         if self._contrasts is None or self.contrast_ids is None:
@@ -73,12 +70,50 @@ class LogitLens:
         against = transform(self._contrasts.logits(normed, steps))
         zero = torch.zeros_like(logits)
         difference = logits - against.where(contrast_ids >= 0, zero)
-        # Rounding would leave a little of equal readings' gradients.
+        # Rounding would leave a little of the gradients of equal readings.
         return difference.where(contrast_ids != target_ids, zero)
+
+    def check(self, last_hidden: Tensor, target_logits: TargetLogits) -> None:
+        """Raises unless the lens on the last layer gives the model's own logits.
+
+        Args:
+            last_hidden (Tensor): last layer's output, ``(batch, steps, hidden size)``
+            target_logits (TargetLogits): the model's own logits of the targets
+
+        Raises:
+            ValueError: a target is a token that the model never generates.
+            RuntimeError: the logits differ by more than rounding.
+        """
+        with torch.no_grad():
+            raw = self._targets.logits(self._normed(last_hidden), slice(None))
+            reading = self.decoder.logit_transform(raw)
+        theirs = target_logits.logits.to(reading.device)
+        forbidden = is_forbidden(theirs)
+        if bool(forbidden.any()):
+            target_ids = self.target_ids.to(forbidden.device)
+            raise ValueError(
+                "The target holds tokens that the model never generates, whose logits "
+                "it sets to the lowest number: "
+                f"{sorted(set(target_ids[forbidden].tolist()))}."
+            )
+        error = (reading - widened(theirs)).abs().max().item()
+        dtypes = {theirs.dtype, self.decoder.rounds_to or theirs.dtype}
+        largest = float(target_logits.largest)
+        if not error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
+            raise RuntimeError(
+                "The logit lens does not reproduce this model: on its last layer it is "
+                f"off by up to {error:.3g} from the model's own logits, with "
+                f"{self.decoder.description}. Attributions would be wrong, so none are "
+                "given."
+            )
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        norm = self.decoder.final_norm
+        return hidden if norm is None else norm(hidden)
 
 
 class _HeadRows:
-    """The rows of an output head that belong to some tokens."""
+    """The rows of an output head for some tokens."""
 
     def __init__(self, head: nn.Module, ids: Tensor) -> None:
         self.head = head
@@ -94,7 +129,7 @@ class _HeadRows:
 
     def logits(self, normed: Tensor, steps: slice) -> Tensor:
         if self.weight is None:
-            # A head of another kind, of which rows can't be taken.
+            # Not a plain linear layer: its rows can't be taken.
             every_logit = self.head(normed)
             index = self.ids[:, steps].to(every_logit.device)[..., None]
             return widened(every_logit.gather(-1, index)[..., 0])

@@ -1,4 +1,4 @@
-"""How much is explained at once, by the memory that is free."""
+"""How much is explained at once, depending on free memory."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import psutil
 import torch
 from torch import nn, Tensor
 
-# More tokens at once make matrix products no faster.
+# More tokens at once do not make matrix products faster.
 MOST_TOKENS = 256
 FEWEST_TOKENS = 16
-# Explaining takes at most this part of what is free.
+# Explaining takes up at most this fraction of the free memory.
 PART_OF_FREE = 1 / 16
-# Tensors of a layer's graph for each of its projections, with their gradients.
+# Tensors in a layer's graph per projection, gradients included.
 COPIES = 4
-# What is recorded while a model generates may grow to this part of the model's weights,
-# or to this many bytes beside a small one.
+# What is recorded while a model generates may grow to this fraction of the model's
+# weights, or for a small model to this many bytes.
 RECORDED_PART = 1 / 25
 RECORDED_BYTES = 28 * 2**20
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of one that can't be asked, of the machine."""
+    """Free bytes on a device, or of the machine where the device can't be asked."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

@@ -1,4 +1,4 @@
-"""Whether a model can be explained in the state it is in."""
+"""The state of a model: whether it can be explained, and keeping it unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn, Tensor
 
 
 def check_model_state(model: nn.Module) -> None:
-    """Raises RuntimeError where gradients can't be had or would be random."""
+    """Raises RuntimeError where gradients are unavailable or would be random."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "Attributions need gradients, which torch.inference_mode switches off for "
@@ -38,9 +38,9 @@ def check_model_state(model: nn.Module) -> None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model takes its inputs: at its embeddings.
+    """The device of a model's inputs: that of its embeddings.
 
-    Weights that accelerate has offloaded lie on the meta device between two passes; of
+    Weights that accelerate has offloaded are on the meta device between two passes; for
     these it is the device that they are run on.
     """
     root: Any = model
@@ -58,7 +58,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def loaded_weights(module: nn.Module) -> Iterator[None]:
-    """Within it a module's own weights can be read, also where they are offloaded."""
+    """Within it a module's own weights can be read, even if they are offloaded."""
     hook: Any = getattr(module, "_hf_hook", None)
     if hook is None:
         yield
@@ -71,12 +71,12 @@ def loaded_weights(module: nn.Module) -> Iterator[None]:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether some weights are loaded for the pass of their own module only."""
+    """Whether some weights are only loaded while their module runs."""
     return any(parameter.is_meta for parameter in model.parameters())
 
 
 def _hooks_of(module: nn.Module) -> list[Any]:
-    """Those that accelerate runs a module with."""
+    """The hooks that accelerate runs a module with."""
     hook: Any = getattr(module, "_hf_hook", None)
     return list(getattr(hook, "hooks", [hook]))
 
@@ -98,10 +98,10 @@ def _never_loaded(module: nn.Module, name: str = "") -> list[str]:
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
-    """Puts back the tensors that a model keeps as plain attributes between two passes.
+    """Restores the tensors that a model keeps as plain attributes between two passes.
 
-    Models with positions of several axes remember how far those of the last prompt got
-    (``rope_deltas``). Whoever is decoding with a cache of their own relies on it.
+    Models with multi-axis positions remember where the last prompt's ended
+    (``rope_deltas``). Users who decode with a cache of their own rely on it.
     """
     before = [(module, dict(vars(module))) for module in model.modules()]
     try:
@@ -119,18 +119,18 @@ def kept_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_parameters(model: nn.Module) -> Iterator[None]:
-    """Within it no parameter asks for a gradient: nothing is kept for one."""
-    asking = [
+    """Within it no parameter requires a gradient, and nothing is stored for one."""
+    requiring = [
         (module, name)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.requires_grad
     ]
     try:
-        for module, name in asking:
+        for module, name in requiring:
             module.get_parameter(name).requires_grad_(False)
         yield
     finally:
-        for module, name in asking:
-            # By its name: offloading puts others in a parameter's place.
+        for module, name in requiring:
+            # By its name: offloading exchanges the parameter objects.
             module.get_parameter(name).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What the model itself says of the explained tokens."""
+"""The model's own logits of the explained tokens."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import torch
 from captum_dexar.model.precision import widened
 from torch import Tensor
 
-# Rows whose logits over the vocabulary are widened at once.
-ROWS_AT_ONCE = 16
+# Positions whose logits over the vocabulary are widened at once.
+POSITIONS_AT_ONCE = 16
 # Steps of an answer for which there is room at first.
 STEPS_AT_FIRST = 64
 
@@ -19,7 +19,7 @@ class TargetLogits:
     Attributes:
         logits (Tensor): ``(batch, steps)``, in the model's dtype
         log_probs (Tensor): log-probabilities, ``(batch, steps)``, float32 at least
-        largest (Tensor): the size that the model's logits reach, 0-d
+        largest (Tensor): the largest absolute logit of the vocabulary, 0-d
     """
 
     logits: Tensor
@@ -28,12 +28,17 @@ class TargetLogits:
 
     @classmethod
     def of(cls, logits: Tensor, target_ids: Tensor) -> "TargetLogits":
-        """Those of ``target_ids``, ``(batch, steps)``, among ``logits``, ``(batch,
-        steps, vocabulary)``."""
+        """Takes them from the logits of the whole vocabulary.
+
+        Args:
+            logits (Tensor): ``(batch, steps, vocabulary)``
+            target_ids (Tensor): ``(batch, steps)``
+        """
         index = target_ids.to(logits.device)[..., None]
         chosen = logits.gather(-1, index)[..., 0]
         totals = [
-            widened(rows).logsumexp(-1) for rows in logits.split(ROWS_AT_ONCE, dim=1)
+            widened(part).logsumexp(-1)
+            for part in logits.split(POSITIONS_AT_ONCE, dim=1)
         ]
         best = logits.amax(-1).abs().max()
         return cls(
@@ -44,7 +49,7 @@ class TargetLogits:
 
     @classmethod
     def joined(cls, parts: "list[TargetLogits]") -> "TargetLogits":
-        """Those of successive steps."""
+        """Puts the logits of successive steps together."""
         return cls(
             logits=torch.cat([part.logits for part in parts], dim=1),
             log_probs=torch.cat([part.log_probs for part in parts], dim=1),
@@ -52,17 +57,23 @@ class TargetLogits:
         )
 
     def of_steps(self, steps: slice) -> "TargetLogits":
-        """Those of some of the steps."""
+        """The logits of some of the steps."""
         return TargetLogits(
             self.logits[:, steps], self.log_probs[:, steps], self.largest
         )
 
 
+def is_forbidden(logits: Tensor) -> Tensor:
+    """Which tokens the model never generates: it sets their logits to the lowest number
+    or to minus infinity."""
+    return logits < torch.finfo(logits.dtype).min / 2
+
+
 class GrowingLogits:
     """The model's logits of the tokens of an answer, as it grows.
 
-    They lie in one piece of memory: small tensors that stay, one a token among the
-    large ones of each pass, would break the allocator's memory into pieces.
+    They are kept in one tensor: a small tensor per token, allocated between the large
+    ones of each pass, would fragment the allocator's memory.
     """
 
     def __init__(self) -> None:
@@ -72,8 +83,12 @@ class GrowingLogits:
         self._largest: Tensor | None = None
 
     def add(self, logits: Tensor, target_ids: Tensor) -> None:
-        """Takes another step's, ``(batch, 1, vocabulary)``, and its token, ``(batch,
-        1)``."""
+        """Adds a step.
+
+        Args:
+            logits (Tensor): ``(batch, 1, vocabulary)``
+            target_ids (Tensor): its token, ``(batch, 1)``
+        """
         step = TargetLogits.of(logits, target_ids)
         self._logits = self._with(self._logits, step.logits)
         self._log_probs = self._with(self._log_probs, step.log_probs)
@@ -83,7 +98,7 @@ class GrowingLogits:
         self.num_steps += 1
 
     def since(self, step: int) -> TargetLogits:
-        """Those of a step and all later ones."""
+        """The logits from a step on."""
         assert self._logits is not None and self._log_probs is not None
         assert self._largest is not None
         steps = slice(step, self.num_steps)

@@ -16,7 +16,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = "captum_dexar.result.result"
+FORMAT = "captum_dexar.result"
 VERSION = 2
 TENSORS = (
     "target_ids",

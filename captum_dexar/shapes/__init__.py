@@ -1,4 +1,4 @@
-"""A small world whose truth is known, and a real vision-language model that sees it."""
+"""A small drawn world with exact ground truth, and a vision-language model of it."""
 
 from captum_dexar.shapes.accuracy import Accuracy, measure_accuracy
 from captum_dexar.shapes.bundled import load_vlm

@@ -1,4 +1,4 @@
-"""How often the model is right: ``python -m captum_dexar.shapes.accuracy``."""
+"""Accuracy of a model's answers: ``python -m captum_dexar.shapes.accuracy``."""
 
 import argparse
 from collections import Counter
@@ -21,9 +21,8 @@ class Accuracy:
     """Exact matches among answers of one kind.
 
     Attributes:
-
-        right (int): how many answers were exactly right
-        asked (int): how many were asked for
+        right (int): number of answers that were exactly right
+        asked (int): number of questions asked
     """
 
     right: int
@@ -75,27 +74,25 @@ def measure_accuracy(
     batch_size: int = 64,
     show_progress: bool = False,
 ) -> dict[str, Accuracy]:
-    """Ask the model everything that is known of some scenes.
+    """Asks a model for the caption of each scene and all questions about it.
 
-    Captions and answers are generated greedily and count as right only where they are
-    exactly the expected words.
+    Answers are generated greedily and count as right only if they are exactly the
+    expected words.
 
     Args:
-
-        model (LlavaForConditionalGeneration): a model of this world, in eval mode
+        model (LlavaForConditionalGeneration): a model trained on this world, in eval
+            mode
         processor (LlavaProcessor): its processor
         seeds (iterable of int): seeds of the scenes; below 1,000,000 they are held out
-        batch_size (int, optional): answers generated together. Default: 64
-        show_progress (bool, optional): show a progress bar. Default: False
+        batch_size (int, optional): number of answers generated together. Default: 64
+        show_progress (bool, optional): shows a progress bar. Default: False
 
     Returns:
-
-        **dict of str to Accuracy**: by kind, ``"caption of 1"`` to ``"caption of 3"``
-        (the number of objects) and the kinds of :class:`Question`; a kind that these
-        scenes do not hold is absent
+        *dict* of str to Accuracy by kind, ``"caption of 1"`` to ``"caption of 3"``
+        (the number of objects) and the kinds of :class:`Question`; kinds that do not
+        occur in these scenes are absent
 
     Raises:
-
         ValueError: ``seeds`` is empty.
 
     Examples::

@@ -1,4 +1,4 @@
-"""Drawing: signed distances, exact masks, anti-aliased pixels."""
+"""Draws objects: signed distances, exact masks, anti-aliased pixels."""
 
 import functools
 from collections.abc import Callable
@@ -36,10 +36,11 @@ class Outline:
     """The geometry of one object, in pixels.
 
     Args:
-        shape: One of the names in :data:`SIGNED_DISTANCES`.
-        center: ``(x, y)``; the centre of the top left pixel is ``(0.5, 0.5)``.
-        radius: Radius of the circle that the object fits into.
-        rotation: Angle in radians.
+        shape (str): one of the names in :data:`SIGNED_DISTANCES`
+        center (tuple of float): ``(x, y)``; the centre of the top left pixel is
+            ``(0.5, 0.5)``
+        radius (float): radius of the circle that the object fits into
+        rotation (float): angle in radians
     """
 
     shape: str
@@ -56,7 +57,7 @@ def _polygon(x: FloatArray, y: FloatArray, corners: FloatArray) -> FloatArray:
     along = (from_x * edge[:, 0] + from_y * edge[:, 1]) / (edge**2).sum(axis=1)
     along = np.clip(along, 0.0, 1.0)
     squared = (from_x - edge[:, 0] * along) ** 2 + (from_y - edge[:, 1] * along) ** 2
-    # A point is inside where a ray from it to one side crosses an odd number of edges.
+    # A point is inside if a ray from it to one side crosses an odd number of edges.
     below_start = from_y >= 0
     passes_height = below_start != (from_y - edge[:, 1] >= 0)
     right_of_edge = below_start == (edge[:, 0] * from_y > edge[:, 1] * from_x)
@@ -129,13 +130,13 @@ def _texture_basis() -> FloatArray:
 
 
 def draw_background(rng: np.random.Generator) -> FloatArray:
-    """Smooth random texture of a dull tint.
+    """A smooth random texture of a dull tint.
 
     Args:
-        rng: The source of randomness.
+        rng (numpy.random.Generator): the source of randomness
 
     Returns:
-        Pixel values 0..255, ``(96, 96, 3)`` float32.
+        *ndarray* ``(96, 96, 3)``, float32, from 0 to 255
     """
     level = rng.uniform(*BACKGROUND_RANGE)
     tint = level + rng.uniform(-15, 15, size=3)
@@ -149,16 +150,16 @@ def draw_background(rng: np.random.Generator) -> FloatArray:
 def draw_object(
     canvas: FloatArray, outline: Outline, colour: str, rng: np.random.Generator
 ) -> BoolArray:
-    """Draw one object into ``canvas``, in place, and return its exact mask.
+    """Draws one object into ``canvas``, in place, and returns its exact mask.
 
     Args:
-        canvas: ``(96, 96, 3)`` float32.
-        outline: What to draw, and where.
-        colour: A key of :data:`COLOUR_VALUES`; the drawn colour is jittered.
-        rng: The source of randomness.
+        canvas (ndarray): ``(96, 96, 3)``, float32
+        outline (Outline): what to draw, and where
+        colour (str): a key of :data:`COLOUR_VALUES`; the drawn colour is jittered
+        rng (numpy.random.Generator): the source of randomness
 
     Returns:
-        ``(96, 96)`` bool: the pixels whose centre lies in the object.
+        *ndarray* ``(96, 96)``, bool: the pixels whose centre lies in the object
     """
     (center_x, center_y), radius = outline.center, outline.radius
     left, top = int(max(0, center_x - radius - 2)), int(max(0, center_y - radius - 2))
@@ -184,6 +185,6 @@ def draw_object(
 
 
 def finish(canvas: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Add pixel noise and round to 8 bits, ``(96, 96, 3)``."""
+    """Adds pixel noise and rounds to 8 bits, ``(96, 96, 3)``."""
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * PIXEL_NOISE
     return np.clip(canvas + noise, 0, 255).astype(np.uint8)

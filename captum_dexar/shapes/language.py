@@ -1,4 +1,4 @@
-"""What is said about a scene: captions, questions, and what each word means."""
+"""Captions of scenes, questions about them, and what each word refers to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ QUESTION_KINDS: tuple[QuestionKind, ...] = (
     "left",
 )
 
-# Two objects this close in x leave it open which one is on the left.
+# If two objects are this close in x, "left" is ambiguous.
 LEFT_MARGIN = 8.0
 
 
 class Describable(Protocol):
-    """What the language needs to know of an object."""
+    """The properties of an object that captions and questions use."""
 
     @property
     def shape(self) -> str: ...
@@ -51,12 +51,11 @@ class CaptionWord:
     """One whitespace-separated word of a caption.
 
     Attributes:
-
         text (str): the word
         kind (str): ``"colour"``, ``"shape"``, ``"size"``, ``"relation"`` or
             ``"filler"``
         object_index (int or None): index into ``scene.objects`` of the object that the
-            word speaks of; None for relations and fillers
+            word describes; None for relations and fillers
     """
 
     text: str
@@ -69,7 +68,6 @@ class Question:
     """A question about one scene, with its true answer.
 
     Attributes:
-
         text (str): the question, for example ``"what shape is the red object ?"``
         answer (str): the answer, for example ``"circle"``
         kind (str): ``"shape"``, ``"colour exists"``, ``"shape exists"``, ``"exists"``
@@ -97,16 +95,14 @@ def _noun_phrase(item: Describable, index: int) -> list[CaptionWord]:
 def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
     """The caption of a scene, word by word.
 
-    Two objects are joined by their relation along the axis on which they lie further
+    Two objects are joined by their relation along the axis on which they are further
     apart, the upper or left one first; three are listed from left to right.
 
     Args:
-
         objects (sequence of objects): one to three
 
     Returns:
-
-        **tuple of CaptionWord**: joined by spaces they are the caption
+        *tuple* of CaptionWord; joined by spaces they are the caption
     """
     words = _words("the image shows")
     if len(objects) == 2:
@@ -138,7 +134,7 @@ def _pair_question(colour: str, shape: str, answer: str) -> Question:
 def _missing_pair(
     objects: Sequence[Describable], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """A colour and a shape that do not occur together, though at least one occurs."""
+    """A colour and a shape of which at least one occurs, but not on one object."""
     item = objects[int(rng.integers(len(objects)))]
     pairs = {(other.colour, other.shape) for other in objects}
     swapped = [
@@ -159,18 +155,16 @@ def _missing_pair(
 def questions(
     objects: Sequence[Describable], rng: np.random.Generator
 ) -> tuple[Question, ...]:
-    """Questions about a scene, of every kind that it can be asked without ambiguity.
+    """Questions about a scene, of every kind that is unambiguous there.
 
-    Questions about existence come in pairs, one to be affirmed and one to be denied.
+    Questions about existence come in pairs, one answered yes and one answered no.
 
     Args:
-
         objects (sequence of objects): one to three, no two of one colour
-        rng (numpy.random.Generator): decides what is asked
+        rng (numpy.random.Generator): chooses what is asked
 
     Returns:
-
-        **tuple of Question**: eight to eleven
+        *tuple* of Question, eight to eleven
     """
     colours = [item.colour for item in objects]
     shapes = sorted({item.shape for item in objects})

@@ -26,8 +26,8 @@ def build_model() -> LlavaForConditionalGeneration:
     """The untrained model, float32, initialised from torch's global random state.
 
     Returns:
-        CLIP vision tower (4 layers of 96 channels, 12 x 12 image tokens), two-layer
-        projector, Llama (5 layers of 128 channels, 4 heads).
+        LlavaForConditionalGeneration: CLIP vision tower (4 layers of 96 channels, 12 x
+        12 image tokens), two-layer projector, Llama (5 layers of 128 channels, 4 heads)
     """
     vision = CLIPVisionConfig(
         hidden_size=96,

@@ -1,7 +1,7 @@
-"""Several turns about one image in one sequence, as if each stood alone.
+"""Packs several turns about one image into one sequence.
 
-The image prefix is shared. Each turn sees the prefix and itself, and its positions
-restart behind the prefix, so that its loss is the one it would have by itself.
+The turns share the image prefix. Each attends to the prefix and to itself, and its
+positions restart after the prefix, so that its loss is the one of a separate sequence.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PREFIX_LENGTH = len(PREFIX)
 
 @dataclass(frozen=True)
 class Turn:
-    """A question (or the caption prompt) and its answer, words split by spaces."""
+    """A question (or the caption prompt) and its answer, words separated by spaces."""
 
     prompt: str
     answer: str
@@ -30,13 +30,13 @@ class PackedBatch:
     """A batch of packed sequences.
 
     Args:
-        input_ids: ``(batch, length)``.
-        position_ids: ``(batch, length)``, restarting for every turn.
-        attention_mask: ``(batch, 1, length, length)`` bool, True where a query (third
-            axis) may attend to a key (fourth axis).
-        answer_rows: ``(answers, 2)``: batch index and position of the outputs that
-            predict an answer's token.
-        answer_ids: ``(answers,)``: these tokens.
+        input_ids (Tensor): ``(batch, length)``
+        position_ids (Tensor): ``(batch, length)``, restarting for every turn
+        attention_mask (Tensor): ``(batch, 1, queries, keys)``, bool, True where a query
+            may attend to a key
+        answer_rows (Tensor): ``(answers, 2)``, batch index and position of the outputs
+            that predict an answer's token
+        answer_ids (Tensor): ``(answers,)``, these tokens
     """
 
     input_ids: Tensor
@@ -47,13 +47,14 @@ class PackedBatch:
 
 
 def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
-    """Pack the turns of each conversation into one sequence.
+    """Packs the turns of each conversation into one sequence.
 
     Args:
-        conversations: For every image of the batch, the turns about it.
+        conversations (sequence of sequence of Turn): for every image, the turns about
+            it
 
     Returns:
-        The batch, padded on the right.
+        PackedBatch, padded on the right
     """
     prefix = [VOCABULARY[word] for word in PREFIX]
     sequences, owners, positions = [], [], []
@@ -98,12 +99,13 @@ def answer_loss(
     """Mean cross-entropy of the answers' tokens.
 
     Args:
-        model: The model.
-        pixel_values: ``(batch, 3, 96, 96)``.
-        batch: The packed turns about these images.
+        model (LlavaForConditionalGeneration): the model
+        pixel_values (Tensor): ``(batch, 3, 96, 96)``
+        batch (PackedBatch): the packed turns about these images
 
     Returns:
-        The loss, a scalar, and the projected image tokens ``(batch, 144, channels)``.
+        *tuple* of the loss, a scalar, and the projected image tokens, ``(batch, 144,
+        channels)``
     """
     features = image_features(model, pixel_values)
     embeddings = model.get_input_embeddings()(batch.input_ids)

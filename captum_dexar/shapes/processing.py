@@ -14,7 +14,7 @@ OTHER_WORDS = (
     "what shape is object objects there anything how many are yes no"
 )
 
-# Every word that is ever said, with its id.
+# All words of the world, with their ids.
 VOCABULARY: dict[str, int] = {
     word: index
     for index, word in enumerate(
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower-cases, splits at spaces and around punctuation, one id a word."""
+    """Lower-cases, splits at spaces and around punctuation; one id per word."""
     tokenizer = Tokenizer(WordLevel(VOCABULARY, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -76,8 +76,9 @@ def build_processor() -> LlavaProcessor:
     """The processor that is saved with the model.
 
     Returns:
-        Resizes the shortest edge to 96, crops the centre to 96 x 96, normalises, and
-        expands ``<image>`` to one token a patch; its chat template writes
+        LlavaProcessor: resizes the shortest edge to 96, crops the centre to 96 x 96,
+        normalises, and expands ``<image>`` to one token per patch; its chat template
+        writes
         ``USER: <image>\\n{question} ASSISTANT:``.
     """
     image_processor = CLIPImageProcessorPil(

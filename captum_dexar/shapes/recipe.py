@@ -1,4 +1,4 @@
-"""The training recipe: stages, schedules, and what a batch of each holds."""
+"""The training recipe: stages, schedules and batches."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from captum_dexar.shapes.supervision import patch_labels
 from torch import Tensor
 from torch.utils.data import Dataset
 
-# Scenes of one training run; runs of different seeds share none.
+# Scenes of one training run; runs with different seeds share none.
 SEEDS_PER_RUN = 1_000_000_000
 
 
@@ -23,17 +23,20 @@ class Stage:
     """One stage of the training.
 
     Args:
-        name: Shown while it runs.
-        steps: Optimiser steps.
-        batch_size: Scenes a step.
-        learning_rates: At the peak and at the end; cosine in between.
-        warm_up: Steps of linear warm-up.
-        patch_weights: Weight of the patch loss at the start and at the end.
-        question_weights: How readily each kind of question is drawn; empty for a stage
-            that trains the vision alone.
-        object_weights: How readily scenes of 1, 2 and 3 objects are drawn.
-        questions: Fewest and most questions a scene.
-        restarts: Whether the stage begins with a new optimiser and new patch heads.
+        name (str): shown while it runs
+        steps (int): number of optimiser steps
+        batch_size (int): scenes per step
+        learning_rates (tuple of float): at the peak and at the end; cosine in between
+        warm_up (int): steps of linear warm-up
+        patch_weights (tuple of float): weight of the patch loss at the start and at the
+            end
+        question_weights (Mapping): relative frequency of each kind of question; empty
+            for a stage that trains the vision side alone
+        object_weights (tuple of float): relative frequency of scenes of 1, 2 and 3
+            objects
+        questions (tuple of int): fewest and most questions per scene. Default: (5, 7)
+        restarts (bool): whether the stage begins with a new optimiser and new patch
+            heads. Default: False
     """
 
     name: str
@@ -94,12 +97,13 @@ def recipe(patch_supervision: bool = True, steps_scale: float = 1.0) -> list[Sta
     """The stages of a run.
 
     Args:
-        patch_supervision: False leaves out the vision stage and every patch loss.
-            Default: True
-        steps_scale: Factor on the number of steps of every stage. Default: 1.0
+        patch_supervision (bool, optional): False leaves out the vision stage and every
+            patch loss. Default: True
+        steps_scale (float, optional): factor on the number of steps of every stage.
+            Default: 1.0
 
     Returns:
-        The stages, in order.
+        *list* of Stage, in order
     """
     stages = []
     for stage in STAGES:
@@ -115,12 +119,12 @@ def recipe(patch_supervision: bool = True, steps_scale: float = 1.0) -> list[Sta
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on.
+    """The data of one training step.
 
     Args:
-        pixel_values: ``(batch, 3, 96, 96)``.
-        labels: ``(3, batch, 144)`` patch labels.
-        packed: The turns; None in the vision stage.
+        pixel_values (Tensor): ``(batch, 3, 96, 96)``
+        labels (Tensor): patch labels, ``(3, batch, 144)``
+        packed (PackedBatch or None): the turns; None in the vision stage
     """
 
     pixel_values: Tensor
@@ -129,7 +133,7 @@ class Batch:
 
 
 def pixel_values(scenes: Sequence[Scene]) -> Tensor:
-    """What the processor makes of the scenes' images, ``(batch, 3, 96, 96)``."""
+    """The scenes' images as the processor prepares them, ``(batch, 3, 96, 96)``."""
     images = np.stack([np.asarray(scene.image) for scene in scenes])
     values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return ((values - PIXEL_MEAN) / PIXEL_STD).contiguous()
@@ -147,11 +151,11 @@ def draw_turns(stage: Stage, scene: Scene, rng: np.random.Generator) -> list[Tur
 
 
 class TrainingSteps(Dataset[Batch]):
-    """The batch of every step of a run; each depends on the seed and its number only.
+    """The batch of every step of a run; it depends only on the seed and the step.
 
     Args:
-        seed: Seed of the run.
-        stages: The stages of the run.
+        seed (int): seed of the run
+        stages (sequence of Stage): the stages of the run
     """
 
     def __init__(self, seed: int, stages: Sequence[Stage]) -> None:
@@ -162,7 +166,7 @@ class TrainingSteps(Dataset[Batch]):
         return sum(stage.steps for stage in self.stages)
 
     def locate(self, index: int) -> tuple[Stage, int, int]:
-        """Stage of a step, its number in the stage, and scenes drawn before it."""
+        """The stage of a step, its number there, and how many scenes come before it."""
         scenes = 0
         for stage in self.stages:
             if index < stage.steps:

@@ -1,4 +1,4 @@
-"""Scenes whose truth is known: image, objects, exact masks, caption, questions."""
+"""Scenes with their ground truth: image, objects, exact masks, caption, questions."""
 
 from dataclasses import dataclass, field
 
@@ -39,7 +39,6 @@ class SceneObject:
     """One object of a scene.
 
     Attributes:
-
         shape (str): ``"circle"``, ``"square"``, ``"triangle"``, ``"star"``, ``"cross"``
             or ``"ring"``
         colour (str): ``"red"``, ``"green"``, ``"blue"``, ``"yellow"``, ``"purple"``,
@@ -65,13 +64,12 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn scene and everything that is true of it.
+    """A drawn scene and its ground truth.
 
     Attributes:
-
-        seed (int): the seed that it was made from
+        seed (int): the seed it was drawn from
         image (PIL.Image.Image): RGB, 96 x 96 pixels
-        objects (tuple of SceneObject): one to three, no two of one colour
+        objects (tuple of SceneObject): one to three, all of different colours
         caption_words (tuple of CaptionWord): the caption's words with their kinds and
             objects
         questions (tuple of Question): questions with their answers
@@ -110,7 +108,7 @@ def _draw_layout(
                 gap = np.abs(centers[:, first] - centers[:, second])
                 apart = radii[first] + radii[second] + OBJECT_GAP
                 fits &= np.hypot(gap[:, 0], gap[:, 1]) >= apart
-                # Two objects are told apart by their relation, three by their order.
+                # Two objects are distinguished by their relation, three by their order.
                 clear = gap[:, 0] if count > 2 else np.abs(gap[:, 0] - gap[:, 1])
                 fits &= clear >= ORDER_MARGIN
         if fits.any():
@@ -118,23 +116,20 @@ def _draw_layout(
 
 
 def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
-    """Draw the scene of a seed.
+    """Draws the scene of a seed.
 
     The same arguments give the same scene. Seeds below 1,000,000 are held out: the
-    bundled model never saw their scenes.
+    bundled model was not trained on them.
 
     Args:
-
         seed (int): any non-negative integer
-        num_objects (int, optional): how many objects to draw, 1 to 3; None draws the
-            number at random. Default: None
+        num_objects (int, optional): number of objects, 1 to 3. Default: None, a random
+            number
 
     Returns:
-
-        **Scene**: the scene
+        Scene
 
     Raises:
-
         ValueError: ``seed`` is negative, or ``num_objects`` is not 1, 2 or 3.
 
     Examples::

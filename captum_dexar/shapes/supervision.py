@@ -1,4 +1,4 @@
-"""Patch supervision: each image token shall know which object covers its patch."""
+"""Patch supervision: each image token learns which object covers its patch."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from captum_dexar.shapes.processing import PATCH_SIZE
 from captum_dexar.shapes.scene import Scene
 from torch import nn, Tensor
 
-# A patch belongs to an object from this share of its pixels on; below it, but not
-# empty, it is left out of the loss.
+# A patch belongs to an object that covers at least this share of its pixels; patches
+# with less, but not empty, are left out of the loss.
 MIN_COVERAGE = 0.2
 BACKGROUND_WEIGHT = 0.3
 IGNORED = -100
 
 
 def patch_labels(scenes: Sequence[Scene]) -> Tensor:
-    """Labels of every patch.
+    """The labels of every patch.
 
     Args:
-        scenes: The scenes of a batch.
+        scenes (sequence of Scene): the scenes of a batch
 
     Returns:
-        ``(3, batch, 144)`` int64: shape, colour and size of the object that covers most
-        of the patch, counted from 1; 0 for background; -100 where it is left out.
+        *Tensor* ``(3, batch, 144)``, int64: shape, colour and size of the object that
+        covers most of the patch, counted from 1; 0 for background; -100 if left out
     """
     labels = []
     for scene in scenes:
@@ -49,7 +49,7 @@ class PatchHeads(nn.Module):
     """Linear classifiers of shape, colour and size on the projected image tokens.
 
     Args:
-        channels: Width of the image tokens.
+        channels (int): width of the image tokens
     """
 
     def __init__(self, channels: int) -> None:
@@ -62,12 +62,12 @@ class PatchHeads(nn.Module):
         """Loss and accuracy.
 
         Args:
-            features: ``(batch, 144, channels)``.
-            labels: ``(3, batch, 144)``, see :func:`patch_labels`.
+            features (Tensor): ``(batch, 144, channels)``
+            labels (Tensor): ``(3, batch, 144)``, see :func:`patch_labels`
 
         Returns:
-            The summed cross-entropies, a scalar, and ``(3,)`` the accuracies on
-            patches that an object covers.
+            *tuple* of the summed cross-entropies, a scalar, and the accuracies on
+            patches that an object covers, ``(3,)``
         """
         losses, accuracies = [], []
         for head, label in zip(self.heads, labels):

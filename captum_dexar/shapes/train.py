@@ -1,6 +1,6 @@
-"""Trains the bundled model from nothing: ``python -m captum_dexar.shapes.train``.
+"""Trains the bundled model from scratch: ``python -m captum_dexar.shapes.train``.
 
-Interrupted, the same command continues where it stopped.
+After an interruption, the same command resumes the run.
 """
 
 import argparse
@@ -34,8 +34,9 @@ class Trainer:
     """The state of a training run.
 
     Args:
-        seed: Seed of the weights and of the scenes.
-        stages: The stages of the run, see :func:`captum_dexar.shapes.recipe.recipe`.
+        seed (int): seed of the weights and of the scenes
+        stages (sequence of Stage): the stages of the run, see
+            :func:`captum_dexar.shapes.recipe.recipe`
     """
 
     def __init__(self, seed: int, stages: Sequence[Stage]) -> None:
@@ -67,7 +68,7 @@ class Trainer:
         )
 
     def _restart(self) -> None:
-        """New patch heads and a new optimiser; the model stays as it is."""
+        """New patch heads and a new optimiser; the model is kept."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
             self.heads = PatchHeads(self.model.config.text_config.hidden_size)
@@ -77,10 +78,10 @@ class Trainer:
         """One optimiser step.
 
         Args:
-            batch: The batch of step ``self.step``.
+            batch (Batch): the batch of step ``self.step``
 
         Returns:
-            What was measured in it.
+            *dict* of losses and accuracies
         """
         stage, number, _ = self.data.locate(self.step)
         if stage.restarts and number == 0:
@@ -109,7 +110,7 @@ class Trainer:
         return measured
 
     def state(self) -> dict[str, Any]:
-        """All that a later run needs to continue exactly."""
+        """Everything needed to resume the run exactly."""
         return {
             "seed": self.seed,
             "stages": [repr(stage) for stage in self.data.stages],
@@ -121,13 +122,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state.
+        """Resumes from a state.
 
         Args:
-            state: What :meth:`state` gave.
+            state (dict): made by :meth:`state`
 
         Raises:
-            ValueError: If it is the state of another seed or of other stages.
+            ValueError: it is the state of another seed or of other stages.
         """
         same = state["stages"] == [repr(stage) for stage in self.data.stages]
         if state["seed"] != self.seed or not same:
@@ -143,14 +144,14 @@ class Trainer:
 
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
-    """Write the checkpoint; an interruption leaves the previous one intact."""
+    """Writes the checkpoint; an interruption leaves the previous one intact."""
     temporary = folder / f"{CHECKPOINT_NAME}.new"
     torch.save(trainer.state(), temporary)
     temporary.replace(folder / CHECKPOINT_NAME)
 
 
 def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Write the model and its processor in Hugging Face's layout."""
+    """Writes the model and its processor in Hugging Face's layout."""
     model.save_pretrained(folder)
     build_processor().save_pretrained(folder)
 
@@ -163,28 +164,25 @@ def train(
     max_steps: int | None = None,
     workers: int = 1,
 ) -> Trainer:
-    """Train the model, continuing from ``folder`` where a run was interrupted.
+    """Trains the model, resuming an interrupted run from ``folder``.
 
     Args:
-
-        folder (pathlib.Path): where checkpoints, the log and at last the model are
+        folder (pathlib.Path): where checkpoints, the log and finally the model are
             written
         seed (int, optional): seed of the weights and of the scenes. Default: 0
         patch_supervision (bool, optional): False trains without any patch loss.
             Default: True
         steps_scale (float, optional): factor on the number of steps of every stage.
             Default: 1.0
-        max_steps (int, optional): stop after this step as if interrupted.
+        max_steps (int, optional): stops after this step as if interrupted.
             Default: None
         workers (int, optional): processes that draw scenes; 0 draws in this one.
             Default: 1
 
     Returns:
-
-        **Trainer**: at its last step
+        Trainer, at its last step
 
     Raises:
-
         ValueError: ``folder`` holds the checkpoint of another run.
     """
     folder.mkdir(parents=True, exist_ok=True)

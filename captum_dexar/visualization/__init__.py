@@ -1,4 +1,4 @@
-"""Pictures of maps on images."""
+"""Figures of maps on images, and tables of text."""
 
 from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
 from captum_dexar.visualization.figures import (

@@ -1,4 +1,4 @@
-"""One figure of several methods' maps of the same words; plain arrays go in."""
+"""One figure of several methods' maps of the same words, drawn from plain arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# All lengths are in inches: panels have to line up whatever their number is.
+# All lengths are in inches: panels must line up whatever their number.
 _PANEL = 1.05
 _LABEL = 1.7
 _GAP = 0.06
@@ -25,28 +25,28 @@ _MARGIN = 0.12
 _TITLE = 0.25
 _CAPTION = 0.17
 _HEADER = 1.05
-# A name of three lines and its note.
+# Height of a name of three lines and its note.
 _TEXT_HEIGHT = 0.86
 _BAR = (1.5, 0.1)
 _BAR_PITCH = 0.52
 _NARROWEST = 4.4
 _MAX_COLUMNS = 9
-# Of the longest word that fits above a panel, and of a line of a method's name.
+# Characters of the longest title above a panel, and of a line of a method's name.
 _TITLE_CHARACTERS, _NAME_CHARACTERS = 13, 19
 _GREY = "0.4"
 
 
 @dataclass(frozen=True, eq=False)
 class MethodRow:
-    """What a method's row shows.
+    """The row of one method.
 
     Attributes:
         name (str): the method
-        note (str): what is below its name, its time
-        heats (sequence of ndarray): a map a word, ``(height, width)``, in [0, 1], or in
-            [-1, 1] if signed
-        captions (sequence of str): what is below each map
-        signed (bool): whether its maps have signs
+        note (str): text below its name, such as its time
+        heats (sequence of ndarray): one map per word, ``(height, width)``, in [0, 1],
+            or in [-1, 1] if signed
+        captions (sequence of str): text below each map
+        signed (bool): whether the maps are signed
     """
 
     name: str
@@ -65,14 +65,14 @@ def comparison_figure(
 ) -> tuple[Figure, npt.NDArray[Any]]:
     """Rows are methods, columns are words; the image is above the methods' names.
 
-    Words that do not fit side by side go on in a further block of rows.
+    Words that do not fit side by side continue in another block of rows.
 
     Args:
-        image (ndarray): ``(height, width, 3)`` bytes
+        image (ndarray): ``(height, width, 3)``, uint8
         rows (sequence of MethodRow): the methods
         labels (sequence of str): the words
-        unseen (ndarray): pixels that no token sees, ``(height, width)``
-        heading (str): what is beside the image, the whole answer
+        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        heading (str): text beside the image, the whole answer
 
     Returns:
         The figure and the maps' axes, ``(methods, words)``.
@@ -99,14 +99,14 @@ def comparison_figure(
 
 
 class _Page:
-    """Where everything is, in inches from the top left corner."""
+    """The positions of all parts, in inches from the top left corner."""
 
     def __init__(
         self, image: npt.NDArray[np.uint8], rows: Sequence[MethodRow], num_words: int
     ) -> None:
-        # Very long images would give slivers: panels stay between 1:2 and 2:1.
+        # Panels of very long images would be slivers: they stay between 1:2 and 2:1.
         self.panel_height = _PANEL * min(2.0, max(0.5, image.shape[0] / image.shape[1]))
-        # Blocks of equal width: ten words are five and five, not nine and one.
+        # Blocks of equal width: ten words become five and five, not nine and one.
         self.num_blocks = max(1, ceil(num_words / _MAX_COLUMNS))
         self.columns = max(1, ceil(num_words / self.num_blocks))
         has_captions = any(caption for row in rows for caption in row.captions)
@@ -120,18 +120,18 @@ class _Page:
         self.height = 2 * _MARGIN + self.header + blocks
 
     def panel(self, row: int, block: int, column: int) -> tuple[float, ...]:
-        """Left, top, width and height of a map."""
+        """Left, top, width and height of a map's panel."""
         left = _MARGIN + _LABEL + column * (_PANEL + _GAP)
         return left, self.row_top(row, block), _PANEL, self.panel_height
 
     def row_top(self, row: int, block: int) -> float:
-        """Upper edge of a row of maps."""
+        """The upper edge of a row of maps."""
         above = 2 * _MARGIN + self.header + block * (self.block_height + _MARGIN)
         top: float = above + _TITLE + row * self.pitch
         return top
 
     def axes(self, figure: Figure, *box: float) -> Axes:
-        """Axes without ticks and frame at left, top, width and height."""
+        """Axes without ticks or frame, at left, top, width and height."""
         left, top, width, height = box
         bottom = self.height - top - height
         axis: Axes = figure.add_axes(
@@ -149,10 +149,10 @@ class _Page:
         return axis
 
     def text(
-        self, figure: Figure, left: float, top: float, *args: Any, **k: Any
+        self, figure: Figure, left: float, top: float, *args: Any, **kwargs: Any
     ) -> None:
-        """Text at a place."""
-        figure.text(left / self.width, 1 - top / self.height, *args, **k)
+        """Text at left and top."""
+        figure.text(left / self.width, 1 - top / self.height, *args, **kwargs)
 
     def draw_header(
         self,
@@ -161,7 +161,7 @@ class _Page:
         heading: str,
         rows: Sequence[MethodRow],
     ) -> None:
-        """The image, the answer and the scales of colours that the rows use."""
+        """The image, the answer and the colour scales of the rows."""
         middle = _MARGIN + self.header / 2
         top = middle - self.panel_height / 2
         axis = self.axes(figure, _MARGIN, top, _PANEL, self.panel_height)
@@ -203,7 +203,7 @@ def _draw_name(
 ) -> None:
     middle = page.row_top(index, block) + max(page.panel_height, _TEXT_HEIGHT) / 2
     name = fill(row.name, _NAME_CHARACTERS)
-    # The name grows upwards from the middle and its note downwards.
+    # The name extends upwards from the middle, its note downwards.
     page.text(figure, _MARGIN, middle, name, fontsize=9, fontweight="bold", va="bottom")
     page.text(
         figure, _MARGIN, middle + 0.05, row.note, fontsize=7.5, color=_GREY, va="top"
@@ -211,7 +211,7 @@ def _draw_name(
 
 
 def _fitting(label: str) -> str:
-    """A word that is not wider than its panel."""
+    """A word, cut to the width of its panel."""
     if len(label) <= _TITLE_CHARACTERS:
         return label
     return label[: _TITLE_CHARACTERS - 1] + "…"

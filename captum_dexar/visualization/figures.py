@@ -1,4 +1,4 @@
-"""Figures of token maps, with matplotlib; plain arrays go in."""
+"""Figures of token maps with matplotlib, drawn from plain arrays."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def token_figure(
     scale_label: str,
     signed: bool = False,
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """The image, then a panel a token, all on one scale.
+    """The image, then one panel per token, all on one colour scale.
 
     Args:
-        image (ndarray): ``(height, width, 3)`` bytes
+        image (ndarray): ``(height, width, 3)``, uint8
         heats (sequence of ndarray): each token's map, ``(height, width)``, in [0, 1],
             or in [-1, 1] if signed
-        strengths (sequence of float): in [0, 1]; how opaque each map is drawn
+        strengths (sequence of float): opacity of each map, in [0, 1]
         labels (sequence of str): the tokens' text, above the panels
-        captions (sequence of str): what is below the panels, their weights
-        unseen (ndarray): pixels that no token sees
-        scale_label (str): what the colour bar measures
-        signed (bool, optional): a diverging scale of colours. Default: False
+        captions (sequence of str): text below the panels, such as weights
+        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        scale_label (str): label of the colour bar
+        signed (bool, optional): uses a diverging colour scale. Default: False
 
     Returns:
         The figure and its axes, the image's first.
@@ -84,7 +84,7 @@ def sequence_figure(
     title: str,
     signed: bool = False,
 ) -> tuple[Figure, Axes]:
-    """One map of the whole answer beside the image's own colours.
+    """The image and one map of the whole answer, side by side.
 
     Args:
         image, unseen, signed: as in :func:`token_figure`
@@ -117,14 +117,11 @@ def layer_figure(
     """Rows are tokens, columns are layers.
 
     Args:
-        image (ndarray): ``(height, width, 3)`` bytes
-        heats (ndarray): ``(rows, columns, height, width)`` in [0, 1], or in [-1, 1] if
+        image, unseen, scale_label, signed: as in :func:`token_figure`
+        heats (ndarray): ``(rows, columns, height, width)``, in [0, 1], or in [-1, 1] if
             signed
         row_labels (sequence of str): the tokens' text
         column_labels (sequence of str): the layers' names
-        unseen (ndarray): pixels that no token sees
-        scale_label (str): what the colour bar measures
-        signed (bool, optional): a diverging scale of colours. Default: False
 
     Returns:
         The figure and its axes, ``(rows, columns)``.
@@ -145,7 +142,7 @@ def layer_figure(
 
 
 def colour_scale(signed: bool) -> ScalarMappable:
-    """The scale of colours of a map, for a colour bar: from 0 or -1 to 1."""
+    """The colour scale of maps, for a colour bar: from 0, or -1 if signed, to 1."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -157,7 +154,7 @@ def colour_scale(signed: bool) -> ScalarMappable:
 def seen_image(
     image: npt.NDArray[np.uint8], unseen: npt.NDArray[np.bool_]
 ) -> FloatArray:
-    """The image itself, with stripes where no token sees it."""
+    """The image, with stripes where no image token sees it."""
     picture = image.astype(np.float64) / 255
     return np.where(unseen[..., None], striped(picture), picture)
 
@@ -165,10 +162,10 @@ def seen_image(
 def _panels(
     rows: int, columns: int, aspect: float, scale: float = 1.0, text: float = 0.04
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """Axes without ticks; ``text`` is the height of the text of a row, in inches."""
+    """Axes without ticks; ``text`` is the height of a row's text, in inches."""
     import matplotlib.pyplot as plt
 
-    # Very long images would give slivers: the panels stay between 1:3 and 3:1.
+    # Panels of very long images would be slivers: they stay between 1:3 and 3:1.
     aspect = min(3.0, max(1 / 3, aspect))
     width, height = _PANEL_INCHES * scale, _PANEL_INCHES * scale * aspect
     figure, axes = plt.subplots(

@@ -1,4 +1,4 @@
-"""Laying a heatmap over an image."""
+"""Blends a heatmap with an image."""
 
 import matplotlib
 import numpy as np
@@ -7,9 +7,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 COLORMAP = "inferno"
-# Of signed maps: blue below zero, white at zero, red above.
+# For signed maps: blue below zero, white at zero, red above.
 SIGNED_COLORMAP = "RdBu_r"
-# Colour is kept in part only, so that the picture does not compete with the map.
+# Reduced colour, so that the image does not compete with the map.
 _SATURATION = 0.5
 _BRIGHTNESS = 0.9
 _STRIPE_WIDTH = 40
@@ -23,19 +23,19 @@ def overlay(
     strength: float = 1.0,
     signed: bool = False,
 ) -> FloatArray:
-    """Blends a map with a paled image, the more opaque the farther from zero.
+    """Blends a map with a pale image; the farther from zero, the more opaque.
 
     Args:
-        image (ndarray): ``(height, width, 3)`` bytes
-        heat (ndarray): ``(height, width)`` in [0, 1], or in [-1, 1] if signed
+        image (ndarray): ``(height, width, 3)``, uint8
+        heat (ndarray): ``(height, width)``, in [0, 1], or in [-1, 1] if signed
         unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
             drawn as grey stripes
-        strength (float, optional): in [0, 1], factor of the opacity. Default: 1.0
-        signed (bool, optional): draws with the diverging scale of colours, negative
-            values blue and positive ones red. Default: False
+        strength (float, optional): factor on the opacity, in [0, 1]. Default: 1.0
+        signed (bool, optional): uses the diverging colour scale, negative values blue
+            and positive ones red. Default: False
 
     Returns:
-        *ndarray* ``(height, width, 3)`` in [0, 1]
+        *ndarray* ``(height, width, 3)``, in [0, 1]
     """
     pale = sketched(image) if signed else paled(image)
     heat = np.clip(heat, -1.0 if signed else 0.0, 1.0)
@@ -49,7 +49,7 @@ def overlay(
 
 
 def paled(image: npt.NDArray[np.uint8]) -> FloatArray:
-    """The image with less colour and light, in [0, 1]."""
+    """The image with less saturation and brightness, in [0, 1]."""
     scaled = image.astype(np.float64) / 255
     grey = scaled.mean(axis=-1, keepdims=True)
     mixed: FloatArray = _SATURATION * scaled + (1 - _SATURATION) * grey
@@ -57,9 +57,9 @@ def paled(image: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 def sketched(image: npt.NDArray[np.uint8]) -> FloatArray:
-    """The image in light grey, in [0, 1], for maps with signs.
+    """The image in light grey, in [0, 1], for signed maps.
 
-    Its colours would be taken for signs, and its shadows would darken the white of
+    Its colours could be mistaken for signs, and its shadows would darken the white of
     zero. Saturated objects stay visible whatever their brightness.
     """
     scaled = image.astype(np.float64) / 255
@@ -71,7 +71,7 @@ def sketched(image: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 def striped(picture: FloatArray) -> FloatArray:
-    """The picture under diagonal stripes, for the parts that no token sees."""
+    """The picture under diagonal stripes, for parts that no image token sees."""
     height, width = picture.shape[:2]
     period = max(2, max(height, width) // _STRIPE_WIDTH)
     diagonal = np.add.outer(np.arange(height), np.arange(width)) // period

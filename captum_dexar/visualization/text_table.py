@@ -1,4 +1,4 @@
-"""An explained answer as lines of text."""
+"""An explained answer as a table of plain text."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ def token_table(
     weights: Sequence[float | None],
     log_probs: Sequence[float | None],
 ) -> str:
-    """One line a word: its text, its weight with a bar, and its probability.
+    """One line per word: its text, its weight with a bar, and its log-probability.
 
     Args:
         texts (sequence of str): the words
-        weights (sequence of float or None): their token weights, never negative
-        log_probs (sequence of float or None): their log-probabilities, natural
+        weights (sequence of float or None): their weights, not negative
+        log_probs (sequence of float or None): their natural log-probabilities
 
     Returns:
-        Lines of equal columns, a heading first.
+        *str*, aligned lines under a heading
     """
     width = max([len("word"), *(len(text) for text in texts)])
     largest = max((weight or 0.0 for weight in weights), default=0.0)

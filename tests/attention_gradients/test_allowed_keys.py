@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.attention_gradients.allowed_keys import allowed_keys
+from captum_dexar.attention_gradients.attention_call import allowed_keys
 from torch import nn, Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
@@ -17,7 +17,7 @@ def _allowed(mask: Any, by_kernel: bool = True, **kwargs: Any) -> Tensor:
         mask,
         num_queries=QUERIES,
         num_keys=KEYS,
-        rows=ROWS,
+        query_positions=ROWS,
         masked_by_kernel=by_kernel,
         module=nn.Identity(),
         kwargs=kwargs,

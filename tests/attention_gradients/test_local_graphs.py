@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.attention_gradients.interception import intercepted_attention
-from captum_dexar.attention_gradients.layer_again import of_rows
+from captum_dexar.attention_gradients import AttentionCall, intercepted_attention
+from captum_dexar.attention_gradients.layer_replay import at_positions
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
@@ -29,8 +29,8 @@ class _FullPass(DecodingSteps):
 def graphs_of(
     model: nn.Module,
     steps: DecodingSteps,
-    max_rows: int = 256,
-    with_products: bool = False,
+    max_positions: int = 256,
+    reuses_projections: bool = False,
 ) -> list[tuple[int, tuple[int, ...], int]]:
     """Layer, shape of the hidden states and nodes of each graph of a full pass."""
     decoder = find_decoder(model)
@@ -50,25 +50,24 @@ def graphs_of(
         list(range(len(decoder.layers))),
         lambda _: explained_pass.query_positions,
         keep,
-        0.0,
         None,
-        max_rows,
-        with_products,
+        max_positions,
+        reuses_projections,
     )
     with frozen_parameters(model), graphs.watching():
         explained_pass.logits()
     return found
 
 
-@pytest.mark.parametrize("with_products", [False, True])
-@pytest.mark.parametrize(("max_rows", "parts"), [(256, [5]), (2, [2, 2, 1])])
+@pytest.mark.parametrize("reuses_projections", [False, True])
+@pytest.mark.parametrize(("max_positions", "parts"), [(256, [5]), (2, [2, 2, 1])])
 def test_a_full_pass_has_graphs_of_its_rows_only(
-    max_rows: int, parts: list[int], with_products: bool
+    max_positions: int, parts: list[int], reuses_projections: bool
 ) -> None:
     model = tiny_vlm(seed=1)
     steps = DecodingSteps(Prompt(model, prompt_inputs(1)), random_targets(5, 1))
     expected = [(layer, (1, rows, 48), rows) for layer in range(3) for rows in parts]
-    assert graphs_of(model, steps, max_rows, with_products) == expected
+    assert graphs_of(model, steps, max_positions, reuses_projections) == expected
 
 
 class _LooksAround(nn.Module):
@@ -120,7 +119,7 @@ def test_rows_are_taken_along_the_axis_of_the_positions() -> None:
         "kept": {"key": torch.ones(1, 2, 7, 4)},
         "use_cache": True,
     }
-    taken = of_rows(arguments, 7, rows)
+    taken = at_positions(arguments, 7, rows)
     assert taken["hidden_states"].tolist() == [[[2.0, 3.0], [12.0, 13.0]]]
     assert taken["attention_mask"].shape == (1, 1, 2, 7)
     assert [tuple(e.shape) for e in taken["position_embeddings"]] == [(3, 1, 2, 8)] * 2
@@ -183,11 +182,11 @@ def test_the_inner_of_two_interceptions_is_asked_first() -> None:
     asked: list[tuple[str, int]] = []
 
     def tap(name: str) -> Any:
-        def call(layer: int, attention: Any, eager: Any, *args: Any, **kwargs: Any):
-            asked.append((name, layer))
-            return attention(*args, **kwargs)
+        def run(call: AttentionCall) -> Any:
+            asked.append((name, call.layer))
+            return call.run()
 
-        return call
+        return run
 
     with torch.no_grad(), intercepted_attention(modules, tap("outer")):
         with intercepted_attention(modules, tap("inner")):

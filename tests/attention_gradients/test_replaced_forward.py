@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from captum_dexar.attention_gradients.replaced_forward import (
+from captum_dexar.attention_gradients.interception import (
     forward_of,
-    is_itself,
+    is_unpatched,
     replaced_forward,
 )
 from torch import nn, Tensor
@@ -27,7 +27,7 @@ def plus(number: float) -> Callable[[Tensor], Tensor]:
 def test_the_inner_one_is_called_and_everything_is_put_back() -> None:
     module = _Doubles()
     with replaced_forward({module: plus(10)}):
-        assert module(ONE) == 11 and is_itself(module)
+        assert module(ONE) == 11 and is_unpatched(module)
         with replaced_forward({module: plus(20)}):
             assert module(ONE) == 21
         with pytest.raises(ValueError), replaced_forward({module: plus(30)}):
@@ -49,9 +49,9 @@ def test_what_others_have_put_there_stays() -> None:
     module = _Doubles()
     own = module.forward
     vars(module)["forward"] = lambda tensor: own(tensor) + 1
-    assert not is_itself(module)
+    assert not is_unpatched(module)
     with replaced_forward({module: plus(10)}):
-        assert module(ONE) == 11 and not is_itself(module)
+        assert module(ONE) == 11 and not is_unpatched(module)
     assert module(ONE) == 3
 
 

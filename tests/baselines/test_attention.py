@@ -1,5 +1,6 @@
 """Attention maps equal a literal computation on eager attention probabilities."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,13 +9,14 @@ from captum_dexar.baselines import (
     LayerAttention,
     LayerAttentionGradient,
     LayerAttentionRollout,
-    LayerUnfilteredDexAR,
 )
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
-from captum_dexar.model.decoder import find_decoder, find_layers, hidden_of
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import find_layers, hidden_of
+from captum_dexar.model.logit_lens import LogitLens
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from torch import nn, Tensor
@@ -83,12 +85,9 @@ def test_rollout_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert relative_error(attributions(LayerAttentionRollout, model), whole) <= 1e-6
 
 
-@every_kernel
-@every_variant
-def test_attention_gradient_is_that_of_plain_autograd(
-    variant: str, kernel: str
-) -> None:
-    """Attention and its gradient, from a pass whose graph spans all layers."""
+def autograd(variant: str, part: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``part`` of each head's attention and its gradient, from a pass whose graph spans
+    all layers, summed over heads: ``(steps, layers, image tokens)``."""
     model: Any = tiny_vlm(variant, 6, attn_implementation="eager").double()
     inputs = {
         key: value.double() if value.is_floating_point() else value
@@ -107,24 +106,33 @@ def test_attention_gradient_is_that_of_plain_autograd(
     expected = torch.zeros(4, 3, 16, dtype=torch.float64)
     for step, row in enumerate(steps.full_pass().query_positions):
         for index, probabilities in enumerate(output.attentions):
-            reading = decoder.reading(
-                hidden[index][:, row : row + 1], TARGETS[:, step : step + 1]
-            )
+            lens = LogitLens(decoder, TARGETS[:, step : step + 1])
+            reading = lens.read(hidden[index][:, row : row + 1])
             (gradient,) = torch.autograd.grad(
                 reading.sum(), probabilities, retain_graph=True
             )
-            product = (probabilities * gradient).sum(1).relu()
-            expected[step, index] = product[0, row, steps.prompt.image_keys[0]]
+            summed = part(probabilities, gradient)
+            expected[step, index] = summed[0, row, steps.prompt.image_keys[0]]
+    return expected.detach()
+
+
+@every_kernel
+@every_variant
+def test_attention_gradient_is_that_of_plain_autograd(
+    variant: str, kernel: str
+) -> None:
+    expected = autograd(variant, lambda attn, gradient: (attn * gradient).sum(1).relu())
     ours = attributions(
         LayerAttentionGradient, tiny_vlm(variant, 6, attn_implementation=kernel)
     )
-    assert relative_error(ours, expected.detach()) <= 1e-5
+    assert relative_error(ours, expected) <= 1e-5
 
 
 @every_variant
-def test_unfiltered_is_dexar_with_all_heads(variant: str) -> None:
+def test_dexar_without_its_filter_sums_all_heads(variant: str) -> None:
+    # A key that the sliding window masks has no part, whatever its gradient.
+    expected = autograd(variant, lambda attn, g: (g.relu() * (attn > 0)).sum(1))
     model = tiny_vlm(variant, 6)
     steps = DecodingSteps(Prompt(model, prompt_inputs(3)), TARGETS)
-    expected = LayerDexAR(model).attribute_steps(steps, head_filter=False).layer_attr
-    ours = attributions(LayerUnfilteredDexAR, model)
-    assert relative_error(ours, expected[0]) <= 1e-6
+    ours = LayerDexAR(model).attribute_steps(steps, head_filter=False).layer_attr
+    assert relative_error(ours[0], expected) <= 1e-5

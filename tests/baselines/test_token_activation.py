@@ -12,7 +12,7 @@ from captum_dexar.baselines.token_activation import (
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
-from captum_dexar.model.decoder import find_layers
+from captum_dexar.model.layers import find_layers
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
 

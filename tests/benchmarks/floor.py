@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.interception import intercepted_attention
+from captum_dexar.attention_gradients import AttentionCall, intercepted_attention
 from tests.benchmarks.models import IMAGE_TOKEN, predicting, prefilled
 from tests.benchmarks.token_maps import token_maps
 from torch import Tensor
@@ -42,8 +42,8 @@ def bare_passes(
     target_rows = model.lm_head.weight[target_ids].detach()
     leaf: list[Tensor] = []
 
-    def tap(layer: int, attend: Any, eager: Any, *args: Any, **kwargs: Any) -> Any:
-        output, *rest = attend(*args, **kwargs)
+    def tap(call: AttentionCall) -> Any:
+        output, *rest = call.run()
         leaf[:] = [output.detach().requires_grad_()]
         torch.set_grad_enabled(True)
         return leaf[0], *rest

@@ -3,13 +3,14 @@
 import csv
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
-from captum_dexar.comparison.methods import METHODS
+from captum_dexar.comparison.methods import EVALUATED, METHODS
 from PIL import Image
 from tests.helpers.processors import llava_processor
 from tests.helpers.tiny_models import tiny_vlm
@@ -214,5 +215,27 @@ def test_evaluate_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["evaluate", "--scenes", "3"]) == 0
     printed = capsys.readouterr().out
     assert "| caption of" in printed and "| count |" in printed
-    assert "DEX-AR, all layers (the paper)" in printed
-    assert "chance: uniform map | 0.000 | 0.000" in printed
+    assert all(f"| {METHODS[name].title} |" in printed for name in EVALUATED)
+    assert "Uniform map (chance) | 0.000 | 0.000" in printed
+
+
+def test_evaluate_takes_the_methods_of_compare(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", "--scenes", "1", "--methods", "ig,uniform"]) == 0
+    table = capsys.readouterr().out.split("| method |")[1].splitlines()
+    titles = [METHODS[name].title for name in ("ig", "uniform")]
+    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {t}" for t in titles]
+    for arguments, message in [
+        (["--methods", "dexar,nothing"], "no method is called nothing. There are"),
+        (["--first-seed", "-1"], "--first-seed must not be negative, got -1"),
+    ]:
+        assert main(["evaluate", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"captum-dexar {version('captum-dexar')}\n"

@@ -17,7 +17,8 @@ from captum_dexar import (
     VLMForward,
 )
 from captum_dexar.baselines import LayerAttention, LayerUniformMap
-from captum_dexar.comparison.methods import METHODS, named_methods
+from captum_dexar.comparison import METHODS, named_methods
+from captum_dexar.comparison.methods import COMPARED, EVALUATED
 from captum_dexar.shapes import load_vlm, make_scene
 from captum_dexar.visualization import comparison_figure, MethodRow
 from torch import nn, Tensor
@@ -169,7 +170,7 @@ def test_rows_are_methods_and_columns_are_words(comparison: Comparison) -> None:
     assert all(not axis.get_title() for axis in axes[1:].ravel())
     texts = [text.get_text() for text in figure.texts]
     assert all(name in texts for name in comparison.results)
-    assert sum("a word" in text for text in texts) == 4
+    assert sum("per word" in text for text in texts) == 4
     # Two scales of colours, because one method is signed.
     assert _scales(figure) == [(-1, 1), (0, 1)]
     places = np.array([[a.get_position().p0 for a in row] for row in axes])
@@ -221,7 +222,11 @@ def test_every_name_fits_beside_the_panels(num_words: int) -> None:
     heat = np.full((8, 8), 0.5)
     rows = [
         MethodRow(
-            method.title, "12.3 s\n0.123 s a word", [heat] * num_words, [""] * 30, True
+            method.title,
+            "12.3 s\n0.123 s per word",
+            [heat] * num_words,
+            [""] * 30,
+            True,
         )
         for method in METHODS.values()
     ]
@@ -258,10 +263,10 @@ def test_the_table_says_what_was_measured(comparison: Comparison) -> None:
     assert rows["signed"]["mean_weight"] is None
     for name, row in rows.items():
         assert row["seconds"] == comparison.seconds[name]
-        assert row["seconds_a_word"] == pytest.approx(row["seconds"] / 7)
+        assert row["seconds_per_word"] == pytest.approx(row["seconds"] / 7)
     lines = comparison.table().splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 6
-    assert lines[0].startswith("| method | seconds | seconds a word |")
+    assert lines[0].startswith("| method | seconds | seconds per word |")
     assert lines[4].startswith("| signed |") and lines[5].endswith("| - | - | - |")
 
 
@@ -272,6 +277,7 @@ def test_named_methods(world: Any) -> None:
         METHODS["dexar"].title,
     ]
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert {*COMPARED, *EVALUATED} <= set(METHODS)
     with pytest.raises(ValueError, match="no method is called x. There are: dexar, "):
         named_methods(["dexar", "x"], model)
     with pytest.raises(ValueError, match="ig is given more than once"):

@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
-from captum_dexar.attention_gradients import rear_parts
-from captum_dexar.attention_gradients.layer_again import run_again
-from captum_dexar.attention_gradients.recorded_rows import (
-    GrowingKeys,
-    Overwritten,
-    Rows,
-)
+from captum_dexar.attention_gradients import layer_replay
+from captum_dexar.attention_gradients.layer_record import GrowingKeys, Overwritten, Rows
+from captum_dexar.attention_gradients.layer_replay import replay_layer
 from captum_dexar.decoding import generate
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods import online_dexar as live_dexar
@@ -123,12 +119,12 @@ def test_projections_are_computed_once(
     model = model_of(case, 0, case.implementations[0])
     taken_over: list[tuple[int, int]] = []
 
-    def watched(*given: Any, front: list[Tensor] | None = None) -> Any:
-        hidden = run_again(*given, front=front)
-        taken_over.append((len(given[4]), len(front or [])))
+    def watched(*given: Any, left_out: list[Tensor] | None = None) -> Any:
+        hidden = replay_layer(*given, left_out=left_out)
+        taken_over.append((len(given[4]), len(left_out or [])))
         return hidden
 
-    monkeypatch.setattr(rear_parts, "run_again", watched)
+    monkeypatch.setattr(layer_replay, "replay_layer", watched)
     VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=max_tokens
     )
@@ -147,11 +143,11 @@ def test_what_a_gate_makes_of_the_front_is_made_again(
     model = model_of(case, 0, case.implementations[0])
     without: list[bool] = []
 
-    def watched(*given: Any, front: list[Tensor] | None = None) -> Any:
-        without.append(front is not None)
-        return run_again(*given, front=front)
+    def watched(*given: Any, left_out: list[Tensor] | None = None) -> Any:
+        without.append(left_out is not None)
+        return replay_layer(*given, left_out=left_out)
 
-    monkeypatch.setattr(rear_parts, "run_again", watched)
+    monkeypatch.setattr(layer_replay, "replay_layer", watched)
     VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(0, 3), gen_args=GREEDY, max_tokens_per_pass=2
     )
@@ -242,13 +238,13 @@ def test_rows_of_one_entry_are_kept_as_they_are() -> None:
     expected = torch.cat([tensor[:, -1:] for tensor in passes], dim=1)
     # Of the first, which holds others, a copy.
     passes[0].zero_()
-    assert torch.equal(rows.whole(), expected) and len(rows) == 5
+    assert torch.equal(rows.joined(), expected) and len(rows) == 5
     passes[3].add_(1)
     with pytest.raises(Overwritten):
-        rows.whole()
+        rows.joined()
     rows.reset()
     rows.add(passes[3])
-    assert torch.equal(rows.whole(), passes[3])
+    assert torch.equal(rows.joined(), passes[3])
 
 
 def test_keys_of_a_growing_cache_are_not_copied() -> None:
@@ -256,14 +252,14 @@ def test_keys_of_a_growing_cache_are_not_copied() -> None:
     growing = GrowingKeys(is_constant=False)
     for length in range(4, 10):
         growing.add(keys[:, :, :length])
-    assert growing.whole().data_ptr() == keys.data_ptr()
-    assert torch.equal(growing.whole(), keys)
+    assert growing.joined().data_ptr() == keys.data_ptr()
+    assert torch.equal(growing.joined(), keys)
     window = GrowingKeys(is_constant=False)
     window.add(keys[:, :, :4])
     for stop in range(5, 10):
         window.add(keys[:, :, stop - 3 : stop])
-    assert torch.equal(window.whole(), keys)
+    assert torch.equal(window.joined(), keys)
     constant = GrowingKeys(is_constant=True)
     constant.add(keys)
     constant.add(keys + 1)
-    assert torch.equal(constant.whole(), keys + 1)
+    assert torch.equal(constant.joined(), keys + 1)

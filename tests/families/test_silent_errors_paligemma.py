@@ -9,6 +9,8 @@ from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.target_logits import TargetLogits
 from tests.families.cases.paligemma import build, inputs
 from torch import Tensor
 
@@ -87,12 +89,13 @@ def test_the_soft_cap_of_the_logits_is_applied() -> None:
         logits = model(**inputs(0, 3)).logits
     handle.remove()
     targets = logits.argmax(-1)
-    decoder.check(kept[0], targets, logits)
-    uncapped = replace(decoder, logit_transform=lambda raw: raw)
+    target_logits = TargetLogits.of(logits, targets)
+    LogitLens(decoder, targets).check(kept[0], target_logits)
+    uncapped = LogitLens(replace(decoder, logit_transform=lambda raw: raw), targets)
     chosen = logits.gather(-1, targets[..., None])[..., 0]
-    assert difference(uncapped.reading(kept[0], targets), chosen) > 0.1
+    assert difference(uncapped.read(kept[0]), chosen) > 0.1
     with pytest.raises(RuntimeError, match="does not reproduce"):
-        uncapped.check(kept[0], targets, logits)
+        uncapped.check(kept[0], target_logits)
 
 
 def test_labels_for_training_are_left_out() -> None:

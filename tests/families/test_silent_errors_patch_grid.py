@@ -119,13 +119,13 @@ def test_decoding_goes_on_after_explaining_as_if_nothing_were(family: str) -> No
     # Just running the model on another prompt changes the offset.
     assert relative_error(next_logits(run_the_model), expected) > MARGIN
     method, forward = LayerDexAR(model), VLMAttribution(LayerDexAR(model))
-    twin = VLMAttribution(LayerDexAR(model, engine="autograd"))
+    reference = VLMAttribution(LayerDexAR(model, engine="autograd"))
     rest = dict(other)
     pixels, ids = rest.pop("pixel_values"), rest.pop("input_ids")
     for explain in (
         lambda: forward.attribute(other, gen_args={"max_new_tokens": 2}),
         lambda: forward.attribute(other, target=[5, 6]),
-        lambda: twin.attribute(other, target=[5, 6]),
+        lambda: reference.attribute(other, target=[5, 6]),
         lambda: method.attribute(pixels, additional_forward_args=(ids, rest)),
     ):
         assert torch.equal(next_logits(explain), expected)

@@ -10,7 +10,9 @@ import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_processor
 from captum_dexar.maps.layout import ImageLayout, View
-from captum_dexar.model.decoder import find_decoder, hidden_of
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import hidden_of
+from captum_dexar.model.logit_lens import LogitLens
 from tests.families.cases import tiled_canvas, tiles
 from tests.families.test_boxes_tiled_canvas import features_by as canvas_features
 from tests.families.test_boxes_tiles import features_by, OUTPUTS
@@ -72,7 +74,7 @@ def test_a_declared_logit_scale_is_not_applied(variant: str) -> None:
         logits = model(**inputs).logits[:, -1:]
     hook.remove()
     theirs = logits[..., targets[0, :1]][..., 0]
-    ours = decoder.reading(kept[0], targets[:, :1]).detach()
+    ours = LogitLens(decoder, targets[:, :1]).read(kept[0]).detach()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert relative_error(scale * ours, theirs) > 0.5
 

@@ -16,11 +16,12 @@ def explained(
     target_ids: Tensor,
     engine: str = "closed_form",
     layers: list[int] | None = None,
+    contrast: Tensor | None = None,
     **options: Any,
 ) -> StepAttributions:
     """All decoding steps of ``target_ids`` ``(batch, steps)``.
 
-    Autograd, the referee of a float32 model, runs in float64: head weights are
+    Autograd, the reference for a float32 model, runs in float64: head weights are
     differences and maps products of gradients, so that its own rounding in float32 can
     be larger than the closed form's.
     """
@@ -34,7 +35,7 @@ def explained(
     if layers is not None:
         every = method.layer
         method = LayerDexAR(model, [every[index] for index in layers], engine=engine)
-    steps = DecodingSteps(Prompt(model, inputs), target_ids)
+    steps = DecodingSteps(Prompt(model, inputs, contrast=contrast), target_ids)
     return method.attribute_steps(steps, **options)
 
 

@@ -27,7 +27,7 @@ def test_closed_form_equals_autograd(name: str, power: float) -> None:
         for key, value in case.inputs(2, 4).items()
     }
     options: dict[str, Any] = {
-        "contrast_ids": torch.tensor([[33, 40, 9, -1]]),
+        "contrast": torch.tensor([33, 40, 9]),
         "attention_power": power,
     }
     targets = random_targets(4, 2)

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from captum_dexar.model.decoder import find_decoder, hidden_of
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.layers import hidden_of
+from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.target_logits import TargetLogits
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm, VARIANTS
 from torch import nn
 
@@ -39,7 +42,7 @@ def test_layers_norm_and_head_are_found(variant: str) -> None:
 def test_reading_of_the_last_layer_is_the_models_logit(last_layer) -> None:
     model, hidden, logits = last_layer
     targets = torch.randint(0, 99, hidden.shape[:2])
-    reading = find_decoder(model).reading(hidden, targets)
+    reading = LogitLens(find_decoder(model), targets).read(hidden)
     expected = logits.gather(-1, targets[..., None])[..., 0]
     torch.testing.assert_close(reading, expected, rtol=1e-5, atol=1e-5)
 
@@ -50,7 +53,8 @@ def test_a_head_that_is_no_plain_linear_layer_reads_the_same(last_layer) -> None
     wrapped = replace(decoder, head=nn.Sequential(decoder.head))
     targets = torch.randint(0, 99, hidden.shape[:2])
     torch.testing.assert_close(
-        wrapped.reading(hidden, targets), decoder.reading(hidden, targets)
+        LogitLens(wrapped, targets).read(hidden),
+        LogitLens(decoder, targets).read(hidden),
     )
 
 
@@ -58,10 +62,12 @@ def test_norming_twice_is_refused(last_layer) -> None:
     model, hidden, logits = last_layer
     decoder = find_decoder(model)
     targets = logits.argmax(-1)
-    decoder.check(hidden, targets, logits)
+    target_logits = TargetLogits.of(logits, targets)
+    LogitLens(decoder, targets).check(hidden, target_logits)
     twice = nn.Sequential(decoder.final_norm, decoder.final_norm)
     with pytest.raises(RuntimeError, match="does not reproduce this model"):
-        replace(decoder, final_norm=twice).check(hidden, targets, logits)
+        twice_normed = LogitLens(replace(decoder, final_norm=twice), targets)
+        twice_normed.check(hidden, target_logits)
 
 
 def test_a_model_that_changes_its_logits_on_the_way_is_refused() -> None:

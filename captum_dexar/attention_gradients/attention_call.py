@@ -1,0 +1,219 @@
+"""One call of an attention function: which keys it allows, and its probabilities."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from captum_dexar.model.precision import widened
+from torch import nn, Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+AttentionFunction = Callable[..., Any]
+
+
+class AttentionCall:
+    """A call of transformers' attention interface inside a decoder layer.
+
+    Nothing is computed before it is asked for: one is made for every attention call of
+    every decoding step.
+
+    Args:
+        layer (int): index of the decoder layer
+        is_cross (bool): whether it is the cross-attention that reads the image
+        attention_function (Callable): the model's own
+        eager_function (Callable): the model family's eager implementation
+        module (nn.Module): the attention module
+        query (Tensor): ``(batch, heads, queries, head size)``
+        key, value (Tensor): ``(batch, key heads, keys, head size)``; a layer with a
+            sliding window may hold the last keys of the sequence only
+        attention_mask (Tensor, BlockMask or None): see :func:`allowed_keys`
+        *args, **kwargs: further arguments of the attention function
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        is_cross: bool,
+        attention_function: AttentionFunction,
+        eager_function: AttentionFunction,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self.layer = layer
+        self.is_cross = is_cross
+        self.attention_function = attention_function
+        self.eager_function = eager_function
+        self.module = module
+        self.query = query
+        self.key = key
+        self.value = value
+        self.attention_mask = attention_mask
+        self.args = args
+        self.kwargs = kwargs
+
+    def run(self) -> Any:
+        """Calls the model's own attention function."""
+        return self.attention_function(
+            self.module,
+            self.query,
+            self.key,
+            self.value,
+            self.attention_mask,
+            *self.args,
+            **self.kwargs,
+        )
+
+    @property
+    def masked_by_kernel(self) -> bool:
+        """See :func:`allowed_keys`."""
+        return self.attention_function is not self.eager_function
+
+    def mask_key(self) -> tuple[Any, ...]:
+        """The same for calls that mask alike, as long as their mask is kept alive."""
+        return (
+            id(self.attention_mask),
+            self.query.shape[2],
+            self.value.shape[2],
+            self.is_cross,
+            *mask_rule(self.masked_by_kernel, self.module, self.kwargs),
+            self.value.device,
+        )
+
+    def allowed_keys(self, query_positions: Tensor) -> Tensor | None:
+        """The keys that some queries may attend to; see :func:`allowed_keys`."""
+        return allowed_keys(
+            self.attention_mask,
+            num_queries=self.query.shape[2],
+            num_keys=self.value.shape[2],
+            query_positions=query_positions.to(self.value.device),
+            masked_by_kernel=self.masked_by_kernel,
+            module=self.module,
+            kwargs=self.kwargs,
+        )
+
+    def probabilities(self, query_positions: Tensor) -> Tensor:
+        """Attention probabilities of some queries.
+
+        Fused kernels never make them, and ``output_attentions`` is empty under them.
+        They are computed again by the model family's own eager function, so that
+        scaling, soft caps and sinks are right.
+
+        Args:
+            query_positions (Tensor): indices of the queries, ``(positions,)``
+
+        Returns:
+            *Tensor* ``(batch, heads, positions, keys)``, float32 at least
+        """
+        query = self.query[:, :, query_positions.to(self.query.device)]
+        allowed = self.allowed_keys(query_positions)
+        mask = None
+        if allowed is not None:
+            mask = torch.zeros_like(allowed, dtype=query.dtype)
+            mask.masked_fill_(~allowed, torch.finfo(query.dtype).min)
+        attention = self.eager_function(
+            self.module, query, self.key, self.value, mask, *self.args, **self.kwargs
+        )[1]
+        assert isinstance(attention, Tensor)
+        attention = widened(attention.detach())
+        # The softmax of a query without any allowed key is uniform.
+        return attention if allowed is None else attention * allowed
+
+
+def mask_rule(
+    masked_by_kernel: bool, module: nn.Module, kwargs: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """How an attention function masks keys beside its mask argument."""
+    is_causal = kwargs.get("is_causal")
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    return masked_by_kernel, is_causal, kwargs.get("sliding_window")
+
+
+def allowed_keys(
+    attention_mask: Any,
+    *,
+    num_queries: int,
+    num_keys: int,
+    query_positions: Tensor,
+    masked_by_kernel: bool,
+    module: nn.Module,
+    kwargs: Mapping[str, Any],
+) -> Tensor | None:
+    """The keys that some queries of an attention call may attend to.
+
+    The gradient of a logit with respect to an attention probability is ``<value, c>``
+    whether or not the key may be attended to. A key that may not is neither image nor
+    text for that query, so its gradient has to be set to zero by this mask.
+
+    Args:
+        attention_mask (Tensor, BlockMask or None): the mask as the attention function
+            received it: boolean (True: may attend) or additive, ``(batch, heads or 1,
+            queries, keys)``; FlashAttention's padding mask ``(batch, keys)``; a block
+            mask; or None
+        num_queries (int): queries of the call
+        num_keys (int): keys of the call
+        query_positions (Tensor): indices of the queries, ``(positions,)``
+        masked_by_kernel (bool): whether the attention function itself masks what its
+            mask argument leaves open (causality and sliding window); False for eager
+            functions, for which a missing mask means that every key is allowed
+        module (nn.Module): the attention module
+        kwargs (Mapping): further keyword arguments of the attention call
+
+    Returns:
+        Boolean *Tensor*, broadcastable to ``(batch, heads, positions, keys)``, or None
+        if every key is allowed.
+
+    Raises:
+        TypeError: the mask is of an unknown kind.
+    """
+    if isinstance(attention_mask, BlockMask):
+        return _of_block_mask(attention_mask, num_keys, query_positions)
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        raise TypeError(
+            "The attention mask must be a tensor, a BlockMask or None, got "
+            f"{type(attention_mask).__name__}. Use another attn_implementation, or "
+            'LayerDexAR(..., engine="autograd").'
+        )
+    if attention_mask is not None and attention_mask.dim() == 4:
+        is_shared = attention_mask.shape[2] == 1
+        mask = attention_mask[:, :, [0] if is_shared else query_positions]
+        mask = mask[..., :num_keys]
+        if mask.dtype == torch.bool:
+            return mask
+        return mask > torch.finfo(mask.dtype).min / 2
+    _, is_causal, window = mask_rule(masked_by_kernel, module, kwargs)
+    allowed = None
+    if masked_by_kernel and is_causal:
+        # Aligned to the lower right corner.
+        query = (query_positions + num_keys - num_queries)[:, None]
+        key = torch.arange(num_keys, device=query_positions.device)
+        allowed = key <= query
+        if window is not None and window > 0:
+            allowed &= key > query - window
+        allowed = None if bool(allowed.all()) else allowed[None, None]
+    if masked_by_kernel and attention_mask is not None:
+        padding = attention_mask[:, None, None, -num_keys:].bool()
+        allowed = padding if allowed is None else padding & allowed
+    return allowed
+
+
+def _of_block_mask(
+    block_mask: BlockMask, num_keys: int, query_positions: Tensor
+) -> Tensor:
+    """Evaluates the rule of a block mask for some queries, one example at a time."""
+    device = query_positions.device
+    key, head = torch.arange(num_keys, device=device), torch.tensor(0, device=device)
+    batch = []
+    for example in range(block_mask.kv_num_blocks.shape[0]):
+        index = torch.tensor(example, device=device)
+        allowed = [
+            block_mask.mask_mod(index, head, query, key).expand(num_keys)
+            for query in query_positions
+        ]
+        batch.append(torch.stack(allowed))
+    return torch.stack(batch)[:, None]

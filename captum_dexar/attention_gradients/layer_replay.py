@@ -1,0 +1,243 @@
+"""Running a decoder layer again from its attention on, with a graph.
+
+What its first run has computed is reused: the attention outputs, and the outputs of its
+projections where that is allowed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.gradients import graph_nodes
+from captum_dexar.attention_gradients.interception import (
+    intercepted_attention,
+    is_unpatched,
+    replaced_forward,
+)
+from captum_dexar.model.layers import hidden_of
+from torch import nn, Tensor
+from transformers.cache_utils import Cache
+
+Projection = Callable[[Tensor], Tensor]
+
+
+class PostAttentionReplay:
+    """Replays layers from their attention on, and checks the result.
+
+    Args:
+        reuses_projections (bool): whether known outputs of projections are reused, and
+            projections before the attention left out. The check then no longer shows
+            whether the layer's arguments were taken at the right positions, so this is
+            for families that have been tested with it.
+    """
+
+    def __init__(self, reuses_projections: bool) -> None:
+        self.reuses_projections = reuses_projections
+        # Layers in which more than the attention depends on the projections before it.
+        self._need_all: set[nn.Module] = set()
+
+    def replay(
+        self,
+        layer: nn.Module,
+        arguments: tuple[Any, Mapping[str, Any]],
+        outputs: list[Tensor],
+        projections: Mapping[nn.Linear, Tensor],
+        expected: Tensor,
+    ) -> Tensor | None:
+        """The layer's hidden states at some positions, with a graph.
+
+        Args:
+            layer (nn.Module): the decoder layer; parameters must be frozen
+            arguments (tuple): its positional and keyword arguments for the positions
+            outputs (list of Tensor): as in :func:`replay_layer`
+            projections (Mapping): likewise
+            expected (Tensor): its hidden states, ``(batch, positions, hidden size)``
+
+        Returns:
+            *Tensor*, or None if the replay gives something else
+        """
+        args, kwargs = arguments
+        if self.reuses_projections and layer not in self._need_all:
+            left_out: list[Tensor] = []
+            hidden = replay_layer(
+                layer, args, kwargs, outputs, projections, left_out=left_out
+            )
+            if is_close(hidden.detach(), expected) and not depends_on(hidden, left_out):
+                return hidden
+            self._need_all.add(layer)
+        hidden = replay_layer(layer, args, kwargs, outputs, projections)
+        return hidden if is_close(hidden.detach(), expected) else None
+
+
+def replay_layer(
+    layer: Any,
+    args: Any,
+    kwargs: Mapping[str, Any],
+    outputs: list[Tensor],
+    projections: Mapping[nn.Linear, Tensor] | None = None,
+    *,
+    left_out: list[Tensor] | None = None,
+) -> Tensor:
+    """The layer's hidden states, with a graph from its attention output on.
+
+    Args:
+        layer (nn.Module): the decoder layer
+        args, kwargs: its arguments for the positions
+        outputs (list of Tensor): outputs of its attention calls at the positions. The
+            first replaces its call, as a leaf; further calls, which depend on it, run.
+            The list is changed to hold the tensors that gradients are wanted of.
+        projections (Mapping, optional): outputs of projections at the positions, which
+            are not computed again. Default: None
+        left_out (list, optional): receives placeholders for the outputs of projections
+            before the attention, which are then not computed: in most layers nothing
+            but the attention depends on them. Parameters must be frozen. Default: None,
+            they are computed
+    """
+    num_calls = 0
+
+    def tap(call: AttentionCall) -> Any:
+        nonlocal num_calls
+        rest: list[Any] = [None]
+        if num_calls == 0:
+            outputs[0] = outputs[0].detach().requires_grad_()
+            torch.set_grad_enabled(True)
+        else:
+            outputs[num_calls], *rest = call.run()
+        num_calls += 1
+        return (outputs[num_calls - 1], *rest)
+
+    def placeholder(module: nn.Linear) -> Projection:
+        product = product_of(module)
+
+        def forward(input: Tensor) -> Tensor:
+            if left_out is None or num_calls:
+                return product(input)
+            shape = (*input.shape[:-1], module.out_features)
+            left_out.append(input.new_zeros(shape).requires_grad_())
+            # A layer may work in place, which a leaf does not allow.
+            return left_out[-1].clone()
+
+        return forward
+
+    modules = {module: 0 for module in layer.modules()}
+    replaced: dict[nn.Module, Projection] = {}
+    if left_out is not None:
+        replaced = {
+            module: placeholder(module) for module in modules if is_plain_linear(module)
+        }
+    for module, output in (projections or {}).items():
+        replaced[module] = _known_projection(module, output)
+    try:
+        with (
+            # The graph has to show what depends on a placeholder.
+            torch.set_grad_enabled(left_out is not None),
+            intercepted_attention(modules, tap),
+            replaced_forward(replaced),
+        ):
+            # Without the layer's hooks, which have been called in its first run.
+            return hidden_of(layer.forward(*args, **kwargs))
+    finally:
+        torch.set_grad_enabled(False)
+
+
+def depends_on(hidden: Tensor, leaves: list[Tensor]) -> bool:
+    """Whether a tensor was computed from any of some leaves."""
+    sought = {id(leaf) for leaf in leaves}
+    return any(
+        id(getattr(node, "variable", None)) in sought for node in graph_nodes(hidden)
+    )
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is a projection that nobody has changed, as adapters,
+    quantisation and offloading do."""
+    return type(module) is nn.Linear and is_unpatched(module)
+
+
+def product_of(module: nn.Linear) -> Projection:
+    """What a plain projection computes, with the weights that it has at each call:
+    offloading exchanges them."""
+    linear, parameters = nn.functional.linear, module._parameters
+
+    def forward(input: Tensor) -> Tensor:
+        weight: Any = parameters["weight"]
+        return linear(input, weight, parameters["bias"])
+
+    return forward
+
+
+class _KnownProjection(torch.autograd.Function):
+    """A linear projection whose output is known: only its gradient is computed."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, output: list[Tensor]) -> Any:
+        ctx.save_for_backward(weight)
+        return output[0].detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (weight,) = ctx.saved_tensors
+        return gradient @ weight, None, None
+
+
+def _known_projection(module: nn.Linear, output: Tensor) -> Projection:
+    def forward(input: Tensor) -> Tensor:
+        apply: Any = _KnownProjection.apply
+        # In a list, as autograd would take a tensor for another input.
+        product: Tensor = apply(input, module.weight, [output])
+        return product
+
+    return forward
+
+
+def is_close(one: Tensor, other: Tensor) -> bool:
+    """Whether hidden states are the same up to rounding."""
+    if one.shape != other.shape:
+        return False
+    tolerance = float(torch.finfo(other.dtype).eps ** 0.5)
+    wide = other.float()
+    error = (one.float() - wide).abs_().max()
+    return bool(error <= tolerance * wide.abs().max().clamp(min=1e-30))
+
+
+def at_positions(value: Any, num_queries: int, positions: Tensor) -> Any:
+    """The arguments of a layer, of a pass over ``num_queries`` positions, for some.
+
+    The axis of the positions is the first of that length: in every decoder it comes
+    before the keys' or a head's. Caches are left out, so that they don't change, and
+    mappings copied, as some layers pass their keys to later ones in them.
+
+    Args:
+        value (Any): an argument, or a tuple, list or mapping of them
+        num_queries (int): positions of the pass
+        positions (Tensor): the positions wanted, ``(positions,)``
+    """
+
+    def selected(tensor: Tensor) -> Tensor:
+        if num_queries not in tensor.shape:
+            return tensor
+        axis = tensor.shape.index(num_queries)
+        return tensor.index_select(axis, positions.to(tensor.device))
+
+    return changed(value, selected, lambda cache: None)
+
+
+def without_cache(value: Any) -> Any:
+    """The arguments of a layer for replaying all positions."""
+    return changed(value, lambda tensor: tensor, lambda cache: None)
+
+
+def changed(
+    value: Any, tensor: Callable[[Tensor], Any], cache: Callable[[Cache], Any]
+) -> Any:
+    """Arguments with their tensors and caches changed, in new containers."""
+    if isinstance(value, Tensor):
+        return tensor(value)
+    if isinstance(value, Cache):
+        return cache(value)
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(changed(item, tensor, cache) for item in value)
+    if isinstance(value, Mapping):
+        return {name: changed(item, tensor, cache) for name, item in value.items()}
+    return value

@@ -1,0 +1,232 @@
+"""Measures methods on a dataset: do the maps find what a word refers to?"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from captum_dexar.baselines import LayerRandomMap
+from captum_dexar.comparison.comparison import compare, Method, named_pairs
+from captum_dexar.metrics import (
+    best_iou,
+    energy_pointing_game,
+    pointing_game,
+    signal_to_noise,
+    soft_iou,
+)
+from captum_dexar.result.result import VLMAttributionResult
+from torch import Tensor
+from tqdm.auto import tqdm
+
+Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
+Region: TypeAlias = tuple[Sequence[int], Mask] | tuple[Sequence[int], Mask, str]
+Example: TypeAlias = tuple[Any, Any, Sequence[Region]]
+Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+
+ALL = "all"
+POINTING_TOLERANCE = 4.0
+# An infinite ratio would make every mean infinite.
+MOST_DECIBELS = 60.0
+
+LOCALIZATION: dict[str, Measure] = {
+    "pointing": lambda heat, mask: pointing_game(heat, mask, POINTING_TOLERANCE),
+    "soft-IoU": soft_iou,
+    "EPG": energy_pointing_game,
+    "best IoU": best_iou,
+    "SNR (dB)": lambda heat, mask: max(
+        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The quality of several methods' maps; see :func:`evaluate`.
+
+    Attributes:
+        means (dict): mean of each measure over the regions of a kind,
+            ``means[method][kind][measure]``; kind ``"all"`` is over all regions
+        num_regions (dict): number of regions with a mask, by kind
+        weight_auroc (dict): by method, the probability that a region with a mask has a
+            larger token weight than one without. None if the method has no weights, or
+            the dataset has no regions of one sort
+    """
+
+    means: dict[str, dict[str, dict[str, float]]]
+    num_regions: dict[str, int]
+    weight_auroc: dict[str, float | None]
+
+    def table(self) -> str:
+        """A Markdown table: one row per method, one column per kind and measure."""
+        rows = []
+        for method, kinds in self.means.items():
+            cells = {"method": method.replace("|", "\\|")}
+            for kind, means in kinds.items():
+                cells |= {f"{kind}: {name}": f"{x:.3f}" for name, x in means.items()}
+            auroc = self.weight_auroc[method]
+            cells["weight AUROC"] = "" if auroc is None else f"{auroc:.3f}"
+            rows.append(cells)
+        lines = [list(rows[0]), *(list(cells.values()) for cells in rows)]
+        text = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([text[0], "|" + "---|" * len(rows[0]), *text[1:]])
+
+
+def evaluate(
+    methods: Mapping[str, Method] | Sequence[Method],
+    dataset: Iterable[Example],
+    measures: Mapping[str, Measure] = LOCALIZATION,
+    processor: Any = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    r"""Measures the maps of several methods on a dataset.
+
+    A dataset is any iterable of ``(input, target, regions)``: an input and its answer,
+    as :meth:`VLMAttribution.attribute` takes them, and the image regions that parts of
+    the answer refer to. A region is ``(tokens, mask)`` or ``(tokens, mask, kind)``:
+
+    - ``tokens``: positions among the answer's tokens, counted from 0. These are the
+      model's tokens, not words: if the tokenizer splits a word, the dataset lists all
+      of its tokens. Their attributions are summed into one map, and their largest
+      weight counts, as in :meth:`VLMAttributionResult.words`. Nothing is matched by
+      text: a dataset whose target is a string must know how it is tokenised.
+    - ``mask``: ``(H, W)`` bool on the original image (the first of several), True on
+      the object. None if the tokens refer to nothing in the image; such regions are
+      used only for ``weight_auroc``.
+    - ``kind``: a label, such as ``"colour"``; means are also given for each kind.
+
+    Of signed maps the positive part is measured.
+
+    Args:
+        methods (Mapping or sequence): as in :func:`captum_dexar.compare`
+        dataset (iterable): examples, see above
+        measures (Mapping, optional): functions ``(map, mask) -> float`` by name; the
+            map is ``(H, W)`` in [0, 1]. Default: ``LOCALIZATION``
+        processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
+            Default: None
+        seed (int, optional): :class:`LayerRandomMap` draws new noise for each example,
+            with the seed ``seed + i`` for example ``i``. Default: 0
+        progress (bool, optional): shows a progress bar. Default: False
+
+    Returns:
+        Evaluation
+
+    Raises:
+        ValueError: no region has a mask; a region has no tokens, or a position that
+            the answer does not have; a mask is empty or not of the image's size.
+        TypeError, ValueError, NotImplementedError, RuntimeError: as
+            :func:`captum_dexar.compare`.
+
+    Examples::
+
+        >>> from captum_dexar import LayerDexAR
+        >>> from captum_dexar.baselines import LayerUniformMap
+        >>> from captum_dexar.evaluation import evaluate, ShapesDataset
+        >>> from captum_dexar.shapes import load_vlm
+        >>> model, processor = load_vlm()
+        >>> methods = {"DEX-AR": LayerDexAR(model), "chance": LayerUniformMap(model)}
+        >>> dataset = ShapesDataset(range(2), processor)
+        >>> evaluation = evaluate(methods, dataset, processor=processor)
+        >>> evaluation.means["DEX-AR"]["colour"]["pointing"]
+        1.0
+        >>> print(evaluation.table())
+        | method | colour: pointing | ...
+    """
+    given = named_pairs(methods)
+    collected = {name: _Measurements() for name in given}
+    bar = tqdm(dataset, desc="explaining", unit="example", disable=not progress)
+    for index, (inp, target, regions) in enumerate(bar):
+        seeded = {
+            name: (_reseeded(method, seed + index), arguments)
+            for name, (method, arguments) in given.items()
+        }
+        for name, result in compare(seeded, inp, target, processor).results.items():
+            for region in regions:
+                try:
+                    collected[name].add(result, measures, *region)
+                except ValueError as error:
+                    raise ValueError(f"Example {index}: {error}") from error
+    first = next(iter(collected.values()))
+    if not first.values:
+        raise ValueError("No region of the dataset has a mask: nothing is measured.")
+    return Evaluation(
+        means={name: one.means() for name, one in collected.items()},
+        num_regions={kind: len(values) for kind, values in first.groups().items()},
+        weight_auroc={name: one.weight_auroc() for name, one in collected.items()},
+    )
+
+
+def _reseeded(method: Attribution, seed: int) -> Attribution:
+    """A random map with another seed; the caller's own is not changed."""
+    if not isinstance(method, LayerRandomMap):
+        return method
+    method = copy(method)
+    method.seed = seed
+    return method
+
+
+class _Measurements:
+    """The measurements of one method, region by region."""
+
+    def __init__(self) -> None:
+        self.values: dict[str | None, list[dict[str, float]]] = defaultdict(list)
+        self.weights: dict[bool, list[float]] = {True: [], False: []}
+
+    def add(
+        self,
+        result: VLMAttributionResult,
+        measures: Mapping[str, Measure],
+        tokens: Sequence[int],
+        mask: Mask,
+        kind: str | None = None,
+    ) -> None:
+        positions = list(tokens)
+        num_tokens = len(result.output_tokens)
+        if not positions or any(not 0 <= t < num_tokens for t in positions):
+            raise ValueError(
+                f"the answer has {num_tokens} tokens, got a region of the tokens "
+                f"{positions}. They are counted from 0, in the model's own tokens."
+            )
+        if result.token_weights is not None:
+            weight = float(result.token_weights[positions].max())
+            self.weights[mask is not None].append(weight)
+        if mask is None:
+            return
+        heat = result.pixel_map(positions).clamp(min=0)
+        is_object = mask if isinstance(mask, Tensor) else torch.tensor(mask)
+        self.values[kind].append(
+            {
+                name: float(measure(heat, is_object.bool()))
+                for name, measure in measures.items()
+            }
+        )
+
+    def groups(self) -> dict[str, list[dict[str, float]]]:
+        """The values of the regions of each kind, and of all regions."""
+        everything = [one for values in self.values.values() for one in values]
+        kinds = {kind: v for kind, v in self.values.items() if kind is not None}
+        return {**kinds, ALL: everything}
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """The mean of each measure, by kind."""
+        return {
+            kind: {name: _mean([one[name] for one in values]) for name in values[0]}
+            for kind, values in self.groups().items()
+        }
+
+    def weight_auroc(self) -> float | None:
+        """See :class:`Evaluation`; ties count half."""
+        if not self.weights[True] or not self.weights[False]:
+            return None
+        with_mask, without = (torch.tensor(self.weights[has]) for has in (True, False))
+        larger = with_mask[:, None] - without
+        return float(((larger > 0).double() + 0.5 * (larger == 0).double()).mean())
+
+
+def _mean(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).mean())

@@ -1,0 +1,131 @@
+"""The decoder layers of a model, their modules, and what goes into and out of them."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn, Tensor
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a model, in order.
+
+    Raises:
+        TypeError: the model has no decoder or output head, or its layers are not found.
+    """
+    output_head(model)
+    root: Any = model
+    text = root.config.get_text_config(decoder=True)
+    decoder, names = root.get_decoder(), ["num_hidden_layers"]
+    if getattr(root.config, "is_encoder_decoder", False):
+        # The first answer may be encoder and decoder together.
+        decoder = decoder.get_decoder()
+        names = ["decoder_layers", "num_decoder_layers", *names]
+    num_layers = next(getattr(text, name) for name in names if hasattr(text, name))
+    waiting: deque[nn.Module] = deque([decoder])
+    while waiting:
+        module = waiting.popleft()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return list(module)
+        waiting.extend(module.children())
+    raise TypeError(
+        f"No list of {num_layers} decoder layers was found in the decoder of "
+        f"{type(model).__name__}."
+    )
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The module that maps hidden states to the vocabulary.
+
+    Raises:
+        TypeError: the model has none, or no decoder.
+    """
+    root: Any = model
+    has_parts = all(
+        hasattr(model, name)
+        for name in ("config", "get_decoder", "get_output_embeddings")
+    )
+    head = root.get_output_embeddings() if has_parts else None
+    if not isinstance(head, nn.Module):
+        raise TypeError(
+            "Expected a Hugging Face vision-language model with a decoder and an "
+            f"output head, got {type(model).__name__}. Load it with "
+            "AutoModelForImageTextToText.from_pretrained."
+        )
+    return head
+
+
+def layer_indices(
+    decoder_layers: list[nn.Module], layer: nn.Module | list[nn.Module] | None
+) -> list[int]:
+    """Indices of the chosen layers in the decoder, in the order they were given.
+
+    Raises:
+        ValueError: a layer is not one of the decoder's, none is given, or one is given
+            twice.
+    """
+    if layer is None:
+        return list(range(len(decoder_layers)))
+    chosen = list(layer) if isinstance(layer, (list, tuple, nn.ModuleList)) else [layer]
+    position = {id(module): index for index, module in enumerate(decoder_layers)}
+    for module in chosen:
+        if id(module) not in position:
+            raise ValueError(
+                "layer must be a decoder layer of the language model (one of "
+                f"{len(decoder_layers)} {type(decoder_layers[0]).__name__}), or a list "
+                f"of them, got {type(module).__name__} which is none of them."
+            )
+    indices = [position[id(module)] for module in chosen]
+    if not indices or len(set(indices)) < len(indices):
+        raise ValueError(
+            f"layer must name at least one decoder layer and none twice, got {indices}."
+        )
+    return indices
+
+
+def modules_of_layers(
+    decoder_layers: list[nn.Module], indices: list[int], cross_attention: str | None
+) -> tuple[dict[nn.Module, int], set[nn.Module]]:
+    """All modules inside some decoder layers.
+
+    Args:
+        decoder_layers (list of nn.Module): all decoder layers, in order
+        indices (list of int): the layers wanted
+        cross_attention (str or None): name of the attention module inside a layer that
+            reads the image, if the self-attention does not
+
+    Returns:
+        *tuple* of the index of each module's layer, and the modules of that name with
+        everything inside them.
+    """
+    layer_of: dict[nn.Module, int] = {}
+    of_cross_attention: set[nn.Module] = set()
+    for index in indices:
+        for name, module in decoder_layers[index].named_modules():
+            layer_of[module] = index
+            if name == cross_attention:
+                of_cross_attention.update(module.modules())
+    return layer_of, of_cross_attention
+
+
+def hidden_of(layer_output: Any) -> Tensor:
+    """The hidden states in a layer's output: most return a tensor, a few a tuple."""
+    hidden = layer_output[0] if isinstance(layer_output, tuple) else layer_output
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def hidden_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states among a layer's arguments."""
+    hidden = args[0] if args else kwargs["hidden_states"]
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def with_hidden(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], hidden: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A layer's arguments with other hidden states."""
+    if args:
+        return (hidden, *args[1:]), dict(kwargs)
+    return args, {**kwargs, "hidden_states": hidden}

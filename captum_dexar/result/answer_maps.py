@@ -1,0 +1,300 @@
+"""The maps of an answer: attributions of its tokens to the image's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from captum.attr import InterpretableInput, LLMAttributionResult
+from captum_dexar.inputs import ImageTokenInput, token_names
+from captum_dexar.maps.composition import compose, map_grid, map_view
+from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.normalization import min_max_normalize, scale_signed
+from captum_dexar.result.words import Word, words_of
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Maps = Tensor | list[Tensor]
+Selection = int | tuple[int, int] | Sequence[int] | None
+
+
+class AnswerMaps(LLMAttributionResult):
+    """Attributions, and what follows from them: maps, words, places.
+
+    See :class:`VLMAttributionResult` for all fields.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_tokens: list[str],
+        target_ids: Tensor,
+        token_attr: Tensor,
+        seq_attr: Tensor,
+        layout: ImageLayout,
+        placeless_attr: Tensor | None = None,
+        token_weights: Tensor | None = None,
+        token_log_probs: Tensor | None = None,
+        convergence_delta: Tensor | None = None,
+        head_weights: Tensor | None = None,
+        layer_attr: Tensor | None = None,
+        layer_indices: list[int] | None = None,
+        special_tokens: Tensor | None = None,
+        word_starts: Tensor | None = None,
+        images: Sequence[Image.Image] = (),
+        inp: InterpretableInput | None = None,
+        method: str = "",
+    ) -> None:
+        super().__init__(
+            input_tokens=token_names(layout),
+            output_tokens=output_tokens,
+            seq_attr=seq_attr,
+            token_attr=token_attr,
+            output_probs=None if token_log_probs is None else token_log_probs.exp(),
+            inp=inp,
+        )
+        num_tokens = len(output_tokens)
+        self.target_ids = target_ids
+        self.layout = layout
+        self.placeless_attr = (
+            token_attr.new_zeros(num_tokens, 0)
+            if placeless_attr is None
+            else placeless_attr
+        )
+        self.token_weights = token_weights
+        self.token_log_probs = token_log_probs
+        self.convergence_delta = convergence_delta
+        self.head_weights = head_weights
+        self.layer_attr = layer_attr
+        self.layer_indices = layer_indices
+        self.special_tokens = (
+            torch.zeros(num_tokens, dtype=torch.bool)
+            if special_tokens is None
+            else special_tokens
+        )
+        self.word_starts = (
+            torch.ones(num_tokens, dtype=torch.bool)
+            if word_starts is None
+            else word_starts
+        )
+        self.images = list(images)
+        self.method = method
+        self.token_maps = self._normalized(token_attr)
+        self.sequence_map = self._normalized(seq_attr)
+
+    def _composed(self, values: Tensor) -> list[Tensor]:
+        """A map of each image, ``(..., h, w)``, of values ``(..., N)``."""
+        return [
+            compose(values, self.layout, image)
+            for image in range(self.layout.num_images)
+        ]
+
+    def _normalized(self, values: Tensor) -> Maps:
+        """Maps in [0, 1], or [-1, 1] if signed, all images on one scale."""
+        maps = self._composed(values)
+        joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
+        normalized = scale_signed if self.is_signed else min_max_normalize
+        joint = normalized(joint).float()
+        cells = [one.shape[-2] * one.shape[-1] for one in maps]
+        return _one_or_all(
+            [
+                part.unflatten(-1, one.shape[-2:])
+                for part, one in zip(joint.split(cells, dim=-1), maps)
+            ]
+        )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there are negative attributions, of what lowers a token. All maps of
+        such a result are scaled by their largest absolute value instead of min-max."""
+        assert self.token_attr is not None
+        return bool((self.token_attr < 0).any())
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The original image, the first of several; None if it is not known."""
+        return self.images[0] if self.images else None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the map of the (first) image."""
+        return map_grid(self.layout)
+
+    @property
+    def layer_maps(self) -> Maps | None:
+        """Each layer's part of ``token_attr`` as maps, ``(T, layers, h, w)``."""
+        if self.layer_attr is None:
+            return None
+        return _one_or_all(self._composed(self.layer_attr))
+
+    @property
+    def view_maps(self) -> list[Tensor]:
+        """Each view's own tokens, un-normalised, ``(T, rows, columns)`` of the view."""
+        assert self.token_attr is not None
+        return [
+            self.token_attr[:, column].unflatten(-1, view.grid)
+            for view, column in self.layout.columns()
+        ]
+
+    @property
+    def placeless_share(self) -> Tensor:
+        """Part of each token's absolute attribution that lies on no pixel: on tokens
+        without a place, or on such that stand for padding alone, ``(T,)``."""
+        assert self.token_attr is not None
+        size = self.token_attr.abs()
+        on_tokens = size.sum(1)
+        off_image = self.placeless_attr.abs().sum(1)
+        total = on_tokens + off_image
+        if self.boxes is not None:
+            y0, x0, y1, x1 = self.boxes.T
+            off_image = off_image + size[:, (y1 - y0) * (x1 - x0) <= 0].sum(1)
+        share: Tensor = off_image / total.where(total > 0, 1.0)
+        return share
+
+    def of_image(self, image: int) -> Self:
+        """The part of a result that belongs to one of several images.
+
+        Args:
+            image (int): which image of the prompt, counted from 0
+
+        Returns:
+            VLMAttributionResult of that image alone, whose maps have a scale of their
+            own; tokens without a place are left out of it.
+
+        Raises:
+            IndexError: there is no such image.
+        """
+        layout, columns = self.layout.of_image(image)
+        assert self.token_attr is not None
+        images = self.images[image : image + 1]
+        return type(self)(
+            output_tokens=self.output_tokens,
+            target_ids=self.target_ids,
+            token_attr=self.token_attr[:, columns],
+            seq_attr=self.seq_attr[columns],
+            layout=layout,
+            token_weights=self.token_weights,
+            token_log_probs=self.token_log_probs,
+            convergence_delta=self.convergence_delta,
+            head_weights=self.head_weights,
+            layer_attr=(
+                None if self.layer_attr is None else self.layer_attr[..., columns]
+            ),
+            layer_indices=self.layer_indices,
+            special_tokens=self.special_tokens,
+            word_starts=self.word_starts,
+            images=images,
+            inp=ImageTokenInput(images, layout) if images else None,
+            method=self.method,
+        )
+
+    @property
+    def boxes(self) -> Tensor | None:
+        """Each image token's box, ``(N, 4)`` as y0, x0, y1, x1 in original pixels; None
+        where the original image is not known."""
+        return self.layout.boxes()
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The rectangles of the image that the model sees, each with its own grid."""
+        return self.layout.views
+
+    @property
+    def unseen_pixels(self) -> Tensor:
+        """Pixels of the original image that no image token sees, ``(H, W)``, bool."""
+        return self.layout.token_of_pixel() < 0
+
+    def words(self, special: bool = False) -> list[Word]:
+        """The answer's words, sub-word tokens merged.
+
+        Args:
+            special (bool, optional): keeps special tokens, each a word. Default: False
+        """
+        return words_of(
+            self.output_tokens,
+            self.word_starts,
+            self.special_tokens,
+            self.token_weights,
+            self.token_log_probs,
+            keep_special=special,
+        )
+
+    def token_map_of(self, selection: Selection | Word = None) -> Maps:
+        """A map of part of the answer, ``(h, w)``; of each image if several.
+
+        In [0, 1], or in [-1, 1] if the result is signed.
+
+        Args:
+            selection (int, tuple, sequence of int or Word, optional): one token; a
+                range ``(from, to)`` of tokens, the end not included; several tokens or
+                a word, whose attributions are summed. Default: None, the whole answer
+
+        Raises:
+            IndexError: a token that the answer does not have.
+        """
+        if selection is None:
+            return self.sequence_map
+        assert self.token_attr is not None
+        tokens = self._tokens_of(selection)
+        return self._normalized(self.token_attr[tokens].sum(0))
+
+    def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
+        num_tokens = len(self.output_tokens)
+        if isinstance(selection, Word):
+            tokens = list(selection.tokens)
+        elif isinstance(selection, int):
+            tokens = [selection]
+        elif isinstance(selection, tuple):
+            tokens = list(range(*slice(*selection).indices(num_tokens)))
+        else:
+            tokens = list(selection)
+        if not tokens or any(not -num_tokens <= t < num_tokens for t in tokens):
+            raise IndexError(
+                f"The answer has {num_tokens} tokens, got the selection {selection!r}."
+            )
+        return tokens
+
+    def pixel_map(self, selection: Selection | Word = None, image: int = 0) -> Tensor:
+        """A map on the pixels of an original image.
+
+        Values lie at the centres of the map's cells and are interpolated bilinearly
+        between them.
+
+        Args:
+            selection: as in :meth:`token_map_of`. Default: None, the whole answer
+            image (int, optional): which of several images. Default: 0
+
+        Returns:
+            *Tensor* ``(H, W)``, float32, in [0, 1], or in [-1, 1] if the result is
+            signed; zero where no image token sees the pixel (see ``unseen_pixels``).
+
+        Raises:
+            ValueError: the original image is not known.
+            IndexError: there is no such token or image.
+        """
+        maps = self.token_map_of(selection)
+        return self.on_pixels(maps if isinstance(maps, Tensor) else maps[image], image)
+
+    def on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor:
+        """Paints one map ``(h, w)`` on the pixels of an image."""
+        if self.layout.image_sizes is None or not self.layout.is_located:
+            raise ValueError(
+                "The original image is not known, because the input was made without "
+                "it. Use ImagePromptInput(image, prompt, processor) as the input."
+            )
+        size = self.layout.image_sizes[image]
+        painted = map_view(self.layout, image).render(token_map.flatten(), size)
+        return painted * (self.layout.token_of_pixel(image) >= 0)
+
+    @property
+    def answer(self) -> str:
+        """The answer's words, joined."""
+        return " ".join(word.text for word in self.words())
+
+
+def _one_or_all(maps: list[Tensor]) -> Maps:
+    return maps[0] if len(maps) == 1 else maps
