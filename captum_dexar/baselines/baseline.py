@@ -17,7 +17,7 @@ from torch import Tensor
 class LayerBaseline(DecoderLayerAttribution):
     """A method without arguments of its own, called as :class:`LayerDexAR` is.
 
-    Subclasses compute one attribution a layer, decoding step and image token; the map
+    Subclasses compute one attribution per layer, decoding step and image token; the map
     of a step is their sum over layers.
     """
 
@@ -39,7 +39,7 @@ class LayerBaseline(DecoderLayerAttribution):
                 Default: None, the model's own most likely next token
             additional_forward_args (tuple): ``(input_ids, other_model_inputs)``
             normalize (bool, optional): stretches each map to [0, 1]. Default: True
-            sum_layers (bool, optional): False returns a list, one map a layer.
+            sum_layers (bool, optional): False returns a list, one map per layer.
                 Default: True
 
         Returns:

@@ -34,7 +34,7 @@ def image_token_of(count: int, request: StepRequest) -> Tensor:
         raise ValueError(
             f"The layer gives {count} tokens, which can't be matched with the "
             f"{layout.num_tokens} image tokens of {adapter.name}. Choose a layer of "
-            "the vision tower or the projector whose output has one token a patch."
+            "the vision tower or the projector whose output has one token per patch."
         )
     if order is None:
         return token

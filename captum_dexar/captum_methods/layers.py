@@ -151,7 +151,7 @@ def _only(values: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(
             f"The layer returns {type(value).__name__}, of which no attribution can be "
-            "made. Choose a layer whose output is a tensor with one token a patch."
+            "made. Choose a layer whose output is a tensor with one token per patch."
         )
     return value
 

@@ -80,7 +80,7 @@ class OnlineAttribution(Protocol):
         """Attributions of the tokens that the passes since the last call predicted.
 
         Args:
-            tokens (Tensor): one a pass, ``(batch, steps)``
+            tokens (Tensor): one per pass, ``(batch, steps)``
             target_logits (TargetLogits): their logits in these passes
             first_step (int): number of the first in the answer
 

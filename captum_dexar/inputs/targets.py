@@ -26,7 +26,7 @@ def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
     ids = ids_of(target, "a string, a 1-D tensor of ids or a list of ids").cpu()
     if ids.dim() != 1:
         raise ValueError(
-            "target must be 1-D, one id a decoding step, got shape "
+            "target must be 1-D, one id per decoding step, got shape "
             f"{tuple(ids.shape)}. Explain one answer at a time."
         )
     if ids.numel() == 0:

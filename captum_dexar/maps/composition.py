@@ -42,7 +42,7 @@ def compose(values: Tensor, layout: ImageLayout, image: int = 0) -> Tensor:
     """The map of one image.
 
     Args:
-        values (Tensor): one attribution a token with a place, ``(..., N)``
+        values (Tensor): one attribution per token with a place, ``(..., N)``
         layout (ImageLayout): places of the image tokens
         image (int, optional): which image of the prompt. Default: 0
 

@@ -102,7 +102,7 @@ class View:
         return cell.where((cell >= 0) & (cell < self.grid[axis]), -1)
 
     def render(self, token_values: Tensor, image_size: Size) -> Tensor:
-        """Paints one value a token on the image's pixels, bilinearly between centres.
+        """Paints one value per token on the image's pixels, bilinearly between centres.
 
         Args:
             token_values (Tensor): ``(h * w,)``

@@ -6,6 +6,7 @@ import torch
 from captum_dexar.attention_gradients import LayerGradients
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.methods import scoring
+from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -23,9 +24,7 @@ class AnswerScores:
         image_keys (Tensor): positions of the image tokens, ``(batch, image tokens)``
         steps (slice): which steps of the answer are explained
         layer_indices (list of int): the chosen layers, in the user's order
-        head_filter, top_k: as in :meth:`LayerDexAR.attribute`
-        keep_layers (bool or None): whether the maps of single layers and the weights
-            of single heads are kept; None: if they take up no more than 64 MiB
+        options (DexAROptions): head filter, ``top_k``, what is kept of each layer
     """
 
     def __init__(
@@ -33,17 +32,15 @@ class AnswerScores:
         image_keys: Tensor,
         steps: slice,
         layer_indices: list[int],
-        head_filter: bool,
-        top_k: int,
-        keep_layers: bool | None,
+        options: DexAROptions,
     ) -> None:
         self.layer_indices = layer_indices
-        self.head_filter = head_filter
-        self.top_k = top_k
+        self.options = options
         self.first_step = steps.start
         self.num_steps = steps.stop - steps.start
         batch, num_tokens = image_keys.shape
         self.shape = (batch, self.num_steps, num_tokens)
+        keep_layers = options.keep_layers
         if keep_layers is None:
             # For the answer so far, explained in earlier parts or now.
             size = batch * steps.stop * num_tokens * len(layer_indices) * 4
@@ -63,12 +60,14 @@ class AnswerScores:
     ) -> None:
         """Adds some steps of one layer; ``on_layer`` is called with their number."""
         image = scoring.head_scores(
-            gradients.image, gradients.num_image_keys, top_k=self.top_k
+            gradients.image, gradients.num_image_keys, top_k=self.options.top_k
         )
         text = scoring.head_scores(
-            gradients.text_blocks, gradients.num_text_keys, top_k=self.top_k
+            gradients.text_blocks, gradients.num_text_keys, top_k=self.options.top_k
         )
-        weights = scoring.head_weights(image, text, head_filter=self.head_filter)
+        weights = scoring.head_weights(
+            image, text, head_filter=self.options.head_filter
+        )
         layer_map = scoring.token_map(gradients.image, weights)
         if self._sum is None or self._best_image is None or self._best_text is None:
             self._sum = layer_map.new_zeros(self.shape)

@@ -139,7 +139,7 @@ class DecoderLayerAttribution(LayerAttribution):
         """Explains one step with Captum's arguments; see :meth:`LayerDexAR.attribute`.
 
         Returns:
-            *Tensor* ``(N, 1, h, w)``, or a list of them, one a layer
+            *Tensor* ``(N, 1, h, w)``, or a list of them, one per layer
         """
         check_model_state(self.model)
         model_inputs = positional_inputs(inputs, additional_forward_args, self.model)

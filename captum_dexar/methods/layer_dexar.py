@@ -1,6 +1,7 @@
 """DEX-AR as a Captum attribution method."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from captum.attr import GradientAttribution
@@ -18,6 +19,7 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
+from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.memory import tokens_at_once
 from captum_dexar.model.state import check_model_state, frozen_parameters, is_offloaded
@@ -87,13 +89,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     """
 
     takes_contrast: ClassVar[bool] = True
-    step_arguments: ClassVar[tuple[str, ...]] = (
-        "head_filter",
-        "top_k",
-        "attention_power",
-        "grad_kwargs",
-        "keep_layers",
-        "max_tokens_per_pass",
+    step_arguments: ClassVar[tuple[str, ...]] = tuple(
+        field.name for field in fields(DexAROptions)
     )
 
     def __init__(
@@ -205,18 +202,13 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             grad_kwargs=grad_kwargs,
         )
 
-    def attribute_steps(  # type: ignore[override]
+    def attribute_steps(
         self,
         steps: DecodingSteps,
         cache: Any = None,
         *,
-        head_filter: bool = True,
-        top_k: int = 1,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-        keep_layers: bool | None = None,
-        max_tokens_per_pass: int | None = None,
         on_layer: Callable[[int], object] | None = None,
+        **arguments: Any,
     ) -> StepAttributions:
         """Explains all decoding steps of an answer in as few passes as fit.
 
@@ -224,76 +216,74 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             steps (DecodingSteps): the prompts and their answers
             cache (PromptCache or DynamicCache, optional): keys and values of what comes
                 before the steps, from generating the answer. Default: computed
-            head_filter, top_k, attention_power, grad_kwargs: as in :meth:`attribute`
-            keep_layers (bool, optional): whether the maps of single layers and the
-                weights of single heads are kept. Default: None, if they take no more
-                than 64 MiB
-            max_tokens_per_pass (int, optional): how many steps are explained at once.
-                Default: None, as many as fit into a part of the free memory, up to 256;
-                while the model generates, as many as can be recorded in 28 MiB or a
-                25th of its weights' size
             on_layer (Callable, optional): called with the number of steps each time a
                 layer of them is done, for progress. Default: None
+            **arguments: fields of :class:`DexAROptions`
 
         Returns:
             StepAttributions
         """
         check_model_state(self.model)
-        _check_power(attention_power)
-        size = self._tokens_at_once(max_tokens_per_pass, steps)
-        options: dict[str, Any] = {
-            "attention_power": attention_power,
-            "grad_kwargs": grad_kwargs,
-            "contrast_ids": steps.contrast_ids,
-        }
-        scoring_options = (self.layer_indices, head_filter, top_k, keep_layers)
-
-        def run(engines: Iterable[AttentionGradients]) -> StepAttributions:
-            scores = AnswerScores(
-                steps.prompt.image_keys, slice(0, steps.num_steps), *scoring_options
-            )
-            decoder = find_decoder(self.model)
+        options = DexAROptions(**arguments)
+        decoder = find_decoder(self.model)
+        scores = AnswerScores(
+            steps.prompt.image_keys,
+            slice(0, steps.num_steps),
+            self.layer_indices,
+            options,
+        )
+        with frozen_parameters(self.model):
             target_logits = [
                 engine(
                     decoder,
                     self.layer_indices,
                     lambda gradients: scores.add(gradients, on_layer),
                 )
-                for engine in engines
+                for engine in self._engines(steps, cache, options)
             ]
-            return scores.result(TargetLogits.joined(target_logits))
+        return scores.result(TargetLogits.joined(target_logits))
 
-        with frozen_parameters(self.model):
-            if self.engine == "autograd":
-                return run([self._reference(steps, **options)])
-            return run(
-                ClosedForm(
-                    explained_pass,
-                    size,
-                    reuses_projections=self.adapter.reuses_projections,
-                    **options,
-                )
-                for explained_pass in steps.passes(cache, size)
+    def _engines(
+        self, steps: DecodingSteps, cache: Any, options: DexAROptions
+    ) -> Iterator[AttentionGradients]:
+        """One for each pass, to be run before the next."""
+        shared: dict[str, Any] = {
+            "attention_power": options.attention_power,
+            "grad_kwargs": options.grad_kwargs,
+            "contrast_ids": steps.contrast_ids,
+        }
+        if self.engine == "autograd":
+            yield AutogradReference(
+                self.model,
+                steps.prefixes(),
+                steps.target_ids,
+                steps.prompt.image_keys,
+                cross_attention=self.adapter.cross_attention,
+                **shared,
+            )
+            return
+        size = options.max_tokens_per_pass or tokens_at_once(
+            self.model,
+            self.layer[0],
+            steps.target_ids,
+            with_logits=steps.target_logits is None,
+        )
+        for explained_pass in steps.passes(cache, size):
+            yield ClosedForm(
+                explained_pass,
+                size,
+                reuses_projections=self.adapter.reuses_projections,
+                **shared,
             )
 
-    def online(  # type: ignore[override]
-        self,
-        prompt: Prompt,
-        *,
-        head_filter: bool = True,
-        top_k: int = 1,
-        attention_power: float = 0.0,
-        grad_kwargs: Mapping[str, Any] | None = None,
-        keep_layers: bool | None = None,
-        max_tokens_per_pass: int | None = None,
-    ) -> OnlineDexAR | None:
-        """See :meth:`DecoderLayerAttribution.online`."""
+    def online(self, prompt: Prompt, **arguments: Any) -> OnlineDexAR | None:
+        """See :meth:`DecoderLayerAttribution.online`; fields of
+        :class:`DexAROptions`."""
         if self.engine != "closed_form":
             return None
         check_model_state(self.model)
-        _check_power(attention_power)
-        max_tokens = _checked_size(max_tokens_per_pass)
-        is_streamed = max_tokens == 1 and not is_offloaded(self.model)
+        options = DexAROptions(**arguments)
+        is_streamed = options.max_tokens_per_pass == 1 and not is_offloaded(self.model)
         engine = PositionGraphs if is_streamed else RecordedGradients
         gradients = engine(
             find_decoder(self.model),
@@ -302,51 +292,12 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             prompt.length,
             self.adapter.cross_attention,
             self.adapter.reuses_projections,
-            attention_power,
-            grad_kwargs,
+            options.attention_power,
+            options.grad_kwargs,
         )
-        return OnlineDexAR(
-            prompt,
-            gradients,
-            (self.layer_indices, head_filter, top_k, keep_layers),
-            max_tokens,
-        )
-
-    def _tokens_at_once(self, given: int | None, steps: DecodingSteps) -> int:
-        return _checked_size(given) or tokens_at_once(
-            self.model,
-            self.layer[0],
-            steps.target_ids,
-            with_logits=steps.target_logits is None,
-        )
-
-    def _reference(self, steps: DecodingSteps, **options: Any) -> AutogradReference:
-        return AutogradReference(
-            self.model,
-            steps.prefixes(),
-            steps.target_ids,
-            steps.prompt.image_keys,
-            cross_attention=self.adapter.cross_attention,
-            **options,
-        )
+        return OnlineDexAR(prompt, gradients, self.layer_indices, options)
 
     @classmethod
     def get_name(cls) -> str:
         """The name for display, which Captum would split at every capital."""
         return "Layer DEX-AR"
-
-
-def _checked_size(max_tokens_per_pass: int | None) -> int | None:
-    if max_tokens_per_pass is not None and max_tokens_per_pass < 1:
-        raise ValueError(
-            "max_tokens_per_pass must be a positive number of tokens, got "
-            f"{max_tokens_per_pass}."
-        )
-    return max_tokens_per_pass
-
-
-def _check_power(attention_power: float) -> None:
-    if not attention_power >= 0:
-        raise ValueError(
-            f"attention_power must not be negative, got {attention_power}."
-        )

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from captum_dexar.attention_gradients import OnlineGradients
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
+from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.memory import recorded_bytes
 from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
@@ -20,22 +20,21 @@ class OnlineDexAR:
     Args:
         prompt (Prompt): what the model answers
         gradients (OnlineGradients): watches its passes
-        options (tuple): layers, ``head_filter``, ``top_k`` and ``keep_layers``
-        max_tokens (int or None): how many steps are explained together at most; None
-            for as many as may be recorded
+        layer_indices (list of int): the explained layers, in the user's order
+        options (DexAROptions): as the user has them
     """
 
     def __init__(
         self,
         prompt: Prompt,
         gradients: OnlineGradients,
-        options: tuple[Any, ...],
-        max_tokens: int | None,
+        layer_indices: list[int],
+        options: DexAROptions,
     ) -> None:
         self.prompt = prompt
         self.gradients = gradients
+        self.layer_indices = layer_indices
         self.options = options
-        self.max_tokens = max_tokens
         self.max_bytes = recorded_bytes(prompt.model, prompt.image_keys.device)
         self._bytes_of_a_step = 0
 
@@ -47,8 +46,9 @@ class OnlineDexAR:
 
     def is_due(self, num_waiting: int) -> bool:
         """See :class:`OnlineAttribution`."""
-        if self.max_tokens is not None:
-            return num_waiting >= self.max_tokens
+        max_tokens = self.options.max_tokens_per_pass
+        if max_tokens is not None:
+            return num_waiting >= max_tokens
         if not self._bytes_of_a_step:
             self._bytes_of_a_step = self.gradients.num_bytes() // num_waiting
         return (num_waiting + 1) * self._bytes_of_a_step > self.max_bytes
@@ -59,7 +59,9 @@ class OnlineDexAR:
         """See :class:`OnlineAttribution`."""
         num_steps = tokens.shape[1]
         steps = slice(first_step, first_step + num_steps)
-        scores = AnswerScores(self.prompt.image_keys, steps, *self.options)
+        scores = AnswerScores(
+            self.prompt.image_keys, steps, self.layer_indices, self.options
+        )
         self.gradients.explain(
             tokens,
             target_logits,

@@ -23,14 +23,14 @@ class VLMAttributionResult(AnswerMaps):
     number of the answer's tokens, ``N`` that of image tokens with a place, and ``h x
     w`` the grid of the map: that of the image tokens or, where several views (tiles, a
     thumbnail) cover the image, the one on which they are composed. For a prompt with
-    several images each field of maps is a list, one entry an image, on a common scale.
+    several images each field of maps is a list, one entry per image, on a common scale.
 
     Attributes:
         output_tokens (list of str): the answer's tokens as text, ``T``
         target_ids (Tensor): their vocabulary ids, ``(T,)``, int64
         input_tokens (list of str): names of the image tokens, ``N``
         token_attr (Tensor): un-normalised attributions, ``(T, N)``, float32, one column
-            an image token in key order; equation (5)
+            per image token in key order; equation (5)
         seq_attr (Tensor): un-normalised attribution of the whole answer, ``(N,)``;
             equation (6) before its last normalisation
         placeless_attr (Tensor): attributions of image tokens without a place (a CLS
@@ -78,7 +78,7 @@ class VLMAttributionResult(AnswerMaps):
     def plot_tokens(
         self, words: bool = True, show: bool = False, image: int = 0
     ) -> tuple[Figure, Any] | None:
-        """The image, then a panel a word: its map, its text and its weight.
+        """The image, then one panel per word: its map, its text and its weight.
 
         All panels share one scale of colours, that of maps in [0, 1]; signed maps have
         a diverging one from -1 (blue) to 1 (red). The map of the word with the largest
@@ -86,7 +86,8 @@ class VLMAttributionResult(AnswerMaps):
         down to ``FAINTEST`` for words of weight zero.
 
         Args:
-            words (bool, optional): False draws a panel a token, special ones included.
+            words (bool, optional): False draws one panel per token, special tokens
+                included.
                 Default: True
             show (bool, optional): shows the figure instead of returning it.
                 Default: False

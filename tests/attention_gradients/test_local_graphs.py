@@ -96,7 +96,7 @@ def test_a_layer_that_rows_alone_do_not_tell_has_a_graph_of_all() -> None:
 def test_the_layer_of_such_a_model_is_explained_all_the_same() -> None:
     """Its rear part works row by row in one pass over everything."""
     model: Any = tiny_vlm(seed=1)
-    steps = _FullPass(model, prompt_inputs(1), random_targets(3, 1))
+    steps = _FullPass(Prompt(model, prompt_inputs(1)), random_targets(3, 1))
     expected = LayerDexAR(model).attribute_steps(steps)
     length = steps.prompt.length + 2
 
@@ -233,5 +233,5 @@ def test_whole_prompts_padded_on_the_left() -> None:
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["attention_mask"][1, :3] = 0
     targets = random_targets(4, 2, batch=2)
-    full = LayerDexAR(model).attribute_steps(_FullPass(model, inputs, targets))
+    full = LayerDexAR(model).attribute_steps(_FullPass(Prompt(model, inputs), targets))
     assert_same(full, explained(model, inputs, targets))

@@ -71,7 +71,7 @@ def bench_over_replay(
         f"eager replay on a cache over ours, {sizes.short} tokens",
         pairs.reference_over_ours(),
         limit=Limit(">=", 2.5),
-        note=f"one backward a layer and token; prompt included; {pairs.note()}",
+        note=f"one backward pass per layer and token; prompt included; {pairs.note()}",
     )
 
 

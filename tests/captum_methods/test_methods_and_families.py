@@ -274,7 +274,7 @@ def test_occlusion_of_several_views_needs_the_image() -> None:
 
 
 def test_layers_of_an_answer_are_complete() -> None:
-    """Integrated gradients of a layer with a row a patch sum to the change."""
+    """Integrated gradients of a layer with one row per patch sum to the change."""
     of = family("qwen2_5_vl")
     blocks = of.model.get_submodule("model.visual.blocks.1")
     result = of.explained(
