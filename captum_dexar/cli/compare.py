@@ -1,4 +1,4 @@
-"""``captum-dexar compare``: several methods on one answer, with their times."""
+"""``captum-dexar compare``: several methods on one answer, with run times."""
 
 from __future__ import annotations
 

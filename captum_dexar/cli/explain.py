@@ -1,4 +1,4 @@
-"""``captum-dexar explain``: any model's answer about any image."""
+"""``captum-dexar explain``: explains a model's answer about an image."""
 
 from __future__ import annotations
 

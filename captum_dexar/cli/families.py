@@ -1,4 +1,4 @@
-"""``captum-dexar families``: the supported models."""
+"""``captum-dexar families``: lists the supported model families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoding steps of an answer, and the passes in which they are explained."""
+"""Generation, decoding steps, and the forward passes that cover them."""
 
 from captum_dexar.decoding.generation import answer_lengths, generate, GeneratedAnswer
 from captum_dexar.decoding.generation_progress import (

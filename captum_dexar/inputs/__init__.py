@@ -1,4 +1,4 @@
-"""What goes in: an image and a prompt, or model inputs, with what is known of them."""
+"""The inputs of an explanation: image, prompt, model inputs and target ids."""
 
 from captum_dexar.inputs.batching import answers_of, batch_key, batch_of
 from captum_dexar.inputs.image_prompt import ImagePromptInput
