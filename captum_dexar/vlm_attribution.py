@@ -315,8 +315,11 @@ class VLMAttribution(Attribution):
         method = self._method
         given = answers_of(prompt)
         if given is None:
+            online = method.online(prompt, **arguments)
+            if online is not None and progress:
+                online = OnlineWithProgress(online)
             with generation_progress(gen_args, progress) as shown_args:
-                answer = self._generated(prompt, shown_args, progress, arguments)
+                answer = generate(prompt, shown_args, online)
             lengths = answer_lengths(answer.ids, self.model, gen_args)
         else:
             answer = GeneratedAnswer(given)
@@ -340,19 +343,6 @@ class VLMAttribution(Attribution):
             self._result(one, answer.ids[row, :length], explained, row, normalize)
             for row, (one, length) in enumerate(zip(prompt.examples, lengths))
         ]
-
-    def _generated(
-        self,
-        prompt: Prompt,
-        gen_args: Mapping[str, Any] | None,
-        progress: bool,
-        arguments: Mapping[str, Any],
-    ) -> GeneratedAnswer:
-        """Generates answers, and explains them during generation if possible."""
-        online = self._method.online(prompt, **arguments)
-        if online is not None and progress:
-            online = OnlineWithProgress(online)
-        return generate(prompt, gen_args, online)
 
     def _result(
         self,

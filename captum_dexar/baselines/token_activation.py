@@ -160,12 +160,12 @@ def token_activation(
         image_states (Tensor): final states ``F``, ``(image tokens, hidden size)``
         text_states (Tensor): final states of earlier text tokens, ``(texts, hidden
             size)``
-        text_rows (Tensor): the head's rows of these tokens' ids, likewise
+        text_rows (Tensor): the head's rows of these tokens, ``(texts, hidden size)``
         target_row (Tensor): the head's row of the explained token, ``(hidden size,)``
         is_target (Tensor): which earlier tokens have its id, ``(texts,)``, bool
 
     Returns:
-        *Tensor* ``(image tokens,)``, never negative
+        *Tensor* ``(image tokens,)``, non-negative
     """
     activation = (image_states @ target_row).relu()
     relevance = (text_states @ target_row).relu().masked_fill(is_target, 0.0)

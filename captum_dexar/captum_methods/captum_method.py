@@ -100,7 +100,7 @@ def _explained_model(method: Any) -> nn.Module:
     model = forward_func.model if isinstance(forward_func, VLMForward) else forward_func
     if not hasattr(model, "config") or not isinstance(model, nn.Module):
         raise TypeError(
-            f"{type(method).__name__} must be made with VLMForward(model), got "
+            f"{type(method).__name__} must be created with VLMForward(model), got "
             f"{type(forward_func).__name__} as its forward_func."
         )
     return model

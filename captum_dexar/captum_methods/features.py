@@ -63,13 +63,13 @@ def image_features(
     if isinstance(inp, ImageMaskInput):
         if as_grid:
             raise ValueError(
-                "Occlusion slides over a grid, which the segments of an ImageMaskInput "
-                "are not. Use an ImagePromptInput."
+                "Occlusion needs a grid of features, but the segments of an "
+                "ImageMaskInput form none. Use an ImagePromptInput."
             )
         return _segments(inp, layout)
     if as_grid and len(layout.views) > 1:
         raise ValueError(
-            f"Occlusion slides over one grid, but {request.prompt.adapter.name} sees "
+            f"Occlusion needs a single grid, but {request.prompt.adapter.name} sees "
             f"{len(layout.views)} views here, and the original image is not known. Use "
             "an ImagePromptInput."
         )
@@ -82,7 +82,7 @@ def _patches(
     """Cells of a grid over the whole image."""
     if layout.num_images != 1 or layout.image_sizes is None:
         raise ValueError(
-            f"A grid of patches is for one image, the prompt has {layout.num_images}."
+            f"patches need a prompt with one image, got {layout.num_images} images."
         )
     height, width = layout.image_sizes[0]
     if not (1 <= grid[0] <= height and 1 <= grid[1] <= width):

@@ -24,7 +24,7 @@ def image_token_of(count: int, request: StepRequest) -> Tensor:
         token = _of_views(count, layout)
     if token is None or count % len(token if order is None else order):
         raise ValueError(
-            f"The layer gives {count} tokens, which can't be matched with the "
+            f"The layer returns {count} tokens, which can't be matched with the "
             f"{layout.num_tokens} image tokens of {adapter.name}. Choose a layer of "
             "the vision tower or the projector whose output has one token per patch."
         )
@@ -89,7 +89,7 @@ def _cell(
 
 
 def _of_views(count: int, layout: ImageLayout) -> Tensor | None:
-    """If square blocks of tokens in raster order are merged, view by view."""
+    """By merging square blocks of tokens in raster order, view by view."""
     merge = isqrt(count // len(layout.placed))
     if merge == 0 or merge**2 * len(layout.placed) != count:
         return None

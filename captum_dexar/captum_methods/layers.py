@@ -16,7 +16,7 @@ from captum.attr import (
 from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import (
     as_one_example,
-    leads_nowhere,
+    lacks_gradient,
     same_randomness,
     StepRequest,
     TeacherForced,
@@ -116,7 +116,7 @@ def _clear_errors(request: StepRequest) -> Iterator[None]:
             "has no output. Choose a single layer that is called."
         ) from error
     except RuntimeError as error:
-        if not leads_nowhere(error):
+        if not lacks_gradient(error):
             raise
         raise ValueError(
             "No gradient flows from the answer to the layer's output in a model of the "

@@ -17,7 +17,7 @@ from captum.attr import (
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum_dexar.captum_methods.request import (
     as_one_example,
-    leads_nowhere,
+    lacks_gradient,
     same_randomness,
     StepRequest,
     TeacherForced,
@@ -72,13 +72,12 @@ def run(request: StepRequest) -> StepAttributions:
         try:
             attribution, delta = _attributed(method, pixels, arguments)
         except RuntimeError as error:
-            if not leads_nowhere(error):
+            if not lacks_gradient(error):
                 raise
             raise TypeError(
                 f"No gradient leads from the answer of a model of the family "
                 f"{forward.adapter.name} to its pixels, so {method.get_name()} can't "
-                "explain it. Use LayerDexAR, a perturbation method or "
-                "a layer method."
+                "explain it. Use LayerDexAR, a perturbation method or a layer method."
             ) from error
         scores.append(summed(attribution[0], token_of_pixel, num_tokens))
         deltas.append(delta)
@@ -123,7 +122,7 @@ def _attributed(
         with _no_leftovers(method):
             attribution = method.attribute(pixels, **arguments)
     except (AssertionError, RuntimeError, AttributeError) as error:
-        if not isinstance(method, DeepLift) or leads_nowhere(error):
+        if not isinstance(method, DeepLift) or lacks_gradient(error):
             raise
         raise NotImplementedError(
             f"{type(method).__name__} can't explain this model: {error} It replaces "
@@ -141,7 +140,7 @@ def summed(attribution: Tensor, token_of_pixel: Tensor, num_tokens: int) -> Tens
     Args:
         attribution (Tensor): of the shape of the pixels
         token_of_pixel (Tensor): image token of each element, broadcastable to that; -1
-            where none sees it
+            where none covers it
         num_tokens (int): image tokens of the prompt
     """
     index = token_of_pixel.expand(attribution.shape).flatten()

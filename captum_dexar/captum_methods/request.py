@@ -10,6 +10,7 @@ import torch
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
+from captum_dexar.inputs.model_inputs import tiled
 from torch import nn, Tensor
 
 
@@ -98,16 +99,9 @@ class TeacherForced(nn.Module):
     def logits(self, pixels: Tensor) -> Tensor:
         """``(examples, steps, vocabulary)``."""
         repeats = pixels.shape[0]
-        tiled = {
-            name: (
-                value.repeat(repeats, *[1] * (value.dim() - 1))
-                if isinstance(value, Tensor) and value.dim() and repeats > 1
-                else value
-            )
-            for name, value in self.inputs.items()
-        }
-        tiled[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
-        logits: Tensor = self.model(**tiled).logits
+        inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
+        inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
+        logits: Tensor = self.model(**inputs).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]
         return logits
@@ -186,6 +180,6 @@ NO_GRADIENT = (
 )
 
 
-def leads_nowhere(error: Exception) -> bool:
+def lacks_gradient(error: Exception) -> bool:
     """Whether torch reports that no gradient flows to the input."""
     return any(message in str(error) for message in NO_GRADIENT)

@@ -180,7 +180,7 @@ def joined_inputs(
         if pixel_values.dim() == adapter.pixel_dims + 1:
             pixel_values = pixel_values.flatten(0, 1)
         repeats = _repeats(input_ids, others)
-        others = {name: _tiled(value, repeats) for name, value in others.items()}
+        others = {name: tiled(value, repeats) for name, value in others.items()}
         return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
     batch = pixel_values.shape[0]
     joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
@@ -199,7 +199,8 @@ def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
     return int(input_ids.shape[0]) // examples
 
 
-def _tiled(value: Any, repeats: int) -> Any:
+def tiled(value: Any, repeats: int) -> Any:
+    """A model input repeated along its first axis, if it is a tensor with axes."""
     if repeats == 1 or not isinstance(value, Tensor) or value.dim() == 0:
         return value
     return value.repeat(repeats, *[1] * (value.dim() - 1))

@@ -55,29 +55,23 @@ class AnswerMaps(LLMAttributionResult):
             inp=inp,
         )
         num_tokens = len(output_tokens)
+        if placeless_attr is None:
+            placeless_attr = token_attr.new_zeros(num_tokens, 0)
+        if special_tokens is None:
+            special_tokens = torch.zeros(num_tokens, dtype=torch.bool)
+        if word_starts is None:
+            word_starts = torch.ones(num_tokens, dtype=torch.bool)
         self.target_ids = target_ids
         self.layout = layout
-        self.placeless_attr = (
-            token_attr.new_zeros(num_tokens, 0)
-            if placeless_attr is None
-            else placeless_attr
-        )
+        self.placeless_attr = placeless_attr
         self.token_weights = token_weights
         self.token_log_probs = token_log_probs
         self.convergence_delta = convergence_delta
         self.head_weights = head_weights
         self.layer_attr = layer_attr
         self.layer_indices = layer_indices
-        self.special_tokens = (
-            torch.zeros(num_tokens, dtype=torch.bool)
-            if special_tokens is None
-            else special_tokens
-        )
-        self.word_starts = (
-            torch.ones(num_tokens, dtype=torch.bool)
-            if word_starts is None
-            else word_starts
-        )
+        self.special_tokens = special_tokens
+        self.word_starts = word_starts
         self.images = list(images)
         self.method = method
         self.token_maps = self._normalized(token_attr)
@@ -85,10 +79,8 @@ class AnswerMaps(LLMAttributionResult):
 
     def _composed(self, values: Tensor) -> list[Tensor]:
         """Maps values ``(..., N)`` to one map per image, ``(..., h, w)``."""
-        return [
-            compose(values, self.layout, image)
-            for image in range(self.layout.num_images)
-        ]
+        images = range(self.layout.num_images)
+        return [compose(values, self.layout, image) for image in images]
 
     def _normalized(self, values: Tensor) -> Maps:
         """Maps in [0, 1], or [-1, 1] if signed; all images share one scale."""

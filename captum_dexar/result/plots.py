@@ -128,7 +128,7 @@ def known_image(result: AnswerMaps, image: int = 0) -> Image.Image:
     """One of the original images; raises ValueError if they are not known."""
     if not result.images:
         raise ValueError(
-            "There is no image to draw on, because the input was made without the "
+            "There is no image to draw on, because the input was created without the "
             "original one. Use ImagePromptInput(image, prompt, processor)."
         )
     return result.images[image]

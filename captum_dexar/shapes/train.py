@@ -52,16 +52,12 @@ class Trainer:
 
     def _new_optimizer(self) -> None:
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
+        matrices = [p for p in self.parameters if p.ndim > 1]
+        vectors = [p for p in self.parameters if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [
-                {
-                    "params": [p for p in self.parameters if p.ndim > 1],
-                    "weight_decay": WEIGHT_DECAY,
-                },
-                {
-                    "params": [p for p in self.parameters if p.ndim <= 1],
-                    "weight_decay": 0.0,
-                },
+                {"params": matrices, "weight_decay": WEIGHT_DECAY},
+                {"params": vectors, "weight_decay": 0.0},
             ],
             betas=BETAS,
             fused=True,

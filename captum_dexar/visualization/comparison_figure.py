@@ -71,7 +71,7 @@ def comparison_figure(
         image (ndarray): ``(height, width, 3)``, uint8
         rows (sequence of MethodRow): the methods
         labels (sequence of str): the words
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel
         heading (str): text beside the image, the whole answer
 
     Returns:

@@ -45,7 +45,7 @@ def token_figure(
         strengths (sequence of float): opacity of each map, in [0, 1]
         labels (sequence of str): the tokens' text, above the panels
         captions (sequence of str): text below the panels, such as weights
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel
         scale_label (str): label of the colour bar
         signed (bool, optional): uses a diverging colour scale. Default: False
 

@@ -28,7 +28,7 @@ def overlay(
     Args:
         image (ndarray): ``(height, width, 3)``, uint8
         heat (ndarray): ``(height, width)``, in [0, 1], or in [-1, 1] if signed
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel;
             drawn as grey stripes
         strength (float, optional): factor on the opacity, in [0, 1]. Default: 1.0
         signed (bool, optional): uses the diverging colour scale, negative values blue
