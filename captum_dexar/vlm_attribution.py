@@ -65,7 +65,7 @@ class VLMAttribution(Attribution):
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
         >>> dexar = VLMAttribution(LayerDexAR(model), processor)
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> result = dexar.attribute(inp)  # generates, explains every generated token
         >>> same = dexar.attribute(inp, target=result.target_ids)  # teacher-forced
         >>> given = dexar.attribute(inp, target="the image shows a red circle .")

@@ -29,7 +29,7 @@ class VLMForward(nn.Module):
         >>> from captum_dexar import ImagePromptInput, VLMForward
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> forward = VLMForward(model)

@@ -30,7 +30,7 @@ class LayerAttention(LayerBaseline):
         >>> from captum_dexar.baselines import LayerAttention
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> result = VLMAttribution(LayerAttention(model), processor).attribute(inp)
         >>> result.token_maps.shape[1:]
         torch.Size([12, 12])

@@ -23,7 +23,7 @@ class LayerUniformMap(LayerBaseline):
         >>> from captum_dexar.baselines import LayerUniformMap
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerUniformMap(model), processor)
         >>> bool((method.attribute(inp, target=[5]).token_attr == 1).all())
         True
@@ -61,7 +61,7 @@ class LayerRandomMap(LayerUniformMap):
         >>> from captum_dexar.baselines import LayerRandomMap
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerRandomMap(model, seed=1), processor)
         >>> method.attribute(inp, target=[5, 6]).token_maps.shape
         torch.Size([2, 12, 12])

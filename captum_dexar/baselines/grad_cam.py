@@ -34,7 +34,7 @@ class LayerImageGradCam(LayerBaseline):
         >>> from captum_dexar.baselines import LayerImageGradCam
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerImageGradCam(model), processor)
         >>> method.attribute(inp, "the image shows a red circle .").token_attr.shape
         torch.Size([7, 144])

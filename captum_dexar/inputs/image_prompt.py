@@ -58,9 +58,9 @@ class ImagePromptInput(ImageTokenInput):
         >>> from captum_dexar import ImagePromptInput
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inp.prompt
-        'USER: <image>\nWhat is it? ASSISTANT:'
+        'USER: <image>\nDescribe it. ASSISTANT:'
         >>> inp.n_itp_features
         144
     """

@@ -33,7 +33,7 @@ def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> T
         >>> from captum_dexar.metrics import on_pixels
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixels = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> arguments = (inputs.pop("input_ids"), inputs)

@@ -67,7 +67,7 @@ class VLMAttributionResult(AnswerMaps):
         >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> result = VLMAttribution(LayerDexAR(model), processor).attribute(inp)
         >>> result.token_maps.shape[1:]
         torch.Size([12, 12])
