@@ -1,4 +1,4 @@
-"""Explaining every token of an answer."""
+"""Explains every token of an answer."""
 
 from __future__ import annotations
 
@@ -31,34 +31,33 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 BATCH_SIZE = 8
-# Inputs that are kept as they were checked; those beyond are prepared once more.
+# Inputs kept in memory after their check; further ones are prepared again later.
 MOST_PREPARED = 64
 
 
-# Long by its documentation: the one entry to every way of explaining an answer.
+# Long because of its documentation: the single entry point for all methods.
 class VLMAttribution(Attribution):
     r"""Runs an attribution method over every decoding step of an answer.
 
-    To vision-language models what ``captum.attr.LLMAttribution`` is to language models.
-    The answer is generated, or given and teacher-forced; its ids are explained as they
-    are, never decoded and tokenised again. An end-of-sequence token that was generated
-    is one of the answer's tokens.
+    The counterpart of ``captum.attr.LLMAttribution`` for vision-language models. The
+    answer is generated, or given and teacher-forced. Its ids are never decoded and
+    tokenised again. A generated end-of-sequence token is part of the answer.
 
     Args:
-        attr_method (Attribution): the method, made with the model or a
-            :class:`VLMForward` around it. :class:`LayerDexAR` explains an answer by the
-            passes that generate it; it and the methods of
+        attr_method (Attribution): the method, constructed with the model or a
+            :class:`VLMForward` around it. :class:`LayerDexAR` explains an answer during
+            the forward passes that generate it; it and the methods of
             :mod:`captum_dexar.baselines` explain all steps of a given answer in one
-            pass. Captum's own methods explain one step after
-            the other: gradient methods the pixels, whose attributions are summed into
-            the image tokens' boxes; perturbation methods the image tokens' boxes; layer
-            methods the vision tower's or the projector's tokens.
+            pass. Captum's own methods explain step by step: gradient methods explain
+            pixels, whose attributions are summed over each image token's box;
+            perturbation methods perturb these boxes; layer methods explain tokens of
+            the vision tower or the projector.
         processor (ProcessorMixin, optional): the model's processor (or tokenizer).
-            Needed for a target given as a string, for the tokens' text, and to know
-            where the image tokens of a plain ``ImageMaskInput`` lie. Default: None
+            Needed for a target given as a string, for the tokens' text, and for the
+            places of the image tokens of a plain ``ImageMaskInput``. Default: None
 
     Raises:
-        TypeError: the method is none that can be run.
+        TypeError: the method is not supported.
 
     Examples::
 
@@ -66,8 +65,7 @@ class VLMAttribution(Attribution):
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
         >>> dexar = VLMAttribution(LayerDexAR(model), processor)
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> result = dexar.attribute(inp)  # generates, explains every generated token
         >>> same = dexar.attribute(inp, target=result.target_ids)  # teacher-forced
         >>> given = dexar.attribute(inp, target="the image shows a red circle .")
@@ -118,47 +116,46 @@ class VLMAttribution(Attribution):
 
         Args:
             inp (ImagePromptInput, ImageMaskInput or Mapping): image and prompt; or the
-                processor's own output for one prompt, of which the original image, and
-                so the image tokens' boxes, are not known. Of a list of inputs, prompts
-                with equally many image tokens share passes; a list of results is
+                processor's output for one prompt, in which case the original image and
+                the image tokens' boxes are not known. Or a list of inputs: prompts with
+                the same number of image tokens are batched, and a list of results is
                 returned, equal to single ones up to rounding
             target (str, list of int or Tensor, optional): the answer: a string, which
-                is tokenised once without special tokens, or its ids, 1-D; for a list
-                of inputs a list of answers. Default: None, the model generates it
+                is tokenised without special tokens, or its ids, 1-D; for a list of
+                inputs, a list of answers. Default: None, the model generates it
             gen_args (Mapping, optional): arguments of ``model.generate``, only without
                 a target. Default: None, at most 25 tokens, greedily, as in Captum
             progress (bool, optional): shows progress bars: over the tokens of one
                 input, over the inputs of a list. Default: False
             contrast (str, list of int or Tensor, optional): another answer. Each token
-                is then explained against the one in the same place there: why this
-                rather than that, by the difference of their logits. Where both agree
-                the attribution is zero; tokens beyond a shorter contrast are explained
-                by themselves. Default: None
-            grid (tuple of int, optional), boxes (Tensor, optional): where the image
-                tokens lie, for a model of a family that is not known; as in
-                :class:`ImagePromptInput`. Default: None
+                is then explained by the difference between its logit and that of the
+                contrast token at the same step: why this token rather than that one?
+                The attribution is zero where both agree; tokens beyond a shorter
+                contrast are explained without one. Default: None
+            grid (tuple of int, optional), boxes (Tensor, optional): places of the image
+                tokens, for an unsupported family; as in :class:`ImagePromptInput`.
+                Default: None
             normalize (bool, optional): False sums un-normalised token maps in the
-                sequence map, as the method's first release does, instead of equation
+                sequence map, as in the method's first release, instead of equation
                 (6). Default: True
-            batch_size (int, optional): at most so many inputs of a list share a pass.
+            batch_size (int, optional): maximum number of inputs of a list per batch.
                 Default: 8
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
                 ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
                 ``keep_layers`` and ``max_tokens_per_pass`` of ``attribute_steps``.
-                Captum's methods take their own; perturbation methods also take
-                ``patches``, rows and columns of coarser parts of the image, and
-                gradient methods of the pixels ``steps_per_batch``, how many steps share
-                a forward pass and have their gradients kept (as many as fit into a
-                GiB).
+                Captum's methods take their own. Perturbation methods also take
+                ``patches``, rows and columns of coarser image parts. Pixel gradient
+                methods also take ``steps_per_batch``, the number of steps whose
+                gradients share a forward pass (default: as many as fit into 1 GiB).
 
         Returns:
             VLMAttributionResult, or a list of them
 
         Raises:
-            TypeError: input or target of another kind, or an argument that the method
-                does not have.
-            ValueError: no image, no image token, not one prompt, pixels that are not
-                finite; an empty, 2-D or out-of-vocabulary target; a target together
+            TypeError: the input or target has an unsupported type, or the method does
+                not have an argument.
+            ValueError: no image, no image token, not exactly one prompt, or non-finite
+                pixels; an empty, 2-D or out-of-vocabulary target; a target together
                 with ``gen_args``; a string without a processor.
             RuntimeError: as :meth:`LayerDexAR.attribute`.
         """
@@ -224,12 +221,11 @@ class VLMAttribution(Attribution):
         normalize: bool = True,
         **kwargs: Any,
     ) -> Iterator[VLMAttributionResult]:
-        """Generates an answer, and explains each token as soon as it is decoded.
+        """Generates an answer and explains each token as soon as it is decoded.
 
-        :class:`LayerDexAR` explains a token in the very pass that predicts it: no
-        position is run a second time, in any family. Of other methods the position that
-        predicted the newest token is run once more on the cache of what is before it,
-        or, in families where that is not exact, the whole prompt.
+        :class:`LayerDexAR` explains a token in the forward pass that predicts it. Other
+        methods run the position that predicted the newest token again on the KV cache
+        of its prefix or, in families where that is not exact, the whole prompt.
 
         Args:
             inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
@@ -238,10 +234,10 @@ class VLMAttribution(Attribution):
             **kwargs: arguments of the method, as in :meth:`attribute`
 
         Yields:
-            VLMAttributionResult of one token. Closing the iterator stops generating.
+            VLMAttributionResult of one token. Closing the iterator stops generation.
 
         Raises:
-            ValueError: several beams or answers are asked for, or as
+            ValueError: several beams or answers are requested, or as
                 :meth:`attribute`.
 
         Examples::
@@ -279,17 +275,17 @@ class VLMAttribution(Attribution):
         self._method.check_arguments(arguments)
         if contrast is not None and not self._method.takes_contrast:
             raise TypeError(
-                f"{self._method.get_name()} does not explain a logit, so that there is "
+                f"{self._method.get_name()} does not explain a logit, so there is "
                 "nothing to contrast. Use LayerDexAR or a gradient method."
             )
 
     def _batches(
         self, count: int, prompt_of: Callable[[int], Prompt], batch_size: int
     ) -> Iterator[tuple[list[int], list[Prompt]]]:
-        """Which inputs go through the model together, with their prompts.
+        """Yields batches of input indices with their prompts.
 
-        All inputs are checked before the first goes through the model; those beyond
-        ``MOST_PREPARED`` are prepared once more when their turn comes.
+        All inputs are checked before the model runs. Those beyond ``MOST_PREPARED`` are
+        prepared again when needed.
         """
         prepared: dict[int, Prompt] = {}
         groups: dict[Hashable, list[int]] = {}
@@ -315,12 +311,15 @@ class VLMAttribution(Attribution):
         normalize: bool,
         arguments: Mapping[str, Any],
     ) -> list[VLMAttributionResult]:
-        """Generates the answers of a batch, or takes those given, and explains them."""
+        """Explains the given answers of a batch, or generated ones."""
         method = self._method
         given = answers_of(prompt)
         if given is None:
+            online = method.online(prompt, **arguments)
+            if online is not None and progress:
+                online = OnlineWithProgress(online)
             with generation_progress(gen_args, progress) as shown_args:
-                answer = self._generated(prompt, shown_args, progress, arguments)
+                answer = generate(prompt, shown_args, online)
             lengths = answer_lengths(answer.ids, self.model, gen_args)
         else:
             answer = GeneratedAnswer(given)
@@ -345,19 +344,6 @@ class VLMAttribution(Attribution):
             for row, (one, length) in enumerate(zip(prompt.examples, lengths))
         ]
 
-    def _generated(
-        self,
-        prompt: Prompt,
-        gen_args: Mapping[str, Any] | None,
-        progress: bool,
-        arguments: Mapping[str, Any],
-    ) -> GeneratedAnswer:
-        """Lets the model answer, and explains the steps on the way where possible."""
-        online = self._method.online(prompt, **arguments)
-        if online is not None and progress:
-            online = OnlineWithProgress(online)
-        return generate(prompt, gen_args, online)
-
     def _result(
         self,
         prompt: Prompt,
@@ -378,5 +364,5 @@ class VLMAttribution(Attribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The name for humans."""
+        """The display name."""
         return "VLM Attribution"

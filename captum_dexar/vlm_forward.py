@@ -11,16 +11,16 @@ from torch import nn, Tensor
 class VLMForward(nn.Module):
     r"""Next-token logits of a vision-language model, as a function of its pixels.
 
-    Captum calls ``forward_func`` with positional arguments and wants a tensor back;
-    Hugging Face models take keyword arguments in an order of their own and return an
-    output object. This stands between them, so that Integrated Gradients, Saliency,
-    Occlusion and :class:`LayerDexAR` are called with the same arguments.
+    Captum calls ``forward_func`` with positional arguments and expects a tensor, but
+    Hugging Face models take keyword arguments and return an output object. With this
+    wrapper, Integrated Gradients, Saliency, Occlusion and :class:`LayerDexAR` are
+    called with the same arguments.
 
     Args:
         model (nn.Module): a Hugging Face vision-language model
 
     Raises:
-        TypeError: the model is no module.
+        TypeError: the model is not an ``nn.Module``.
 
     Examples::
 
@@ -29,8 +29,7 @@ class VLMForward(nn.Module):
         >>> from captum_dexar import ImagePromptInput, VLMForward
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixel_values = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> forward = VLMForward(model)
@@ -64,17 +63,17 @@ class VLMForward(nn.Module):
         """Logits of the token after the prompt.
 
         Args:
-            pixel_values (Tensor): ``(N, ...)``, as the processor makes them; for
-                models whose pixels are a flat list of patches or tiles, those of all
-                examples one after the other. Methods that repeat or perturb rows one by
-                one (NoiseTunnel, GradientShap) need an axis for the examples before
-                that: give them ``pixel_values[None]``.
+            pixel_values (Tensor): ``(N, ...)``, as returned by the processor. If a
+                model's pixels are a flat list of patches or tiles, those of all
+                examples are concatenated. Methods that repeat or perturb single rows
+                (NoiseTunnel, GradientShap) then need a leading axis for the examples:
+                pass them ``pixel_values[None]``.
             input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
-                shorter prompts padded on the left. For an encoder-decoder model the
-                prompt of the encoder; ``decoder_input_ids`` belong to the others
-            other_model_inputs (Mapping, optional): the model's further inputs
-                (``attention_mask`` ...), for as many examples as ``input_ids`` has or
-                for one. Default: None
+                shorter prompts padded on the left. For an encoder-decoder model, the
+                encoder's prompt; ``decoder_input_ids`` belong to the other inputs
+            other_model_inputs (Mapping, optional): further inputs of the model
+                (``attention_mask`` ...), for one example or as many as ``input_ids``
+                has. Default: None
 
         Returns:
             *Tensor* of **logits**, ``(N, vocabulary)``

@@ -1,4 +1,4 @@
-"""Methods that DEX-AR is compared with, each used like LayerDexAR."""
+"""Baseline methods with the interface of LayerDexAR."""
 
 from captum_dexar.baselines.attention import LayerAttention
 from captum_dexar.baselines.attention_gradient import LayerAttentionGradient

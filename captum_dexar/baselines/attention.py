@@ -1,4 +1,4 @@
-"""Attention itself, as a map."""
+"""Attention weights as a map."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,9 @@ from torch import nn, Tensor
 class LayerAttention(LayerBaseline):
     r"""How much the explained position attends to each image token.
 
-    The mean over the heads of a layer, and over the chosen layers: give ``layer=`` the
-    last one for raw attention, or none for the mean of all. Attention does not depend
-    on the token that is explained: all tokens of the vocabulary share one map at a
-    step.
+    The mean over attention heads and over the chosen layers: pass the last layer as
+    ``layer=`` for raw attention, or None for the mean over all. Attention does not
+    depend on the explained token, only on the decoding step.
 
     Args:
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
@@ -31,12 +30,13 @@ class LayerAttention(LayerBaseline):
         >>> from captum_dexar.baselines import LayerAttention
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> result = VLMAttribution(LayerAttention(model), processor).attribute(inp)
         >>> result.token_maps.shape[1:]
         torch.Size([12, 12])
     """
+
+    name = "Attention"
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
@@ -57,11 +57,6 @@ class LayerAttention(LayerBaseline):
         stacked, layers = by_layer(parts, self.layer_indices)
         return stacked / len(layers), target_logits, layers
 
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for display."""
-        return "Attention"
-
 
 def read_attention(
     explained_pass: ModelPass,
@@ -69,17 +64,8 @@ def read_attention(
     layers: list[int],
     consume: Callable[[AttentionCall], None],
 ) -> TargetLogits:
-    """Runs a pass and passes on every attention call that reads the image.
-
-    Args:
-        explained_pass (ModelPass): the pass
-        decoder (Decoder): the model's decoder
-        layers (list of int): indices of the layers
-        consume (Callable): called with each AttentionCall, in the model's order
-
-    Returns:
-        The model's own logits of the targets.
-    """
+    """Runs a pass, calls ``consume`` for every attention call that reads the image, and
+    returns the targets' logits."""
     layer_of, cross_attention = modules_of_layers(
         decoder.layers, layers, explained_pass.cross_attention
     )
@@ -98,7 +84,7 @@ def probabilities(
     call: AttentionCall, explained_pass: ModelPass, query_positions: Tensor
 ) -> Tensor:
     """Attention probabilities over all keys, ``(batch, heads, positions, keys)``; zero
-    for keys that a layer with a sliding window no longer holds."""
+    for keys outside a sliding window."""
     attention = call.probabilities(query_positions)
     if call.is_cross:
         return attention

@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 class LayerAttentionGradient(LayerBaseline):
-    r"""Attention x gradient, as the DEX-AR paper compares itself with it.
+    r"""Attention x gradient, the baseline of the DEX-AR paper.
 
-    For every layer :math:`relu(\sum_i A_i \, \partial o / \partial A_i)` over its heads
-    :math:`i`, where :math:`o` is the layer's own logit-lens reading of the token,
-    summed over layers. Gradients are those of DEX-AR, in closed form.
+    The sum over layers of :math:`relu(\sum_i A_i \, \partial o / \partial A_i)` over
+    attention heads :math:`i`, where :math:`o` is the layer's logit-lens output for the
+    token. Gradients are computed in closed form, as in DEX-AR.
 
     Args:
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
@@ -28,13 +28,13 @@ class LayerAttentionGradient(LayerBaseline):
         >>> from captum_dexar.baselines import LayerAttentionGradient
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerAttentionGradient(model), processor)
-        >>> result = method.attribute(inp, target="the image shows a red circle .")
-        >>> result.token_attr.shape
+        >>> method.attribute(inp, "the image shows a red circle .").token_attr.shape
         torch.Size([7, 144])
     """
+
+    name = "Attention x gradient"
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
@@ -53,8 +53,3 @@ class LayerAttentionGradient(LayerBaseline):
             on_layer()
         stacked, layers = by_layer(parts, self.layer_indices)
         return stacked, target_logits, layers
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for display."""
-        return "Attention x gradient"

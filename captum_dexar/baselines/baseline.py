@@ -1,8 +1,8 @@
-"""What the baselines have in common."""
+"""The base class of the baselines."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from captum.log import log_usage
@@ -15,11 +15,18 @@ from torch import Tensor
 
 
 class LayerBaseline(DecoderLayerAttribution):
-    """A method without arguments of its own, called as :class:`LayerDexAR` is.
+    """A method with the interface of :class:`LayerDexAR` but no arguments of its own.
 
     Subclasses compute one attribution per layer, decoding step and image token; the map
-    of a step is their sum over layers.
+    of a step is their sum over layers. They also set ``name``, the display name.
     """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The display name."""
+        return cls.name
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -36,7 +43,7 @@ class LayerBaseline(DecoderLayerAttribution):
         Args:
             inputs (Tensor or tuple of Tensor): ``pixel_values``
             target (int, list of int or Tensor, optional): the token to explain.
-                Default: None, the model's own most likely next token
+                Default: None, the most likely next token
             additional_forward_args (tuple): ``(input_ids, other_model_inputs)``
             normalize (bool, optional): stretches each map to [0, 1]. Default: True
             sum_layers (bool, optional): False returns a list, one map per layer.
@@ -74,8 +81,6 @@ class LayerBaseline(DecoderLayerAttribution):
         layer_attr = layer_attr.float()
         return StepAttributions(
             token_attr=layer_attr.sum(2),
-            token_weights=None,
-            head_weights=None,
             layer_attr=layer_attr,
             token_log_probs=target_logits.log_probs.float(),
             layer_indices=layers,
@@ -85,24 +90,15 @@ class LayerBaseline(DecoderLayerAttribution):
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
     ) -> tuple[Tensor, TargetLogits, list[int]]:
-        """Attributions of each layer, what the model says of the targets, and the
-        layers.
-
-        Returns:
-            ``(batch, steps, layers, image tokens)``, the targets' logits, and indices
-            of the layers
-        """
+        """Attributions ``(batch, steps, layers, image tokens)``, the targets' logits,
+        and the indices of the layers."""
 
 
 def by_layer(
     parts: dict[int, list[Tensor]], chosen: list[int]
 ) -> tuple[Tensor, list[int]]:
-    """Stacks ``(batch, steps, image tokens)`` of the layers that have attention, each
-    of which may be in several parts along the steps.
-
-    Raises:
-        ValueError: none of the chosen layers has any.
-    """
+    """Stacks the layers that have attention. Each layer is a list of ``(batch, steps,
+    image tokens)`` that are concatenated along the steps."""
     kept = [index for index in chosen if index in parts]
     if not kept:
         raise ValueError(f"None of the layers {chosen} has attention to the image.")

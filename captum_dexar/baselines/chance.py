@@ -1,4 +1,4 @@
-"""Maps that know nothing: what every table needs beside its figures."""
+"""Uninformative maps, which show the chance level of a metric."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ class LayerUniformMap(LayerBaseline):
     """The same value on every image token.
 
     Args:
-        forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
+        forward_func, layer, device_ids: as in :class:`LayerDexAR`; the layer does not
             matter
 
     Examples::
@@ -23,12 +23,13 @@ class LayerUniformMap(LayerBaseline):
         >>> from captum_dexar.baselines import LayerUniformMap
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerUniformMap(model), processor)
         >>> bool((method.attribute(inp, target=[5]).token_attr == 1).all())
         True
     """
+
+    name = "Uniform map (chance)"
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
@@ -46,19 +47,13 @@ class LayerUniformMap(LayerBaseline):
     def _maps(self, steps: DecodingSteps) -> Tensor:
         return torch.ones(*steps.target_ids.shape, steps.prompt.image_keys.shape[1])
 
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for humans."""
-        return "Uniform map (chance)"
-
 
 class LayerRandomMap(LayerUniformMap):
-    """Smoothed noise, another for every decoding step, the same for all examples.
+    """Smoothed noise, different for every decoding step, the same for all examples.
 
     Args:
-        forward_func, layer, device_ids: as in :class:`LayerDexAR`; which layer does not
-            matter
-        seed (int, optional): of the noise. Default: 0
+        forward_func, layer, device_ids: as in :class:`LayerUniformMap`
+        seed (int, optional): seed of the noise. Default: 0
 
     Examples::
 
@@ -66,12 +61,13 @@ class LayerRandomMap(LayerUniformMap):
         >>> from captum_dexar.baselines import LayerRandomMap
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerRandomMap(model, seed=1), processor)
         >>> method.attribute(inp, target=[5, 6]).token_maps.shape
         torch.Size([2, 12, 12])
     """
+
+    name = "Random smooth map (chance)"
 
     def __init__(
         self,
@@ -85,7 +81,7 @@ class LayerRandomMap(LayerUniformMap):
         self.seed = seed
 
     def _maps(self, steps: DecodingSteps) -> Tensor:
-        """Noise of a quarter of each view's resolution, interpolated."""
+        """Noise at a quarter of each view's resolution, interpolated."""
         generator = torch.Generator().manual_seed(self.seed)
         num_examples, num_tokens = steps.prompt.image_keys.shape
         last = steps.first_step + steps.num_steps
@@ -99,8 +95,3 @@ class LayerRandomMap(LayerUniformMap):
             maps[..., view.tokens] = smooth.flatten(2).clamp(min=0)
         # A map must not depend on which other examples a batch holds.
         return maps[:, steps.first_step :].expand(num_examples, -1, -1)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for humans."""
-        return "Random smooth map (chance)"

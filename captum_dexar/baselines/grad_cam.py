@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 class LayerImageGradCam(LayerBaseline):
-    r"""Grad-CAM on the image tokens that the language model receives.
+    r"""Grad-CAM on the image tokens that enter the language model.
 
-    :math:`relu(\sum_c \alpha_c a_c)` with :math:`a` the image tokens as they enter the
-    decoder, and :math:`\alpha_c` the mean over image tokens of the gradient of the
-    explained token's logit with respect to channel :math:`c`. In every family these are
-    the last features that form a grid over the image. It takes one forward pass, and
-    one backward pass per decoding step.
+    :math:`relu(\sum_c \alpha_c a_c)`, where :math:`a` are the image tokens at the
+    decoder's input and :math:`\alpha_c` is the mean over image tokens of the gradient
+    of the explained token's logit with respect to channel :math:`c`. These are the last
+    features that form a grid over the image. Needs one forward pass, and one backward
+    pass per decoding step.
 
     More details can be found in the paper: R. Selvaraju et al., *Grad-CAM*, 2017,
     https://arxiv.org/abs/1610.02391
@@ -34,13 +34,13 @@ class LayerImageGradCam(LayerBaseline):
         >>> from captum_dexar.baselines import LayerImageGradCam
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerImageGradCam(model), processor)
-        >>> result = method.attribute(inp, target="the image shows a red circle .")
-        >>> result.token_attr.shape
+        >>> method.attribute(inp, "the image shows a red circle .").token_attr.shape
         torch.Size([7, 144])
     """
+
+    name = "Grad-CAM (image tokens)"
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
@@ -86,8 +86,3 @@ class LayerImageGradCam(LayerBaseline):
         attributions = torch.stack(maps, dim=1)[:, :, None]
         target_logits = TargetLogits.of(logits.detach(), steps.target_ids)
         return attributions, target_logits, [0]
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for display."""
-        return "Grad-CAM (image tokens)"

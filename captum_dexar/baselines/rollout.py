@@ -12,24 +12,23 @@ from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
-# Rows of a layer's attention that are held at once, which bounds memory.
+# Number of attention rows per chunk, to limit memory.
 ROWS_AT_A_TIME = 256
 
 
 class LayerAttentionRollout(LayerBaseline):
-    r"""Attention, followed through the layers.
+    r"""Attention multiplied through the layers.
 
-    Each layer's attention, averaged over heads and with half of the residual stream
-    (:math:`\frac12 \bar A + \frac12 I`), is multiplied through the layers; the row of
-    the explained position shows where its information would come from if every layer
-    only mixed positions. A layer without attention passes each position on as it is.
+    Each layer's attention, averaged over heads and combined with the residual stream
+    (:math:`\frac12 \bar A + \frac12 I`), is multiplied through the layers. The row of
+    the explained position shows where its information would come from if layers only
+    mixed positions. Layers without attention count as the identity.
 
     More details can be found in the paper: S. Abnar, W. Zuidema, *Quantifying Attention
     Flow in Transformers*, 2020, https://arxiv.org/abs/2005.00928
 
-    The row is propagated from the last layer down, so that no product of two whole
-    attention matrices is made. All layers take part: with ``layer=`` some of them, the
-    others are skipped.
+    Only this row is propagated, from the last layer down, so whole attention matrices
+    are never multiplied. Layers not in ``layer=`` are skipped.
 
     Args:
         forward_func, layer, device_ids: as in :class:`LayerDexAR`
@@ -40,20 +39,20 @@ class LayerAttentionRollout(LayerBaseline):
         >>> from captum_dexar.baselines import LayerAttentionRollout
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerAttentionRollout(model), processor)
-        >>> result = method.attribute(inp, target="the image shows a red circle .")
-        >>> result.token_attr.shape
+        >>> method.attribute(inp, "the image shows a red circle .").token_attr.shape
         torch.Size([7, 144])
     """
+
+    name = "Attention rollout"
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
     ) -> tuple[Tensor, TargetLogits, list[int]]:
         """See :meth:`LayerBaseline.layer_attributions`.
 
-        The whole rollout counts as the first layer's, where it ends.
+        The whole rollout is assigned to the first layer, where it ends.
 
         Raises:
             TypeError: the model reads the image by cross-attention.
@@ -61,8 +60,8 @@ class LayerAttentionRollout(LayerBaseline):
         if self.adapter.cross_attention is not None:
             raise TypeError(
                 f"Attention rollout is not defined for {self.adapter.name}: its image "
-                "tokens are read by cross-attention and are no positions of the "
-                "sequence that attention is followed through."
+                "tokens are read by cross-attention and are not positions of the "
+                "decoder's sequence."
             )
         explained_pass = steps.full_pass()
         calls: list[AttentionCall] = []
@@ -80,7 +79,7 @@ class LayerAttentionRollout(LayerBaseline):
             mixed = torch.zeros_like(relevance)
             for block in positions.split(ROWS_AT_A_TIME):
                 rows = probabilities(call, explained_pass, block).mean(1).to(relevance)
-                # A row that attends to nothing (padding) stays where it is.
+                # Rows of padding attend to nothing; avoid dividing by zero.
                 total = rows.sum(-1, keepdim=True)
                 rows = rows / total.where(total > 0, 1.0)
                 mixed += relevance[..., block] @ rows
@@ -92,8 +91,3 @@ class LayerAttentionRollout(LayerBaseline):
             target_logits,
             [min(call.layer for call in calls)],
         )
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for display."""
-        return "Attention rollout"

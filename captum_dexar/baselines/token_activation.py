@@ -1,4 +1,4 @@
-"""Token Activation Map, the forward-only neighbour of DEX-AR."""
+"""Token Activation Map, which needs only a forward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +16,19 @@ _WINDOW = 3
 
 
 class LayerTokenActivation(LayerBaseline):
-    r"""Token Activation Map: which image tokens themselves predict the token.
+    r"""Token Activation Map: which image tokens predict the token themselves.
 
-    An image token's activation :math:`a` is its final state's product with the output
-    head's row of the explained token. What earlier text tokens :math:`j` activate as
-    well is subtracted: *estimated causal inference* weights their activations by
-    relevance :math:`r_j`, and subtracts this interference :math:`I` with the scale
-    :math:`s` that fits best. A *rank Gaussian filter* then removes single bright
-    tokens.
+    An image token's activation :math:`a` is the dot product of its final state and the
+    output head's row of the explained token. *Estimated causal inference* weights the
+    activations of earlier text tokens :math:`j` by relevance :math:`r_j` and subtracts
+    this interference :math:`I` with the best-fitting scale :math:`s`. A *rank Gaussian
+    filter* then removes isolated bright tokens.
 
     More details can be found in the paper: Y. Li et al., *Token Activation Map to
     Visually Explain Multimodal LLMs*, 2025, https://arxiv.org/abs/2506.23270
 
-    The final states are those of the last decoder layer; with another ``layer=`` that
-    layer is read through the final norm and head instead.
+    With another ``layer=`` than the last, that layer's states are read through the
+    final norm and the head (logit lens).
 
     Args:
         forward_func, device_ids: as in :class:`LayerDexAR`
@@ -44,13 +43,13 @@ class LayerTokenActivation(LayerBaseline):
         >>> from captum_dexar.baselines import LayerTokenActivation
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> method = VLMAttribution(LayerTokenActivation(model), processor)
-        >>> result = method.attribute(inp, target="the image shows a red circle .")
-        >>> result.token_attr.shape
+        >>> method.attribute(inp, "the image shows a red circle .").token_attr.shape
         torch.Size([7, 144])
     """
+
+    name = "Token Activation Map"
 
     def __init__(
         self,
@@ -60,8 +59,7 @@ class LayerTokenActivation(LayerBaseline):
     ) -> None:
         super().__init__(forward_func, layer, device_ids)
         if layer is None:
-            last = find_layers(self.model)[-1]
-            super().__init__(forward_func, last, device_ids)
+            super().__init__(forward_func, find_layers(self.model)[-1], device_ids)
         if len(self.layer_indices) != 1:
             raise ValueError(
                 f"{self.get_name()} reads one layer, got {len(self.layer_indices)}."
@@ -136,19 +134,9 @@ class LayerTokenActivation(LayerBaseline):
             maps.append(activation)
         return torch.stack(maps)
 
-    @classmethod
-    def get_name(cls) -> str:
-        """The name for display."""
-        return "Token Activation Map"
-
 
 def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
-    """The output head's rows of some tokens, ``(tokens, hidden size)``, float32.
-
-    Raises:
-        TypeError: the head is not a plain linear layer (an adapter, quantised
-            weights).
-    """
+    """The output head's rows of some tokens, ``(tokens, hidden size)``, float32."""
     head = decoder.head
     if type(head) is not nn.Linear:
         raise TypeError(
@@ -172,12 +160,12 @@ def token_activation(
         image_states (Tensor): final states ``F``, ``(image tokens, hidden size)``
         text_states (Tensor): final states of earlier text tokens, ``(texts, hidden
             size)``
-        text_rows (Tensor): the head's rows of these tokens' ids, likewise
+        text_rows (Tensor): the head's rows of these tokens, ``(texts, hidden size)``
         target_row (Tensor): the head's row of the explained token, ``(hidden size,)``
         is_target (Tensor): which earlier tokens have its id, ``(texts,)``, bool
 
     Returns:
-        *Tensor* ``(image tokens,)``, never negative
+        *Tensor* ``(image tokens,)``, non-negative
     """
     activation = (image_states @ target_row).relu()
     relevance = (text_states @ target_row).relu().masked_fill(is_target, 0.0)

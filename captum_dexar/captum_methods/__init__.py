@@ -1,10 +1,9 @@
-"""Running Captum's own methods over the steps of an answer.
+"""Runs Captum's own methods over the decoding steps of an answer.
 
-Random methods (GradientShap, NoiseTunnel, ShapleyValueSampling, KernelShap, Lime) draw
-from the generators of torch and NumPy as they stand, so that ``torch.manual_seed`` and
-``numpy.random.seed`` make a result repeatable. Every step is given the same draws;
-afterwards the generators are where explaining a single step would have left them. All
-other methods leave them as they are.
+Random methods (GradientShap, NoiseTunnel, ShapleyValueSampling, KernelShap, Lime) use
+the global generators of torch and NumPy, so ``torch.manual_seed`` and
+``numpy.random.seed`` make results reproducible. Every step gets the same random draws.
+The generators advance as if a single step had been explained.
 """
 
 from captum_dexar.captum_methods.captum_method import (

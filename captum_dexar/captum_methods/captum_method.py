@@ -1,4 +1,4 @@
-"""Captum's own methods, called as the methods on decoder layers are."""
+"""Adapts Captum's own methods to the interface of the decoder-layer methods."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -13,23 +13,16 @@ from captum_dexar.methods.base import check_known, DecoderLayerAttribution
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn
 
-# A module for each kind of method: gradients of a layer may be gradients of pixels too.
+# One module per kind of method; the first that claims a method runs it.
 KINDS: tuple[Any, ...] = (layers, perturbation, pixel_gradients)
-# Arguments of Captum's methods that are given for the user.
+# Arguments of Captum's methods that are set here, not by the user.
 GIVEN = ("inputs", "target", "additional_forward_args", "feature_mask")
 
 
 class CaptumMethod:
-    """One of Captum's own methods over the decoding steps of an answer.
+    """Runs one of Captum's own methods, made with :class:`VLMForward`, step by step.
 
-    It is called as :class:`DecoderLayerAttribution` is, and explains one step after the
-    other.
-
-    Args:
-        method (Attribution): the method, made with a :class:`VLMForward`
-
-    Raises:
-        TypeError: it is no method that can be run, or explains something else.
+    It has the interface of :class:`DecoderLayerAttribution`.
     """
 
     takes_contrast = True
@@ -49,7 +42,7 @@ class CaptumMethod:
         self.model = _explained_model(method)
 
     def get_name(self) -> str:
-        """The method's name for humans."""
+        """The display name."""
         return method_name(self.method)
 
     def check_arguments(self, arguments: Mapping[str, Any]) -> None:
@@ -62,7 +55,7 @@ class CaptumMethod:
         check_known(self.get_name(), arguments, [*known, *self.kind.EXTRA_ARGUMENTS])
 
     def online(self, prompt: Prompt, **arguments: Any) -> None:
-        """None: answers are explained once they are known."""
+        """None: these methods can't explain during generation."""
 
     def attribute_steps(
         self,
@@ -72,14 +65,9 @@ class CaptumMethod:
         on_layer: Callable[[int], object] | None = None,
         **arguments: Any,
     ) -> StepAttributions:
-        """Explains all decoding steps of an answer, one after the other.
+        """See :meth:`DecoderLayerAttribution.attribute_steps`.
 
-        Args:
-            steps (DecodingSteps): the answer to one prompt
-            cache (PromptCache, optional): is not used, as pixels change. Default: None
-            on_layer (Callable, optional): called with 1 after each step, for progress.
-                Default: None
-            **arguments: the method's own
+        The cache is not used, because the pixels change.
         """
 
         def on_step() -> None:
@@ -93,18 +81,14 @@ class CaptumMethod:
 
 
 def method_name(method: Any) -> str:
-    """A method's name for humans."""
+    """The display name of a method."""
     if isinstance(method, NoiseTunnel):
         return f"Noise tunnel ({method_name(method.attribution_method)})"
     return str(method.get_name())
 
 
 def as_step_method(method: Any) -> "DecoderLayerAttribution | CaptumMethod":
-    """A method that explains the decoding steps of an answer.
-
-    Raises:
-        TypeError: as :class:`CaptumMethod`.
-    """
+    """Wraps a method if it is one of Captum's own; raises TypeError if unsupported."""
     if isinstance(method, DecoderLayerAttribution):
         return method
     return CaptumMethod(method)
@@ -116,7 +100,7 @@ def _explained_model(method: Any) -> nn.Module:
     model = forward_func.model if isinstance(forward_func, VLMForward) else forward_func
     if not hasattr(model, "config") or not isinstance(model, nn.Module):
         raise TypeError(
-            f"{type(method).__name__} must be made with VLMForward(model), got "
+            f"{type(method).__name__} must be created with VLMForward(model), got "
             f"{type(forward_func).__name__} as its forward_func."
         )
     return model

@@ -1,4 +1,4 @@
-"""What perturbation methods switch on and off: parts of the image."""
+"""Interpretable features of perturbation methods: parts of the image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,13 @@ class ImageFeatures:
     """Parts of the image that can be absent.
 
     Attributes:
-        count (int): how many there are
-        grid (tuple of int or None): their rows and columns, if they are a grid
-        make_inputs (Callable): model inputs for ``(1, count)``, 0 where one is absent
-        to_tokens (Tensor): each feature's share in every image token, ``(count, image
-            tokens)``; the shares of a feature sum to 1, or to 0 where no token sees it
+        count (int): number of features
+        grid (tuple of int or None): rows and columns, if the features form a grid
+        make_inputs (Callable): maps ``(1, count)``, 0 where a feature is absent, to
+            model inputs
+        to_tokens (Tensor): how each feature is distributed over the image tokens,
+            ``(count, image tokens)``; rows sum to 1, or to 0 if no token covers the
+            feature
     """
 
     count: int
@@ -34,18 +36,13 @@ class ImageFeatures:
 def image_features(
     request: StepRequest, patches: tuple[int, int] | None, as_grid: bool
 ) -> ImageFeatures:
-    """The features of an input.
+    """The image tokens of an ``ImagePromptInput``, the segments of an
+    ``ImageMaskInput``, or the image tokens' pixels if only model inputs are known.
 
     Args:
-        request (StepRequest): whose input has them: the image tokens of an
-            ``ImagePromptInput``, the segments of Captum's ``ImageMaskInput``, or the
-            image tokens' pixels where only the model's inputs are known
-        patches (tuple of int or None): rows and columns of patches of the image to take
-            instead
-        as_grid (bool): whether they have to be a grid
-
-    Raises:
-        ValueError: patches or a grid are wanted of an input whose image is not known.
+        request (StepRequest): the input
+        patches (tuple of int or None): rows and columns of image patches to use instead
+        as_grid (bool): whether the features must form a grid
     """
     inp, layout = request.prompt.inp, request.prompt.layout
     if isinstance(inp, ImageTokenInput):
@@ -60,19 +57,19 @@ def image_features(
         return _patches(inp, layout, patches or map_grid(layout))
     if patches is not None:
         raise ValueError(
-            "patches= are cut out of the original image, which is known of an "
-            f"ImagePromptInput only, got {type(inp).__name__}."
+            "patches= are cut out of the original image, which is known only for an "
+            f"ImagePromptInput, got {type(inp).__name__}."
         )
     if isinstance(inp, ImageMaskInput):
         if as_grid:
             raise ValueError(
-                "Occlusion slides over a grid, which the segments of an ImageMaskInput "
-                "are not. Use an ImagePromptInput."
+                "Occlusion needs a grid of features, but the segments of an "
+                "ImageMaskInput form none. Use an ImagePromptInput."
             )
         return _segments(inp, layout)
     if as_grid and len(layout.views) > 1:
         raise ValueError(
-            f"Occlusion slides over one grid, but {request.prompt.adapter.name} sees "
+            f"Occlusion needs a single grid, but {request.prompt.adapter.name} sees "
             f"{len(layout.views)} views here, and the original image is not known. Use "
             "an ImagePromptInput."
         )
@@ -85,7 +82,7 @@ def _patches(
     """Cells of a grid over the whole image."""
     if layout.num_images != 1 or layout.image_sizes is None:
         raise ValueError(
-            f"A grid of patches is for one image, the prompt has {layout.num_images}."
+            f"patches need a prompt with one image, got {layout.num_images} images."
         )
     height, width = layout.image_sizes[0]
     if not (1 <= grid[0] <= height and 1 <= grid[1] <= width):
@@ -114,16 +111,13 @@ def _segments(inp: ImageMaskInput, layout: ImageLayout) -> ImageFeatures:
     """The segments of the user's own mask."""
     if not layout.is_located:
         raise ValueError(
-            "The image tokens' places are not known, so that segments of the image "
-            "can't be matched with them. Give VLMAttribution the processor."
+            "The image tokens' places are not known, so segments of the image can't be "
+            "matched with them. Pass the processor to VLMAttribution."
         )
-    masks = inp.get_mask_list()
-    shares = []
-    for mask in masks:
-        segment = torch.where(mask.bool(), 0, -1)
-        shares.append(_shares(segment, 1, layout))
+    segments = [torch.where(mask.bool(), 0, -1) for mask in inp.get_mask_list()]
+    shares = [_shares(segment, 1, layout) for segment in segments]
     return ImageFeatures(
-        count=len(masks),
+        count=len(segments),
         grid=None,
         make_inputs=inp.to_model_input,
         to_tokens=torch.cat(shares),
@@ -131,7 +125,7 @@ def _segments(inp: ImageMaskInput, layout: ImageLayout) -> ImageFeatures:
 
 
 def _shares(feature_of_pixel: Tensor, count: int, layout: ImageLayout) -> Tensor:
-    """A feature's attribution lies evenly on its pixels; so much is each token's."""
+    """The share of each feature's pixels in each token, ``(count, image tokens)``."""
     placed = layout.placed
     token = layout.token_of_pixel().long().flatten()
     feature = feature_of_pixel.long().flatten()
@@ -147,7 +141,7 @@ def _shares(feature_of_pixel: Tensor, count: int, layout: ImageLayout) -> Tensor
 
 
 def _token_pixels(request: StepRequest) -> ImageFeatures:
-    """The image tokens' elements of the model's pixels; absent ones are zero."""
+    """The elements of the model's pixels by image token; absent ones become zero."""
     adapter, inputs = request.prompt.adapter, request.prompt.inputs
     pixels = inputs[adapter.pixel_input]
     layout = request.prompt.layout

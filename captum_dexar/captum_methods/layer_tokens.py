@@ -1,4 +1,4 @@
-"""Which image token each token of a vision layer goes into."""
+"""Maps the tokens of a vision layer to image tokens."""
 
 from math import isqrt, prod
 from typing import Any
@@ -10,15 +10,7 @@ from torch import nn, Tensor
 
 
 def image_token_of(count: int, request: StepRequest) -> Tensor:
-    """The image token of each token of a layer's output, -1 for none, ``(count,)``.
-
-    Args:
-        count (int): tokens of the layer's output, of all pictures
-        request (StepRequest): whose method has the layer
-
-    Raises:
-        ValueError: the layer's tokens can't be matched with the image tokens.
-    """
+    """The image token of each of a layer's ``count`` output tokens, or -1."""
     prompt = request.prompt
     adapter, layout = prompt.adapter, prompt.layout
     method: Any = request.method
@@ -32,7 +24,7 @@ def image_token_of(count: int, request: StepRequest) -> Tensor:
         token = _of_views(count, layout)
     if token is None or count % len(token if order is None else order):
         raise ValueError(
-            f"The layer gives {count} tokens, which can't be matched with the "
+            f"The layer returns {count} tokens, which can't be matched with the "
             f"{layout.num_tokens} image tokens of {adapter.name}. Choose a layer of "
             "the vision tower or the projector whose output has one token per patch."
         )
@@ -46,7 +38,7 @@ def _name_of(layer: nn.Module, model: nn.Module) -> str:
 
 
 def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
-    """By the pixels that the layer's tokens are made of, picture by picture."""
+    """By the input pixels of the layer's tokens, picture by picture."""
     prompt = request.prompt
     try:
         of_pixel = prompt.adapter.token_of_pixel_input(
@@ -59,7 +51,7 @@ def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
         return rows if len(rows) == count else None
     pictures = of_pixel.view(-1, *of_pixel.shape[-2:])
     patch = prompt.adapter.pixel_patch(prompt.config) or (1, 1)
-    # Pictures that only fill up the tensor go into some vision towers, not into others.
+    # Some vision towers skip pictures that are only padding, others don't.
     is_used = (pictures >= 0).flatten(1).any(1)
     for given in (pictures, pictures[is_used]):
         per_picture = count / len(given)
@@ -74,7 +66,7 @@ def _of_pixels(count: int, request: StepRequest) -> Tensor | None:
 def _of_cells(
     pictures: Tensor, cell: tuple[int, int], num_others: int, others_last: bool
 ) -> Tensor:
-    """The image token of the pixel in the middle of each cell, picture by picture."""
+    """The image token at the centre of each cell, picture by picture."""
     rows, columns = (
         torch.arange(side // length) * length + length // 2
         for side, length in zip(pictures.shape[1:], cell)
@@ -88,7 +80,7 @@ def _of_cells(
 def _cell(
     picture: tuple[int, ...], patch: tuple[int, int], count: float
 ) -> tuple[int, int] | None:
-    """Height and width of so many equal cells, the largest of some patches each."""
+    """Height and width of the largest cells, in whole patches, that give ``count``."""
     for patches in range(max(n // p for n, p in zip(picture, patch)), 0, -1):
         cell = patches * patch[0], patches * patch[1]
         if prod(n // length for n, length in zip(picture, cell)) == count:
@@ -97,7 +89,7 @@ def _cell(
 
 
 def _of_views(count: int, layout: ImageLayout) -> Tensor | None:
-    """Squares of the layer's tokens in raster order, view by view."""
+    """By merging square blocks of tokens in raster order, view by view."""
     merge = isqrt(count // len(layout.placed))
     if merge == 0 or merge**2 * len(layout.placed) != count:
         return None

@@ -16,7 +16,7 @@ from captum.attr import (
 from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import (
     as_one_example,
-    leads_nowhere,
+    lacks_gradient,
     same_randomness,
     StepRequest,
     TeacherForced,
@@ -33,27 +33,24 @@ _METHODS = (
 )
 _POINTS_AT_A_TIME = 5
 
-# Arguments that a method has here besides its own.
+# Arguments accepted in addition to Captum's.
 EXTRA_ARGUMENTS: tuple[str, ...] = ()
 
 
 def explains(method: Attribution) -> bool:
-    """Whether this is a method of that kind."""
+    """Whether this module runs the method."""
     return isinstance(method, _METHODS)
 
 
 def run(request: StepRequest) -> StepAttributions:
-    """Explains every step; channels are summed, and the layer's tokens land on the
-    image tokens that are made of them.
-
-    Raises:
-        ValueError: the layer's output can't be matched with the image tokens.
+    """Explains every step; sums over channels and over the layer's tokens that belong
+    to each image token.
     """
     forward = TeacherForced(request.steps)
     method = with_forward(request.method, forward)
     arguments = as_one_example(request.arguments, forward.pixels)
     if isinstance(method, LayerIntegratedGradients):
-        # Captum counts rows of the layer's output, of which an example may have many.
+        # Captum's batch size counts rows of the layer's output, several per example.
         with _clear_errors(request):
             activation = _only(
                 LayerActivation(forward, method.layer).attribute(forward.pixels)
@@ -74,14 +71,14 @@ def run(request: StepRequest) -> StepAttributions:
 def _attributed(
     method: Any, forward: TeacherForced, arguments: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
-    """One value a token of the layer, ``(tokens,)`` or ``(pictures, tokens)``."""
-    # Of frozen weights no graph would lead to the layer.
+    """One value per token of the layer, ``(tokens,)`` or ``(pictures, tokens)``."""
+    # With frozen weights, only the pixels connect the layer to an autograd graph.
     pixels = forward.pixels.detach().clone().requires_grad_()
     delta = None
     with torch.enable_grad():
         if isinstance(method, LayerGradCam):
             return _grad_cam(method, pixels, arguments), None
-        # Captum itself can't tell it of a layer with several rows an example.
+        # Captum's own delta is wrong if a layer has several rows per example.
         own = {k: v for k, v in arguments.items() if k != "return_convergence_delta"}
         attribution = method.attribute(pixels, **own)
     if arguments.get("return_convergence_delta"):
@@ -95,7 +92,7 @@ def _attributed(
 def _convergence_delta(
     attribution: Tensor, forward: TeacherForced, baselines: Tensor | float | None
 ) -> Tensor:
-    """The difference between all attributions and the change of the output."""
+    """The sum of the attributions minus the change of the output."""
     absent = torch.zeros_like(forward.pixels)
     if baselines is not None:
         absent = absent + torch.as_tensor(baselines).to(absent)
@@ -107,7 +104,7 @@ def _convergence_delta(
 
 @contextmanager
 def _clear_errors(request: StepRequest) -> Iterator[None]:
-    """Says in words what Captum and torch say of a layer that can't be explained."""
+    """Replaces cryptic errors of Captum and torch about a layer by clear ones."""
     family = request.prompt.adapter.name
     try:
         yield
@@ -115,23 +112,22 @@ def _clear_errors(request: StepRequest) -> Iterator[None]:
         if "did not obtain any outputs" not in str(error):
             raise
         raise ValueError(
-            f"The layer is not called when a model of the family {family} runs, so "
-            "that it has no output. Choose a layer that is called, not a list of them."
+            f"The layer is not called when a model of the family {family} runs, so it "
+            "has no output. Choose a single layer that is called."
         ) from error
     except RuntimeError as error:
-        if not leads_nowhere(error):
+        if not lacks_gradient(error):
             raise
         raise ValueError(
-            "No gradient leads from the answer to the layer's output as Captum takes "
-            f"or replaces it in a model of the family {family}: transformers takes "
-            "hidden states of some vision towers before that, and some turn the image "
-            "into codes. Choose an earlier layer or the projector, or a method without "
-            "gradients."
+            "No gradient flows from the answer to the layer's output in a model of the "
+            f"family {family}: some vision towers return hidden states recorded before "
+            "Captum's hook, and some quantise the image. Choose an earlier layer, the "
+            "projector, or a method without gradients."
         ) from error
 
 
 def _grad_cam(method: Any, pixels: Tensor, arguments: dict[str, Any]) -> Tensor:
-    """Captum takes axis 1 for the channels; those of tokens come last."""
+    """Grad-CAM; unlike Captum's, it finds the channels of token layers (last axis)."""
     relu = bool(arguments.get("relu_attributions", False))
     gradients, activations = compute_layer_gradients_and_eval(
         method.forward_func, method.layer, pixels
@@ -150,8 +146,8 @@ def _only(values: Any) -> Tensor:
     value = values[0] if isinstance(values, (tuple, list)) else values
     if not isinstance(value, Tensor):
         raise ValueError(
-            f"The layer returns {type(value).__name__}, of which no attribution can be "
-            "made. Choose a layer whose output is a tensor with one token per patch."
+            f"The layer returns {type(value).__name__}, which can't be explained. "
+            "Choose a layer whose output is a tensor with one token per patch."
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Captum's perturbation methods, on parts of the image that are painted over."""
+"""Captum's perturbation methods, which paint over parts of the image."""
 
 from importlib import import_module
 from typing import Any
@@ -34,23 +34,23 @@ _METHODS = (
     ShapleyValues,
     ShapleyValueSampling,
 )
-# Of image tokens, where the user says nothing.
+# Default side of the window, in features.
 _OCCLUSION_WINDOW = 3
 
-# Arguments that a method has here besides its own.
+# Arguments accepted in addition to Captum's.
 EXTRA_ARGUMENTS: tuple[str, ...] = ("patches",)
 
 
 def explains(method: Attribution) -> bool:
-    """Whether this is a method of that kind."""
+    """Whether this module runs the method."""
     return isinstance(method, _METHODS)
 
 
 def run(request: StepRequest) -> StepAttributions:
-    """Explains every step by what the log-probability of its token loses.
+    """Explains every step by the drop of its token's log-probability.
 
-    A perturbed image is encoded and the whole answer scored once, for all steps: each
-    step sees the same perturbations, those of random methods included.
+    All steps get the same perturbations (random ones too), so each perturbed image is
+    encoded and the whole answer scored only once.
     """
     _check_linear_model(request.method)
     arguments = dict(request.arguments)
@@ -77,12 +77,7 @@ def run(request: StepRequest) -> StepAttributions:
 
 
 def _check_linear_model(method: Any) -> None:
-    """Says what is missing before the image is perturbed many times for nothing.
-
-    Raises:
-        ImportError: the method fits a linear model with scikit-learn, which is not
-            installed.
-    """
+    """Raises ImportError early if the method needs scikit-learn and it is missing."""
     fits = getattr(method, "interpretable_model", None)
     if not isinstance(fits, SkLearnLinearModel):
         return
@@ -91,21 +86,13 @@ def _check_linear_model(method: Any) -> None:
     except ImportError as error:
         raise ImportError(
             f"{type(method).__name__} fits a linear model with scikit-learn, which is "
-            "not installed: pip install 'captum-dexar[lime]'. Or give it an "
+            "not installed: pip install 'captum-dexar[lime]'. Or pass an "
             "interpretable_model of another kind."
         ) from error
 
 
 class _PerturbedScores:
-    """Log-probabilities of the answer's tokens as a function of what is present.
-
-    Args:
-        request (StepRequest): the answer
-        features (ImageFeatures): what can be absent
-
-    Attributes:
-        step (int): which step's score a call returns
-    """
+    """Log-probability of the token of ``step``, given which features are present."""
 
     def __init__(self, request: StepRequest, features: ImageFeatures) -> None:
         self.request = request

@@ -1,4 +1,4 @@
-"""Captum's gradient methods on the pixels: Integrated Gradients and its relatives."""
+"""Captum's gradient methods on pixels, such as Integrated Gradients."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from captum.attr import (
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum_dexar.captum_methods.request import (
     as_one_example,
-    leads_nowhere,
+    lacks_gradient,
     same_randomness,
     StepRequest,
     TeacherForced,
@@ -26,33 +26,27 @@ from captum_dexar.captum_methods.request import (
 from captum_dexar.decoding import StepAttributions
 from torch import Tensor
 
-# These ask for gradients of the same points at every step, and take them from
-# ``gradient_func``; so one forward pass serves all steps.
+# These evaluate gradients at the same points for every step, through
+# ``gradient_func``, so one forward pass can serve all steps.
 _SHARE_PASSES = (IntegratedGradients, InputXGradient, Saliency)
-# Points of the path that Integrated Gradients evaluates at a time, unless it is told.
+# Default number of path points that Integrated Gradients evaluates per pass.
 _POINTS_AT_A_TIME = 5
-# Of gradients that are kept for the steps to come.
+# Memory limit for gradients that are kept for later steps.
 _REMEMBERED_BYTES = 2**30
 
-# Arguments that a method has here besides its own.
+# Arguments accepted in addition to Captum's.
 EXTRA_ARGUMENTS: tuple[str, ...] = ("steps_per_batch",)
 
 
 def explains(method: Attribution) -> bool:
-    """Whether this is a method of that kind."""
+    """Whether this module runs the method."""
     inner = method.attribution_method if isinstance(method, NoiseTunnel) else method
     is_layer = hasattr(inner, "layer")
     return isinstance(inner, (GradientAttribution, InputXGradient)) and not is_layer
 
 
 def run(request: StepRequest) -> StepAttributions:
-    """Explains every step, and sums pixels into the image tokens that stand for them.
-
-    Raises:
-        NotImplementedError: the method can't explain this model.
-        TypeError: no gradient leads to the pixels of this family's models.
-        ValueError: baselines are of another shape than the pixels.
-    """
+    """Explains every step; sums over the pixels of each image token."""
     _check_rules(request)
     forward = TeacherForced(request.steps)
     method = with_forward(request.method, forward)
@@ -73,18 +67,17 @@ def run(request: StepRequest) -> StepAttributions:
     scores, deltas = [], []
     for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
-        # Captum switches gradients of its input on; the user's stays as it is.
+        # Captum enables gradients on its input; don't change the user's tensor.
         pixels = forward.pixels.detach().clone().requires_grad_()
         try:
             attribution, delta = _attributed(method, pixels, arguments)
         except RuntimeError as error:
-            if not leads_nowhere(error):
+            if not lacks_gradient(error):
                 raise
             raise TypeError(
                 f"No gradient leads from the answer of a model of the family "
-                f"{forward.adapter.name} to its pixels, so that {method.get_name()} "
-                "can't explain it. Use LayerDexAR, a method on the image tokens' boxes "
-                "(FeatureAblation) or on layers."
+                f"{forward.adapter.name} to its pixels, so {method.get_name()} can't "
+                "explain it. Use LayerDexAR, a perturbation method or a layer method."
             ) from error
         scores.append(summed(attribution[0], token_of_pixel, num_tokens))
         deltas.append(delta)
@@ -93,12 +86,7 @@ def run(request: StepRequest) -> StepAttributions:
 
 
 def _check_rules(request: StepRequest) -> None:
-    """DeepLift replaces gradients of torch's own activation modules only.
-
-    Raises:
-        NotImplementedError: the model has none, so that it would be gradient times
-            input by another name, and not sum to the change of the output.
-    """
+    """Raises NotImplementedError if DeepLift has no activation module to work on."""
     if not isinstance(request.method, DeepLift):
         return
     replaced = tuple(SUPPORTED_NON_LINEAR)
@@ -108,16 +96,15 @@ def _check_rules(request: StepRequest) -> None:
         raise NotImplementedError(
             "DeepLift can't explain a model of the family "
             f"{request.prompt.adapter.name}: it replaces the gradients of torch's own "
-            "activation modules (torch.nn.ReLU ...), of which this model has none, as "
-            "transformers uses functions of its own. What is left is gradient times "
-            "input. Use IntegratedGradients, or InputXGradient for just that."
+            "activation modules (torch.nn.ReLU ...), but this model has none. Without "
+            "them it equals gradient times input. Use IntegratedGradients, or "
+            "InputXGradient."
         )
 
 
 @contextmanager
 def _no_leftovers(method: Any) -> Iterator[None]:
-    """DeepLift notes activations on the modules, and forgets those that no gradient
-    comes through."""
+    """Removes attributes that DeepLift leaves on modules without a gradient."""
     modules = list(method.model.modules()) if isinstance(method, DeepLift) else []
     noted = [(m, name) for m in modules for name in ("input", "output")]
     new = [(module, name) for module, name in noted if name not in vars(module)]
@@ -135,12 +122,12 @@ def _attributed(
         with _no_leftovers(method):
             attribution = method.attribute(pixels, **arguments)
     except (AssertionError, RuntimeError, AttributeError) as error:
-        if not isinstance(method, DeepLift) or leads_nowhere(error):
+        if not isinstance(method, DeepLift) or lacks_gradient(error):
             raise
         raise NotImplementedError(
             f"{type(method).__name__} can't explain this model: {error} It replaces "
-            "the gradients of activation modules, each of which it must see once, with "
-            "the example and its baseline side by side. Use IntegratedGradients."
+            "the gradients of activation modules, and each must run exactly once on "
+            "the example and its baseline together. Use IntegratedGradients."
         ) from error
     if isinstance(attribution, tuple):
         return attribution[0].detach(), attribution[1].detach().mean()
@@ -153,7 +140,7 @@ def summed(attribution: Tensor, token_of_pixel: Tensor, num_tokens: int) -> Tens
     Args:
         attribution (Tensor): of the shape of the pixels
         token_of_pixel (Tensor): image token of each element, broadcastable to that; -1
-            where none sees it
+            where none covers it
         num_tokens (int): image tokens of the prompt
     """
     index = token_of_pixel.expand(attribution.shape).flatten()
@@ -164,12 +151,12 @@ def summed(attribution: Tensor, token_of_pixel: Tensor, num_tokens: int) -> Tens
 
 
 class _SharedGradients:
-    """Gradients of several steps at the points of one, remembered for the others.
+    """A ``gradient_func`` that caches the gradients of several steps.
 
     Args:
-        forward (TeacherForced): whose ``step`` says which step is being explained
-        steps_per_batch (int): steps whose gradients come from one forward pass and are
-            kept until they are asked for
+        forward (TeacherForced): its ``step`` is the step being explained
+        steps_per_batch (int): number of steps whose gradients are computed from one
+            forward pass and kept until they are needed
     """
 
     def __init__(self, forward: TeacherForced, steps_per_batch: int) -> None:
@@ -188,7 +175,7 @@ class _SharedGradients:
         additional_forward_args: Any = None,
         **arguments: Any,
     ) -> tuple[Tensor, ...]:
-        """As Captum's ``compute_gradients``."""
+        """See Captum's ``compute_gradients``."""
         if self.forward.step != self.step:
             self.step, self.call = self.forward.step, 0
             if self.step >= self.first + self.steps_per_batch:
@@ -214,6 +201,6 @@ class _SharedGradients:
 
 
 def _steps_that_fit(pixels: Tensor, arguments: dict[str, Any]) -> int:
-    """How many steps' gradients at all points of the path fit into memory."""
+    """Number of steps whose gradients at all points of the path fit into memory."""
     points = int(arguments.get("n_steps", 50))
     return max(1, _REMEMBERED_BYTES // (pixels.nbytes * points))

@@ -1,4 +1,4 @@
-"""What Captum's own methods are asked for: the steps of an answer, one by one."""
+"""What all kinds of Captum methods share: the request and the function explained."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,16 +10,17 @@ import torch
 from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
+from captum_dexar.inputs.model_inputs import tiled
 from torch import nn, Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class StepRequest:
-    """An answer that a method of Captum is to explain.
+    """An answer to be explained by a Captum method.
 
     Attributes:
-        method (Attribution): the method, as the user made it
-        steps (DecodingSteps): the answer's steps, of one prompt
+        method (Attribution): the user's method
+        steps (DecodingSteps): the answer's steps, for one prompt
         arguments (Mapping): the method's own arguments
         on_step (Callable): called after each step, for progress
     """
@@ -31,7 +32,7 @@ class StepRequest:
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt that is answered."""
+        """The prompt of the answer."""
         return self.steps.prompt
 
     def attributions(
@@ -40,13 +41,8 @@ class StepRequest:
         forward: "TeacherForced",
         deltas: Sequence[Tensor | None] = (),
     ) -> StepAttributions:
-        """What was found, as every method gives it.
-
-        Args:
-            token_attr (Tensor): ``(steps, image tokens)``, signs kept
-            forward (TeacherForced): of the steps
-            deltas (sequence of Tensor or None, optional): each step's convergence
-                delta, 0-d. Default: the method has none
+        """Collects signed attributions, ``(steps, image tokens)``, and each step's
+        convergence delta, if there is one.
         """
         known = [delta for delta in deltas if delta is not None]
         return StepAttributions(
@@ -60,16 +56,16 @@ class TeacherForced(nn.Module):
     """Logits of all steps of an answer, as a function of the pixels.
 
     In a causal model the position that predicts a step's token does not depend on later
-    ones, so that one pass over prompt and answer serves every step.
+    ones, so one pass over prompt and answer serves every step.
 
     Args:
         steps (DecodingSteps): the answer
 
     Attributes:
-        pixels (Tensor): the model's pixels as Captum is to take them: those of one
-            example, ``(1, ...)``, whatever their own first axis counts (patches, tiles,
-            images), which is then neither perturbed nor repeated by itself
-        step (int): which step's scores ``forward`` returns
+        pixels (Tensor): the model's pixels with a leading axis for the example,
+            ``(1, ...)``. So Captum does not mistake their own first axis (patches,
+            tiles, images) for examples.
+        step (int): the step whose scores ``forward`` returns
     """
 
     def __init__(self, steps: DecodingSteps) -> None:
@@ -86,11 +82,11 @@ class TeacherForced(nn.Module):
         self.step = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The step's logit (less that of its contrast), ``(examples,)``."""
+        """The step's logit (minus that of its contrast), ``(examples,)``."""
         return self.every_step(pixels)[:, self.step]
 
     def every_step(self, pixels: Tensor) -> Tensor:
-        """All steps' logits (less those of their contrasts), ``(examples, steps)``."""
+        """All steps' logits (minus those of the contrast), ``(examples, steps)``."""
         logits = self.logits(pixels)
         return contrasted(logits, self.target_ids, self.contrast_ids)
 
@@ -103,16 +99,9 @@ class TeacherForced(nn.Module):
     def logits(self, pixels: Tensor) -> Tensor:
         """``(examples, steps, vocabulary)``."""
         repeats = pixels.shape[0]
-        tiled = {
-            name: (
-                value.repeat(repeats, *[1] * (value.dim() - 1))
-                if isinstance(value, Tensor) and value.dim() and repeats > 1
-                else value
-            )
-            for name, value in self.inputs.items()
-        }
-        tiled[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
-        logits: Tensor = self.model(**tiled).logits
+        inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
+        inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
+        logits: Tensor = self.model(**inputs).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]
         return logits
@@ -121,7 +110,7 @@ class TeacherForced(nn.Module):
 def contrasted(
     logits: Tensor, target_ids: Tensor, contrast_ids: Tensor | None
 ) -> Tensor:
-    """The targets' entries, less those of their contrasts, ``(examples, steps)``.
+    """The targets' entries minus those of their contrasts, ``(examples, steps)``.
 
     Args:
         logits (Tensor): logits or log-probabilities, ``(examples, steps, vocabulary)``
@@ -141,7 +130,7 @@ def contrasted(
 
 
 def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
-    """A copy of a method that explains another function; the user's stays as it is."""
+    """A copy of the user's method that explains another function."""
     copied = copy.copy(method)
     if isinstance(method, NoiseTunnel):
         copied.attribution_method = with_forward(
@@ -154,11 +143,7 @@ def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
 
 
 def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
-    """The steps, each with the random state of the first, which is then left.
-
-    So a method draws the same for every step, and the caller's random state is
-    afterwards what one step by itself would have made of it.
-    """
+    """Yields the steps, and resets the random state to the same value before each."""
     state, numpy_state = torch.random.get_rng_state(), np.random.get_state()
     is_cuda = device.type == "cuda"
     cuda_state = torch.cuda.get_rng_state(device) if is_cuda else None
@@ -171,12 +156,7 @@ def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
 
 
 def as_one_example(arguments: Mapping[str, Any], pixels: Tensor) -> dict[str, Any]:
-    """A method's arguments with ``baselines`` as :class:`TeacherForced` has pixels.
-
-    Raises:
-        ValueError: baselines are not of the shape of the model's pixels, nor several of
-            these one after the other.
-    """
+    """Reshapes ``baselines`` to match ``TeacherForced.pixels``."""
     made = dict(arguments)
     baselines = made.get("baselines")
     if isinstance(baselines, (tuple, list)) and len(baselines) == 1:
@@ -186,8 +166,8 @@ def as_one_example(arguments: Mapping[str, Any], pixels: Tensor) -> dict[str, An
     shape = pixels.shape[1:]
     if baselines.shape[1:] != shape[1:] or baselines.shape[0] % shape[0]:
         raise ValueError(
-            f"baselines must be of the shape of the model's pixels, {tuple(shape)}, or "
-            f"several of these along axis 0, got {tuple(baselines.shape)}."
+            f"baselines must have the shape of the model's pixels, {tuple(shape)}, or "
+            f"be several of them along axis 0, got {tuple(baselines.shape)}."
         )
     made["baselines"] = baselines.to(pixels).view(-1, *shape)
     return made
@@ -200,6 +180,6 @@ NO_GRADIENT = (
 )
 
 
-def leads_nowhere(error: Exception) -> bool:
-    """Whether torch says that no gradient leads to what is asked for."""
+def lacks_gradient(error: Exception) -> bool:
+    """Whether torch reports that no gradient flows to the input."""
     return any(message in str(error) for message in NO_GRADIENT)

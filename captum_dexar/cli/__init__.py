@@ -1,7 +1,7 @@
 """The command line, ``captum-dexar``: one file per command.
 
-Help and wrong arguments must answer at once: a command imports what is slow when it
-runs, after it has checked its arguments.
+Help and argument errors must appear instantly, so commands import slow modules only
+when they run, after checking their arguments.
 """
 
 import argparse
@@ -21,14 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments (sequence of str, optional): the words after ``captum-dexar``.
-            Default: those of the process
+        arguments (sequence of str, optional): command-line arguments.
+            Default: None, ``sys.argv[1:]``
 
     Returns:
         0 on success, 1 if explaining failed, 2 for bad input.
     """
     options = _parser().parse_args(arguments)
-    # Figures go to files; no window is opened.
+    # Figures are only written to files.
     os.environ["MPLBACKEND"] = "Agg"
     try:
         options.run(options)

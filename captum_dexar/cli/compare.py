@@ -1,4 +1,4 @@
-"""``captum-dexar compare``: several methods on one answer, with their times."""
+"""``captum-dexar compare``: several methods on one answer, with run times."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def add_to(commands: Commands) -> None:
         "compare",
         help="explain one answer with several methods, side by side",
         description="Explains one answer with several methods: a figure with one row "
-        "per method and one column per word, and a table with their times. The first "
-        "method is the one that the others are compared with. Without --model, --image "
+        "per method and one column per word, and a table with their run times. The "
+        "first method is the reference of the comparison. Without --model, --image "
         "and --prompt the bundled model describes a drawn scene. For reproducible "
         "times: --methods all --threads 1 --repeats 3.",
     )

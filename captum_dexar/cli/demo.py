@@ -26,8 +26,8 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="explain the bundled model's description of a drawn scene, offline",
-        description="Draws a scene, lets the bundled vision-language model describe "
-        "it, and explains every word with DEX-AR. Needs no network.",
+        description="Draws a scene, generates a description with the bundled "
+        "vision-language model, and explains every word with DEX-AR. Works offline.",
     )
     parser.add_argument(
         "--seed", type=int, default=3, help="seed of the scene (default: 3)"

@@ -1,4 +1,4 @@
-"""``captum-dexar evaluate``: the bundled model and methods on it, in numbers."""
+"""``captum-dexar evaluate``: measures the bundled model and methods on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``captum-dexar explain``: any model's answer about any image."""
+"""``captum-dexar explain``: explains a model's answer about an image."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "explain",
         help="explain a model's answer to a question about an image",
-        description="Loads a Hugging Face vision-language model, lets it answer (or "
-        "takes the given answer), and explains every token with DEX-AR. Only "
-        "safetensors weights are loaded, and no code that comes with a model is run.",
+        description="Loads a Hugging Face vision-language model, generates an answer "
+        "(or uses the given one), and explains every token with DEX-AR. Only "
+        "safetensors weights are loaded, and remote code is never executed.",
     )
     add_model(parser, required=True)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``captum-dexar families``: the supported models."""
+"""``captum-dexar families``: lists the supported model families."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "families",
         help="list the supported model families",
-        description="The supported families of vision-language models, and what is "
-        "tested for each. For all of them attention gradients are tested against plain "
+        description="Lists the supported families of vision-language models and what "
+        "is tested for each. Attention gradients of all families are tested against "
         "autograd.",
     )
     parser.set_defaults(run=run)

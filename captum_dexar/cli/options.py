@@ -1,6 +1,6 @@
-"""Options that several commands share, and how they are read.
+"""Options shared by several commands.
 
-What can be checked without a model is checked before anything slow is imported.
+Everything that needs no model is checked before anything slow is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 class InputError(Exception):
-    """Unusable input; the message says what to do."""
+    """Invalid input; the message is printed without a traceback."""
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -108,11 +108,7 @@ def positive(text: str) -> int:
 
 
 def method_names(given: str) -> list[str]:
-    """The names of ``--methods``.
-
-    Raises:
-        InputError: there is no such method, or one is given twice.
-    """
+    """The names of ``--methods``; raises InputError if unknown or repeated."""
     if given.strip() == ALL:
         return list(METHODS)
     names = [name.strip() for name in given.split(",") if name.strip()]
@@ -130,11 +126,7 @@ def check_seed(option: str, seed: int) -> None:
 
 
 def generation_arguments(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Arguments of ``generate``; None if there are none.
-
-    Raises:
-        InputError: an answer is given as well.
-    """
+    """Arguments of ``generate``, or None; raises InputError with ``--target``."""
     if options.max_new_tokens is None:
         return None
     if options.target is not None:
@@ -229,11 +221,7 @@ def explained(
 
 
 def layer_numbers(which: str) -> list[int] | None:
-    """The numbers of ``--layers``; None for all and last-half.
-
-    Raises:
-        InputError: it is neither a name nor numbers.
-    """
+    """The numbers of ``--layers``; None for all and last-half."""
     if which in ("all", "last-half"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the commands print and write."""
+"""The commands' output: text, figures and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def report(result: VLMAttributionResult, folder: Path) -> None:
-    """Prints the words, and writes figures, table and result into ``folder``."""
+    """Prints the words; writes figures, a table and the result to ``folder``."""
     from captum_dexar.visualization import token_table
 
     words = result.words()
@@ -37,7 +37,7 @@ def report(result: VLMAttributionResult, folder: Path) -> None:
 
 
 def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:
-    """Writes the figure that a plot returned, and closes it."""
+    """Saves and closes the figure returned by a plot."""
     import matplotlib.pyplot as plt
 
     figure, _ = plotted

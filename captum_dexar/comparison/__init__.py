@@ -1,6 +1,6 @@
-"""Methods by name, and several of them side by side on the same answer.
+"""Compares several methods on the same answer.
 
-Only the table of names is imported with the package: the command line reads it.
+Only the table of names is imported eagerly, because the command line reads it.
 """
 
 from typing import Any, TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Several methods explain the same answer."""
+"""Explains the same answer with several methods."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from captum_dexar.comparison.table import duration, markdown, rows_of
 from captum_dexar.decoding import generate
 from captum_dexar.inputs import read_prompt, Target
 from captum_dexar.model.state import check_model_state
-from captum_dexar.result.plots import caption_of, parts_of
+from captum_dexar.result.plots import caption_of, known_image, parts_of, shown
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import comparison_figure, MethodRow
 from captum_dexar.vlm_attribution import VLMAttribution
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Method: TypeAlias = Attribution | tuple[Attribution, Mapping[str, Any]]
-# Panels are an inch wide; larger images would only make them slow to draw.
+# Panels are an inch wide, so larger images would only be slow to draw.
 _LARGEST_SIDE = 448
 _KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedError)
 
@@ -38,9 +37,8 @@ class Comparison:
     """The same answer explained by several methods; see :func:`compare`.
 
     Attributes:
-        results (dict): each method's :class:`VLMAttributionResult`, by its name
-        seconds (dict): wall time of explaining the whole answer, by its name;
-            generating it is not included
+        results (dict): each method's :class:`VLMAttributionResult`, by name
+        seconds (dict): wall time of the explanation without generation, by name
 
     Examples::
 
@@ -73,32 +71,26 @@ class Comparison:
     ) -> tuple[Figure, Any] | None:
         """One figure: rows are methods, columns are words.
 
-        Every map has its own scale, so that methods whose values differ in size can be
-        compared: unsigned maps from 0 to 1, signed ones from -1 (blue) to 1 (red). Maps
-        are not faded by a word's weight, which is written below them.
+        Every map has its own scale, so methods with values of different magnitude can
+        be compared: unsigned maps from 0 to 1, signed ones from -1 (blue) to 1 (red).
+        Maps are not faded by a word's weight; the weight is written below them.
 
         Args:
             words (bool or sequence of int, optional): True draws all words, False all
                 tokens; or positions in :meth:`words`. Default: True
-            show (bool, optional): shows the figure instead of returning it.
-                Default: False
-            image (int, optional): which of several images. Default: 0
+            show, image: as in :meth:`VLMAttributionResult.plot_tokens`
 
         Returns:
             Figure and the maps' axes, ``(methods, words)``; None if shown.
 
         Raises:
             ValueError: the original image is not known, or there is no word to draw.
-            IndexError: the answer does not have such a word.
+            IndexError: the answer has no such word.
         """
         first = self._first
-        if not first.images:
-            raise ValueError(
-                "There is no image to draw on, because the input was made without the "
-                "original one. Use ImagePromptInput(image, prompt, processor)."
-            )
-        chosen = _chosen(len(parts_of(first, words is not False)), words)
-        picture = first.images[image]
+        picture = known_image(first, image)
+        all_parts = parts_of(first, words is not False)
+        chosen = _chosen(len(all_parts), words)
         step = ceil(max(picture.size) / _LARGEST_SIDE)
         unseen = (first.layout.token_of_pixel(image) < 0).numpy()[::step, ::step]
         rows = []
@@ -117,30 +109,24 @@ class Comparison:
                     signed=result.is_signed,
                 )
             )
-        all_parts = parts_of(first, words is not False)
         figure, axes = comparison_figure(
-            _shrunk(picture, unseen.shape),
+            np.asarray(picture.convert("RGB").resize(unseen.shape[::-1])),
             rows,
             [all_parts[position].text for position in chosen],
             unseen,
             first.answer,
         )
-        if show:
-            import matplotlib.pyplot as plt
-
-            plt.show()
-            return None
-        return figure, axes
+        return None if shown(show) else (figure, axes)
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers of :meth:`table`, one row per method.
 
-        ``seconds``; ``seconds_per_word``, special tokens not counted;
-        ``times_the_first``, the time as a multiple of the first method's;
-        ``agreement``, the correlation of the words' maps with the first method's, mean
-        over the words; ``negative_share``, of signed methods, the share of the absolute
-        attribution that is negative; ``mean_weight``, mean weight of the answer's
-        words, where the method has weights. None where a number is not defined.
+        ``seconds``; ``seconds_per_word``, without special tokens; ``times_the_first``,
+        the time relative to the first method's; ``agreement``, the correlation of the
+        words' maps with the first method's, averaged over words; ``negative_share``,
+        for signed methods, the share of the absolute attribution that is negative;
+        ``mean_weight``, the mean weight of the words, if the method has weights. None
+        for undefined numbers.
         """
         return rows_of(self.results, self.seconds)
 
@@ -174,22 +160,19 @@ def compare(
     r"""Explains the same answer with several methods.
 
     The answer is given, or generated once by the first method's model. Every method
-    explains the same ids, and none reuses what another has computed.
+    explains the same ids independently.
 
     Args:
-        methods (Mapping or sequence): methods as :class:`VLMAttribution` takes them, by
-            name; or a sequence of them, which are called by their own names. A method
-            may be a pair with arguments of its ``attribute``:
+        methods (Mapping or sequence): methods for :class:`VLMAttribution`, by name; or
+            a sequence of them, which are named after themselves. A method may be a pair
+            with arguments of its ``attribute``:
             ``(LayerDexAR(model), {"attention_power": 0.5})``
-        inp (ImagePromptInput, ImageMaskInput or Mapping): as in
-            :meth:`VLMAttribution.attribute`
-        target (str, list of int or Tensor, optional): the answer. Default: None, the
-            model generates it
-        processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
+        processor (ProcessorMixin, optional): as in :class:`VLMAttribution`.
             Default: None
-        gen_args, contrast, grid, boxes: as in :meth:`VLMAttribution.attribute`
-        repeats (int, optional): how often each method explains the answer; its
-            shortest time and its first result are kept. Default: 1
+        inp, target, gen_args, contrast, grid, boxes: as in
+            :meth:`VLMAttribution.attribute`, for a single input
+        repeats (int, optional): number of runs per method; the shortest time and the
+            first result are kept. Default: 1
         progress (bool, optional): shows a progress bar over the methods.
             Default: False
 
@@ -201,8 +184,8 @@ def compare(
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :meth:`VLMAttribution.attribute`; the message names the method that failed,
             and the other methods' results are lost.
-        ValueError: there is no method, two have the same name, ``repeats`` is smaller
-            than 1, or ``gen_args`` is given together with a target.
+        ValueError: there is no method, two have the same name, ``repeats`` is less than
+            1, or ``gen_args`` is given together with a target.
 
     Examples::
 
@@ -214,7 +197,7 @@ def compare(
         >>> comparison = compare(
         ...     {
         ...         "DEX-AR": LayerDexAR(model),
-        ...         "what was read": (LayerDexAR(model), {"attention_power": 0.5}),
+        ...         "attention": (LayerDexAR(model), {"attention_power": 0.5}),
         ...         "input x gradient": InputXGradient(VLMForward(model)),
         ...     },
         ...     inp,
@@ -264,11 +247,11 @@ def compare(
                         boxes=boxes,
                         **arguments,
                     )
-                except Exception as error:  # Captum raises errors of many kinds
+                except Exception as error:  # Captum raises many types of errors
                     raise _named_error(name, error) from error
                 taken = time.perf_counter() - start
                 seconds[name] = min(taken, seconds.get(name, taken))
-                # A string is tokenised once; the other methods explain the same ids.
+                # Later methods explain the same ids, even if the target was a string.
                 target = results.setdefault(name, result).target_ids
                 bar.update()
     return Comparison(results, seconds)
@@ -277,7 +260,7 @@ def compare(
 def named_pairs(
     methods: Mapping[str, Method] | Sequence[Method],
 ) -> dict[str, tuple[Attribution, dict[str, Any]]]:
-    """Methods as :func:`compare` takes them, each with its arguments, by name."""
+    """The methods of :func:`compare` with their arguments, by name."""
     given: Any = methods
     if not isinstance(given, (Mapping, list, tuple)):
         raise TypeError(
@@ -313,7 +296,7 @@ def _with_arguments(method: Any) -> tuple[Attribution, dict[str, Any]]:
 
 
 def _own_name(method: Any, arguments: Mapping[str, Any]) -> str:
-    """A method's name, with those of its arguments that are plain values."""
+    """A method's name with those of its arguments that are plain values."""
     if not isinstance(method, Attribution):
         return type(method).__name__
     plain = (bool, int, float, str, tuple)
@@ -329,16 +312,13 @@ def _wrapped(name: str, method: Attribution, processor: Any) -> VLMAttribution:
 
 
 def _named_error(name: str, error: Exception) -> Exception:
-    """An error that names the method; its type is one that callers can tell apart."""
+    """An error of a documented type whose message names the method."""
     kind = next((kind for kind in _KINDS if isinstance(error, kind)), RuntimeError)
     return kind(f"{name} could not explain the answer: {error}")
 
 
 def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
-    if isinstance(words, bool):
-        chosen = list(range(count))
-    else:
-        chosen = [int(position) for position in words]
+    chosen = list(range(count)) if isinstance(words, bool) else list(map(int, words))
     if not chosen:
         raise ValueError("There is no word to draw.")
     if any(not -count <= position < count for position in chosen):
@@ -346,13 +326,8 @@ def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
     return chosen
 
 
-def _shrunk(picture: Image.Image, shape: tuple[int, ...]) -> Any:
-    """The image as bytes, ``(height, width, 3)``, in the maps' shape."""
-    return np.asarray(picture.convert("RGB").resize((shape[1], shape[0])))
-
-
 def _caption(result: VLMAttributionResult, word: Word, heat: Tensor) -> str:
-    """A word's weight, and a note if its map is constant, which is no failure."""
+    """A word's weight, and a note if its map is constant, which is not an error."""
     parts = [caption_of(word)] if word.weight is not None else []
     if not bool(heat.any()):
         assert result.token_attr is not None

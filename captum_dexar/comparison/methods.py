@@ -1,10 +1,10 @@
-"""One table of methods by name, for ``compare``, ``evaluate`` and the command line.
+"""The table of named methods, for ``compare``, ``evaluate`` and the command line.
 
-A title names the arguments that differ from a method's defaults, so that every figure
-and table says what was run. Perturbation methods whose cost grows with the number of
-features work on 6 x 6 patches of the image. Lime and Kernel SHAP are not listed: Captum
-needs scikit-learn for them, which is not installed with this package. Methods are
-imported when they are made, so that the names alone cost nothing.
+Titles include the arguments that differ from a method's defaults, because they label
+figures and tables. Perturbation methods whose cost grows with the number of features
+use 6 x 6 patches of the image. Lime and Kernel SHAP are not listed, because they need
+scikit-learn, which is an optional dependency. Methods are imported lazily, so that the
+names alone are cheap.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class NamedMethod:
-    """A method and the arguments it is called with.
+    """A method and its arguments.
 
     Attributes:
         title (str): its name in tables and figures
@@ -89,7 +89,7 @@ def _smooth_grad(model: nn.Module) -> Attribution:
 
 
 def _black(pixels: Tensor) -> Tensor:
-    """The baseline of Integrated Gradients in Captum: zero everywhere."""
+    """The default baseline of Captum's Integrated Gradients: zero."""
     return pixels.new_zeros(pixels.shape)
 
 
@@ -147,7 +147,7 @@ METHODS: dict[str, NamedMethod] = {
     "random": NamedMethod("Random smooth map (chance)", _baseline("LayerRandomMap")),
     "uniform": NamedMethod("Uniform map (chance)", _baseline("LayerUniformMap")),
 }
-# What the commands run without --methods. The evaluated ones take one pass per answer.
+# The defaults of --methods. The evaluated ones need one forward pass per answer.
 COMPARED = (
     "dexar",
     "dexar-read",
@@ -177,10 +177,10 @@ EVALUATED = (
 def named_methods(
     names: Sequence[str], model: nn.Module
 ) -> dict[str, tuple[Attribution, Mapping[str, Any]]]:
-    """Methods by title, as ``compare`` and ``evaluate`` take them.
+    """Methods by title, for ``compare`` and ``evaluate``.
 
     Args:
-        names (sequence of str): keys of ``METHODS``, in the order of the rows
+        names (sequence of str): keys of ``METHODS``
         model (nn.Module): the vision-language model
 
     Raises:

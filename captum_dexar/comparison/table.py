@@ -1,4 +1,4 @@
-"""A comparison in numbers."""
+"""The table of a comparison."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,12 +20,7 @@ _COLUMNS = {
 def rows_of(
     results: Mapping[str, VLMAttributionResult], seconds: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """One row per method; see :meth:`Comparison.rows`.
-
-    Args:
-        results (Mapping): each method's result, by its name
-        seconds (Mapping): each method's time, by its name
-    """
+    """One row per method; see :meth:`Comparison.rows`."""
     first = next(iter(results.values()))
     base = next(iter(seconds.values()))
     num_words = max(1, len(first.words()))
@@ -44,7 +39,7 @@ def rows_of(
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table, without columns that are None everywhere."""
+    """A Markdown table of the rows, without columns that are None everywhere."""
     kept = [key for key in _COLUMNS if any(row[key] is not None for row in rows)]
     lines = [
         "| " + " | ".join(_COLUMNS[key] for key in kept) + " |",
@@ -103,7 +98,7 @@ def _cell(value: str | float | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, never in exponent notation."""
+    """Three significant digits without exponent notation."""
     if abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:.3g}"

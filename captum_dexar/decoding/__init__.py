@@ -1,4 +1,4 @@
-"""The decoding steps of an answer, and the passes in which they are explained."""
+"""Generation, decoding steps, and the forward passes that cover them."""
 
 from captum_dexar.decoding.generation import answer_lengths, generate, GeneratedAnswer
 from captum_dexar.decoding.generation_progress import (
@@ -6,12 +6,8 @@ from captum_dexar.decoding.generation_progress import (
     OnlineWithProgress,
 )
 from captum_dexar.decoding.model_pass import ModelPass
-from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
-from captum_dexar.decoding.step_attributions import (
-    NotRecorded,
-    OnlineAttribution,
-    StepAttributions,
-)
+from captum_dexar.decoding.prompt_cache import PromptCache
+from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.decoding.steps import DecodingSteps
 from captum_dexar.decoding.streaming import streamed
 
@@ -19,15 +15,11 @@ __all__ = [
     "DecodingSteps",
     "GeneratedAnswer",
     "ModelPass",
-    "NotRecorded",
-    "OnlineAttribution",
     "OnlineWithProgress",
     "PromptCache",
     "StepAttributions",
     "answer_lengths",
     "generate",
     "generation_progress",
-    "new_cache",
     "streamed",
-    "watched_positions",
 ]

@@ -1,4 +1,4 @@
-"""Letting a model answer, and keeping what explaining can reuse."""
+"""Generates an answer and keeps what the explanation can reuse."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, ExitStack
@@ -23,15 +23,15 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 @dataclass(eq=False)
 class GeneratedAnswer:
-    """An answer and what generating it leaves behind.
+    """A generated answer and reusable by-products of its generation.
 
     Attributes:
-        ids (Tensor): ``(prompts, steps)``, end-of-sequence token included and what
-            follows it in a shorter answer of several
-        explained (StepAttributions or None): its attributions, where it was explained
-            by the passes that generated it
-        cache (PromptCache or None): what the steps can be explained on; None if the
-            prompt has to be run again
+        ids (Tensor): ``(prompts, steps)``, including the end-of-sequence token, and the
+            padding after it in the shorter answers of a batch
+        explained (StepAttributions or None): the attributions, if they were computed
+            during generation
+        cache (PromptCache or None): the KV cache on which the steps can be explained;
+            None if the prompt has to be run again
         target_logits (TargetLogits or None): the model's logits of these tokens
     """
 
@@ -46,28 +46,24 @@ def generate(
     gen_args: Mapping[str, Any] | None,
     online: OnlineAttribution | None = None,
 ) -> GeneratedAnswer:
-    """Lets the model answer, and keeps what explaining can reuse.
+    """Generates an answer and keeps what the explanation can reuse.
 
     Args:
         prompt (Prompt): one prompt, or a batch of them
         gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
             default, at most 25 tokens, greedily
-        online (OnlineAttribution, optional): explains the steps by the passes that
-            predict them, where generating takes one pass per token. Default: None, the
-            steps are to be explained afterwards
-
-    Returns:
-        GeneratedAnswer
+        online (OnlineAttribution, optional): explains the steps during generation, if
+            each token has its own forward pass. Default: None
 
     Raises:
-        ValueError: nothing was generated, or several answers were asked for.
+        ValueError: nothing was generated, or several answers were requested.
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     arguments["return_dict_in_generate"] = True
     generation = _WatchedGeneration(prompt, arguments, online)
     model: Any = prompt.model
     with torch.no_grad(), kept_state(model), generation.watching():
-        # The other outputs hold the cache, which is large.
+        # Keep only the ids: the other outputs hold the large KV cache.
         sequences = model.generate(
             **prompt.given_inputs, **generation.arguments
         ).sequences
@@ -78,21 +74,21 @@ def generate(
         )
     if not torch.equal(sequences[:, : prompt.length], prompt.ids):
         raise RuntimeError(
-            "Generating did not start from the prompt, as the model's configuration "
-            f"has it, but from {sequences[0, : prompt.length].tolist()} rather "
-            f"than {prompt.ids[0].tolist()}. Pass decoder_input_ids with the input."
+            "Generation did not start from the prompt, which the model's configuration "
+            f"gives as {prompt.ids[0].tolist()}, but from "
+            f"{sequences[0, : prompt.length].tolist()}. Pass decoder_input_ids."
         )
     answer = sequences[:, prompt.length :]
     if answer.shape[1] == 0:
         raise ValueError(
             "The model generated no token, so there is nothing to explain. Check "
-            "gen_args (max_new_tokens, stopping criteria), or give a target."
+            "gen_args (max_new_tokens, stopping criteria), or pass a target."
         )
     return generation.result(answer)
 
 
 class _WatchedGeneration:
-    """A call of ``model.generate``, watched for what explaining can reuse."""
+    """Hooks for one call of ``model.generate`` that collect what can be reused."""
 
     def __init__(
         self,
@@ -109,7 +105,7 @@ class _WatchedGeneration:
         self.watch: GenerationWatch | None = None
         self.positions: list[Tensor | None] = []
         self.encoders: list[Tensor] = []
-        # Asked before the cache of ours is among the arguments.
+        # Must be read before our own cache is added to the arguments.
         is_one_by_one = self.settings.is_one_by_one
         self.cache: Any = given_cache(prompt, self.settings, arguments)
         self.online = online if is_one_by_one else None
@@ -119,7 +115,7 @@ class _WatchedGeneration:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it generating is watched."""
+        """Installs the hooks."""
         model = self.prompt.model
         with ExitStack() as stack:
             self.positions = stack.enter_context(watched_positions(model))
@@ -139,7 +135,7 @@ class _WatchedGeneration:
                 self._explain_waiting()
 
     def _explain_waiting(self) -> None:
-        """Explains the tokens that were generated since the last time."""
+        """Explains the tokens generated since the last call."""
         if self.online is None or self.watch is None or self.sequences is None:
             return
         first = self.watch.target_logits.num_steps - self.num_waiting
@@ -149,12 +145,12 @@ class _WatchedGeneration:
             target_logits = self.watch.target_logits.since(first)
             self.explained.append(self.online.explain(tokens, target_logits, first))
         except NotRecorded:
-            # A layer of an unknown kind: everything is explained afterwards.
+            # A layer has an unknown structure: explain all steps after generation.
             self.online = None
             self.explained.clear()
 
     def result(self, answer: Tensor) -> GeneratedAnswer:
-        """The answer with its attributions, or with a cache to explain it on."""
+        """The answer with its attributions, or with a KV cache for explaining it."""
         made = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
         if self.watch is not None and self.watch.target_logits.num_steps == num_steps:
@@ -182,16 +178,7 @@ class _WatchedGeneration:
 def given_cache(
     prompt: Prompt, settings: "GenerationSettings", arguments: dict[str, Any]
 ) -> Any:
-    """A cache of ours that generating fills, where steps can be replayed on it.
-
-    Args:
-        prompt (Prompt): the prompt
-        settings (GenerationSettings): what generating was asked for
-        arguments (dict): arguments of ``model.generate``, which are given the cache
-
-    Returns:
-        The cache, or None
-    """
+    """Adds our own cache to ``arguments`` if steps can be replayed on it."""
     plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
     if plan != "replay" or not settings.takes_a_cache:
         return None
@@ -203,13 +190,13 @@ def given_cache(
 def add_stopping_criterion(
     arguments: dict[str, Any], criterion: StoppingCriteria
 ) -> None:
-    """Adds a criterion behind the user's own in arguments of ``model.generate``."""
+    """Appends a criterion to the user's own in ``arguments``."""
     given = arguments.get("stopping_criteria") or []
     arguments["stopping_criteria"] = StoppingCriteriaList([*given, criterion])
 
 
 class GenerationSettings:
-    """What generating was asked for, by its arguments or by the model's defaults."""
+    """Generation settings from the arguments or the model's defaults."""
 
     def __init__(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
         self.arguments = arguments
@@ -217,23 +204,20 @@ class GenerationSettings:
 
     def __getitem__(self, name: str) -> Any:
         custom = self.arguments.get("generation_config")
-        for source in (
-            self.arguments,
-            vars(custom) if custom else {},
-            vars(self.defaults),
-        ):
+        given = vars(custom) if custom else {}
+        for source in (self.arguments, given, vars(self.defaults)):
             if source.get(name) is not None:
                 return source[name]
         return None
 
     @property
     def num_beams(self) -> int:
-        """Beams of a beam search; 1 for none."""
+        """Number of beams; 1 without beam search."""
         return int(self["num_beams"] or 1)
 
     @property
     def takes_a_cache(self) -> bool:
-        """Whether a cache of ours can be given, and holds the prompt afterwards."""
+        """Whether our own cache can be passed, and holds the prompt afterwards."""
         return (
             self.arguments.get("past_key_values") is None
             and self["use_cache"] is not False
@@ -247,7 +231,7 @@ class GenerationSettings:
 
     @property
     def is_one_by_one(self) -> bool:
-        """Whether every token comes out of a pass of its own, on all keys so far."""
+        """Whether every token has its own forward pass over all keys so far."""
         without_cache = self["use_cache"] is False
         return self.num_beams == 1 and (
             self.takes_a_cache
@@ -258,13 +242,7 @@ class GenerationSettings:
 def answer_lengths(
     answers: Tensor, model: nn.Module, gen_args: Mapping[str, Any] | None
 ) -> list[int]:
-    """Tokens of each of several answers, its end-of-sequence token included.
-
-    Args:
-        answers (Tensor): ``(prompts, steps)``, as :func:`generate` gives them
-        model (nn.Module): the model that generated them
-        gen_args (Mapping or None): as it was told to
-    """
+    """Length of each answer in ``(prompts, steps)``, end-of-sequence token included."""
     if len(answers) == 1:
         return [answers.shape[1]]
     ends = GenerationSettings(model, gen_args or {})["eos_token_id"]

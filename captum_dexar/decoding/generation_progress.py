@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 
 class _TokenCounter(BaseStreamer):
-    """Moves a progress bar with every generated token."""
+    """Advances a progress bar with every generated token."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
@@ -31,7 +31,7 @@ class _TokenCounter(BaseStreamer):
 def generation_progress(
     gen_args: Mapping[str, Any] | None, progress: bool
 ) -> Iterator[Mapping[str, Any] | None]:
-    """Arguments for generating that show a progress bar, where one is possible."""
+    """Adds a streamer with a progress bar to ``gen_args``, where possible."""
     arguments = dict(gen_args if gen_args is not None else DEFAULT_GEN_ARGS)
     if not progress or arguments.get("num_beams", 1) != 1 or "streamer" in arguments:
         yield gen_args
@@ -43,11 +43,7 @@ def generation_progress(
 
 
 class OnlineWithProgress:
-    """A method that explains while a model generates, with a progress bar of its own.
-
-    Args:
-        online (OnlineAttribution): the method
-    """
+    """Wraps an :class:`OnlineAttribution` with its own progress bar."""
 
     def __init__(self, online: OnlineAttribution) -> None:
         self.online = online
@@ -72,7 +68,7 @@ class OnlineWithProgress:
         num_steps = first_step + tokens.shape[1]
         if self._bar is None:
             self._bar = tqdm(total=num_steps, desc="explaining", unit="token")
-        # How long the answer will be is not known.
+        # The length of the answer is not known in advance.
         self._bar.total = num_steps
         self._bar.update(tokens.shape[1])
         return explained

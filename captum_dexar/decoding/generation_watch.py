@@ -1,4 +1,4 @@
-"""Knowing each token, and the model's logits of it, as soon as it is chosen."""
+"""Observes each generated token and its logits as soon as it is chosen."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,22 +10,22 @@ from captum_dexar.model.target_logits import GrowingLogits
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
-# Called with all tokens so far, ``(batch, prompt and answer)``, and the step's number.
+# Called with all tokens so far, ``(batch, tokens)``, and the index of the step.
 OnToken = Callable[[Tensor, int], None]
 
 
 class GenerationWatch(StoppingCriteria):
-    """A stopping criterion that stops nothing, and learns of every token.
+    """A stopping criterion that never stops but observes every token.
 
-    The model's logits are those of its passes, before any sampling temperature,
-    penalty or filter.
+    The logits are the model's raw outputs, before any sampling temperature, penalty or
+    filter.
 
     Args:
         model (nn.Module): the model that generates
         on_token (Callable): called after every token
 
     Attributes:
-        target_logits (GrowingLogits): the model's logits of the answer's tokens so far
+        target_logits (GrowingLogits): logits of the answer's tokens so far
     """
 
     def __init__(self, model: nn.Module, on_token: OnToken) -> None:
@@ -36,7 +36,7 @@ class GenerationWatch(StoppingCriteria):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it this thread's passes of the model are watched."""
+        """Observes the model's forward passes in this thread."""
         thread = threading.get_ident()
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -59,15 +59,13 @@ class GenerationWatch(StoppingCriteria):
         return self.is_done(input_ids)
 
     def is_done(self, input_ids: Tensor) -> Tensor:
-        """Which examples are to stop here, ``(batch,)``: none."""
-        return torch.zeros(
-            input_ids.shape[0], dtype=torch.bool, device=input_ids.device
-        )
+        """Which examples stop here, ``(batch,)``."""
+        return input_ids.new_zeros(input_ids.shape[0], dtype=torch.bool)
 
 
 @contextmanager
 def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the encoder's output that the first pass within it is given."""
+    """Collects the encoder output passed to the first forward pass."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -83,6 +81,6 @@ def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _running(model: nn.Module) -> nn.Module:
-    """What generating runs: not peft's wrapper of a model, but the model in it."""
+    """The module that ``generate`` runs: peft's wrapper calls its base model."""
     unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
     return model if unwrap is None else unwrap()

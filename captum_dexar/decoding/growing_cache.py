@@ -1,4 +1,4 @@
-"""A cache that grows without being copied at every decoding step."""
+"""A KV cache that is not copied at every decoding step."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-# Positions for which there is room beyond those that are held.
+# Number of positions allocated in advance.
 ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values with room behind them.
+    """Keys and values in a preallocated buffer.
 
-    The cache layer of transformers joins all keys and values with those of the new
-    position at every step, which copies the whole cache for each token. Here the new
-    ones are written behind the others; what is handed out is a view.
+    The cache layer of transformers concatenates all keys and values with the new ones,
+    which copies the whole cache for each token. Here new ones are appended in place and
+    a view is returned.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -48,8 +48,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def _begins_with(room: Tensor, held: Tensor) -> bool:
-    """Whether what is held lies at the beginning of the room: nothing has been put in
-    another order or chosen from since it was written."""
+    """Whether ``held`` is still a view of the buffer: nothing was reordered since."""
     return (
         held.data_ptr() == room.data_ptr()
         and held.stride() == room.stride()
@@ -58,7 +57,7 @@ def _begins_with(room: Tensor, held: Tensor) -> bool:
 
 
 def growing_cache(config: Any) -> DynamicCache:
-    """An empty cache for a decoder, whose full-attention layers grow in place."""
+    """An empty decoder cache whose full-attention layers grow in place."""
     cache = DynamicCache(config=config.get_text_config(decoder=True))
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:

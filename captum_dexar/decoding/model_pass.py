@@ -1,4 +1,4 @@
-"""One forward pass in which some positions predict known tokens."""
+"""One forward pass, some positions of which predict known tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import nn, Tensor
 
 @dataclass(frozen=True, eq=False)
 class ModelPass:
-    """A pass and what is explained in it.
+    """A forward pass and the tokens to explain in it.
 
     Attributes:
         model (nn.Module): the vision-language model
@@ -22,13 +22,13 @@ class ModelPass:
         target_ids (Tensor): ``(batch, steps)``
         image_keys (Tensor): positions of the image tokens among all keys of the
             attention that reads them, ``(batch, image tokens)``
-        num_keys (int): keys of a self-attention: length of the whole sequence, cached
-            part included
-        cross_attention (str or None): name of the attention module inside a decoder
-            layer that reads the image, if not the self-attention does
-        target_logits (TargetLogits or None): the model's logits of the targets, where
-            they are known already and need not be computed
-        first_step (int): number of the first of these steps among those explained
+        num_keys (int): number of self-attention keys, i.e. the length of the whole
+            sequence including its cached part
+        cross_attention (str or None): name of the cross-attention module inside a
+            decoder layer that reads the image; None if self-attention reads it
+        target_logits (TargetLogits or None): the model's logits of the targets, if
+            already known
+        first_step (int): index of the first of these steps among those explained
     """
 
     model: nn.Module
@@ -46,8 +46,7 @@ class ModelPass:
         return self._logits_of(self.query_positions)
 
     def run(self) -> TargetLogits:
-        """Runs the model; returns its logits of the targets, and computes none over the
-        vocabulary where those are known."""
+        """Runs the model; returns the targets' logits, without computing known ones."""
         if self.target_logits is None:
             return TargetLogits.of(self.logits(), self.target_ids)
         self._logits_of(self.query_positions[:0])

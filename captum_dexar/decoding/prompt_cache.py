@@ -1,4 +1,4 @@
-"""What a model keeps of a prompt, to continue from."""
+"""The cached state of a prompt."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ from transformers.modeling_outputs import BaseModelOutput
 
 @dataclass(eq=False)
 class PromptCache:
-    """Keys and values of the positions before those that are explained.
+    """Keys and values of the positions before the explained ones.
 
     Attributes:
         cache (DynamicCache or None): ends before the position that predicts
-            ``first_step``; running a pass on it fills it further
-        last_position (Tensor or None): position of the prompt's last token as the
-            decoder got it, ``(batch, 1)`` or, of several axes, ``(axes, batch, 1)``;
-            None if the decoder counts itself
-        encoder_states (Tensor or None): an encoder's output, ``(batch, tokens, hidden
+            ``first_step``; a forward pass appends to it
+        last_position (Tensor or None): position id of the prompt's last token,
+            ``(batch, 1)`` or, with several axes, ``(axes, batch, 1)``; None if the
+            decoder computes position ids itself
+        encoder_states (Tensor or None): the encoder's output, ``(batch, tokens, hidden
             size)``
-        first_step (int): the answer's step whose position comes next
+        first_step (int): the answer's step that the next position predicts
     """
 
     cache: DynamicCache | None = None
@@ -35,17 +35,17 @@ class PromptCache:
 
     @property
     def encoder_outputs(self) -> BaseModelOutput | None:
-        """The encoder's output as models take it."""
+        """The encoder's output in the format that models take."""
         if self.encoder_states is None:
             return None
         return BaseModelOutput(last_hidden_state=self.encoder_states)
 
     def drop_copies(self, copies: int) -> None:
-        """Keeps one of several equal copies of every example, as beam search has."""
+        """Keeps one of the copies of every example that beam search makes."""
         if copies == 1:
             return
         if self.cache is not None:
-            # Layers of every kind can be put into the order that a beam search has.
+            # Every kind of cache layer supports beam search's reordering.
             self.cache.reorder_cache(_every(self.cache.batch_size, copies))
         if self.last_position is not None:
             positions = self.last_position
@@ -62,12 +62,8 @@ def _every(number: int, copies: int) -> Tensor:
 def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCache:
     """An empty cache.
 
-    Args:
-        config (PreTrainedConfig): the model's configuration
-        adapter (FamilyAdapter): its family
-        goes_back (bool): whether it can be cut back by any number of positions, also
-            where layers have a sliding window or a convolution; else only its sliding
-            windows can
+    With ``goes_back`` it can be cropped by any number of positions, even if layers have
+    a sliding window or a convolution; otherwise only sliding windows can.
     """
     cache = growing_cache(config)
     for layer in cache.layers:
@@ -79,7 +75,7 @@ def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCa
 
 @contextmanager
 def watched_positions(model: nn.Module) -> Iterator[list[Tensor | None]]:
-    """Collects the position of the last token of the first pass within it."""
+    """Collects the position id of the first forward pass's last token."""
     root: Any = model
     seen: list[Tensor | None] = []
 

@@ -1,4 +1,4 @@
-"""What explaining some decoding steps gives, before it becomes a result."""
+"""Raw attributions of decoding steps, before they become a result."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,17 +17,15 @@ class StepAttributions:
         token_attr (Tensor): equation (5), ``(batch, steps, image tokens)``
         token_log_probs (Tensor): the model's log-probability of each target,
             ``(batch, steps)``
-        token_weights (Tensor or None): equation (6), ``(batch, steps)``; None for a
-            method that has none
-        head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``;
-            None for a method that has none, or where they were not kept
+        token_weights (Tensor or None): equation (6), ``(batch, steps)``, if the method
+            computes them
+        head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``,
+            if the method computes and keeps them
         layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(batch,
-            steps, layers, image tokens)``; None where it was not kept
-        layer_indices (list of int or None): the decoder layers that were explained:
-            those that were chosen and have attention; None for a method that explains
-            no decoder layers
-        convergence_delta (Tensor or None): ``(batch, steps)``, of a method that has one
-            and was asked for it
+            steps, layers, image tokens)``, if kept
+        layer_indices (list of int or None): the explained decoder layers, i.e. the
+            chosen ones that have attention; None if the method explains no layers
+        convergence_delta (Tensor or None): ``(batch, steps)``, if requested
     """
 
     token_attr: Tensor
@@ -40,7 +38,7 @@ class StepAttributions:
 
     @classmethod
     def joined(cls, parts: "Sequence[StepAttributions]") -> "StepAttributions":
-        """Those of successive steps."""
+        """Concatenates successive steps."""
         if len(parts) == 1:
             return parts[0]
 
@@ -60,31 +58,31 @@ class StepAttributions:
 
 
 class NotRecorded(Exception):
-    """A layer can't be replayed from what was recorded of it."""
+    """A layer can't be replayed from its recorded inputs."""
 
 
 class OnlineAttribution(Protocol):
-    """A method at work while a model generates."""
+    """A method that explains tokens while the model generates them."""
 
     def watching(self) -> AbstractContextManager[None]:
-        """Within it the model's passes, in this thread, can be explained."""
+        """Records the model's forward passes in this thread."""
         ...
 
     def is_due(self, num_waiting: int) -> bool:
-        """Whether the steps that wait are to be explained before there are more."""
+        """Whether the waiting steps have to be explained now."""
         ...
 
     def explain(
         self, tokens: Tensor, target_logits: Any, first_step: int
     ) -> StepAttributions:
-        """Attributions of the tokens that the passes since the last call predicted.
+        """Attributions of the tokens predicted by the passes since the last call.
 
         Args:
             tokens (Tensor): one per pass, ``(batch, steps)``
             target_logits (TargetLogits): their logits in these passes
-            first_step (int): number of the first in the answer
+            first_step (int): index of the first token in the answer
 
         Raises:
-            NotRecorded: these passes can't be explained so.
+            NotRecorded: these passes can't be explained online.
         """
         ...

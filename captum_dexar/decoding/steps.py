@@ -1,9 +1,9 @@
-"""The decoding steps of an answer, as passes that any method can run.
+"""The decoding steps of an answer, as forward passes that any method can run.
 
-A step ``t`` predicts the token ``v_t`` from the last position of its prefix: the prompt
-and the tokens before ``v_t``. In a causal model (and in one whose mask is bidirectional
-over the prompt only) no position depends on later ones, so that all steps are query
-positions of a single pass, and what is before them may come from a cache.
+Step ``t`` predicts the token ``v_t`` from the last position of its prefix: the prompt
+and the tokens before ``v_t``. In a causal model (or one that is bidirectional over the
+prompt only) no position depends on later ones. So all steps are query positions of a
+single pass, and their prefix may come from a KV cache.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 from transformers import DynamicCache
 
-# Endings of a configuration's names of tokens that are more than text.
+# Suffixes of configuration fields that hold the ids of non-text tokens.
 SPECIAL_TOKENS = ("_token_id", "_token_index")
 
 
@@ -28,14 +28,14 @@ class DecodingSteps:
     Args:
         prompt (Prompt): the prompt, or a batch of them
         answer_ids (Tensor): the answers' tokens, ``(batch, tokens)``
-        target_logits (TargetLogits, optional): the model's logits of the explained
-            tokens, where it generated them. Default: None, they are computed
-        first_step (int, optional): the first step that is explained; the answer's
-            tokens before it belong to its prefix only. Default: 0
+        target_logits (TargetLogits, optional): logits of the explained tokens, if known
+            from generation. Default: None, they are computed
+        first_step (int, optional): the first explained step; earlier tokens of the
+            answer only belong to its prefix. Default: 0
 
     Attributes:
         target_ids (Tensor): the explained tokens, ``(batch, num_steps)``
-        num_steps (int): how many steps are explained
+        num_steps (int): number of explained steps
     """
 
     def __init__(
@@ -54,16 +54,11 @@ class DecodingSteps:
 
     @property
     def contrast_ids(self) -> Tensor | None:
-        """What each step is contrasted with, ``(1, num_steps)``, or None."""
+        """The contrast token of each step, ``(1, num_steps)``, or None."""
         return self.prompt.contrast_ids(self.first_step, self.num_steps)
 
     def full_pass(self, encoder_outputs: Any = None) -> ModelPass:
-        """Prompt and answer in one pass without a cache.
-
-        Args:
-            encoder_outputs (BaseModelOutput, optional): an encoder's output for the
-                prompt. Default: computed
-        """
+        """Prompt and answer in one pass without a cache."""
         num_tokens = self.answer_ids.shape[1]
         inputs = {**self._prefix(num_tokens - 1), "use_cache": False}
         if encoder_outputs is not None:
@@ -78,14 +73,14 @@ class DecodingSteps:
         cache: PromptCache | DynamicCache | None = None,
         max_tokens: int | None = None,
     ) -> ModelPass:
-        """Only the positions that predict the answer, on a cache of what is before.
+        """Only the positions that predict the answer, on a cache of their prefix.
 
         Args:
-            cache (PromptCache or DynamicCache, optional): what is before the positions;
-                a bare cache holds all positions of the prompt but the last. Running the
-                pass fills it further. Default: the prompt is run once to make it
-            max_tokens (int, optional): at most so many positions. Default: all that are
-                left
+            cache (PromptCache or DynamicCache, optional): the prefix; a DynamicCache
+                holds all positions of the prompt but the last. The pass appends to it.
+                Default: None, the prompt is run once to fill a new one
+            max_tokens (int, optional): maximum number of positions. Default: None, all
+                remaining ones
         """
         known = self._prompt_cache(cache)
         start, stop = known.first_step, self.answer_ids.shape[1]
@@ -110,7 +105,7 @@ class DecodingSteps:
     def cheapest_pass(
         self, cache: PromptCache | DynamicCache | None = None
     ) -> ModelPass:
-        """All steps: on a cache where that is exact, else in a full pass."""
+        """All steps: on a cache if that is exact, else in a full pass."""
         (only,) = self.passes(cache)
         return only
 
@@ -119,12 +114,10 @@ class DecodingSteps:
         cache: PromptCache | DynamicCache | None = None,
         max_tokens: int | None = None,
     ) -> Iterator[ModelPass]:
-        """The answer in as few passes as it takes, each to be run before the next.
+        """As few passes as possible; each must be run before the next is requested.
 
         Args:
-            cache (PromptCache or DynamicCache, optional): as in :meth:`cached_pass`
-            max_tokens (int, optional): at most so many positions of a cached pass.
-                Default: all
+            cache, max_tokens: as in :meth:`cached_pass`
         """
         prompt = self.prompt
         if prompt.is_encoder_decoder:
@@ -144,14 +137,14 @@ class DecodingSteps:
             yield explained
 
     def prefixes(self) -> Iterator[dict[str, Any]]:
-        """The model's inputs of every step by itself, growing by a token per step."""
+        """The model's inputs for each single step, one token longer each time."""
         for step in range(self.first_step, self.answer_ids.shape[1]):
             yield self._prefix(step)
 
     def _fits_in_one(self, max_tokens: int | None) -> bool:
-        """Whether prompt and answer can share a pass, which is cheaper than two."""
+        """Whether prompt and answer can share one pass, which is cheaper than two."""
         fed = self.answer_ids[:, :-1]
-        # A model would take an image token in the answer for a place of the image.
+        # The model would replace an image token in the answer by image features.
         special = [
             value
             for name, value in vars(self.prompt.config).items()
@@ -161,7 +154,7 @@ class DecodingSteps:
         return self.num_steps <= (max_tokens or self.num_steps) and bool(is_text)
 
     def _pass(self, inputs: Mapping[str, Any], steps: slice, first: int) -> ModelPass:
-        """The pass whose position ``first`` predicts the first of these steps."""
+        """A pass in which position ``first`` predicts the first of these steps."""
         device = self.prompt.ids.device
         positions = torch.arange(steps.stop - steps.start, device=device)
         explained = slice(steps.start - self.first_step, steps.stop - self.first_step)
@@ -179,7 +172,7 @@ class DecodingSteps:
         )
 
     def _prefix(self, num_answer_tokens: int) -> dict[str, Any]:
-        """The prompt's inputs, grown by the first tokens of the answer."""
+        """The prompt's inputs, extended by the first tokens of the answer."""
         prompt, answer = self.prompt, self.answer_ids[:, :num_answer_tokens]
         grown = dict(prompt.inputs)
         grown[prompt.answer_input] = torch.cat([prompt.ids, answer], dim=1)
@@ -205,8 +198,8 @@ class DecodingSteps:
         return cache if isinstance(cache, PromptCache) else PromptCache(cache)
 
     def _prefilled(self) -> PromptCache:
-        """Runs the prompt without its last token; or, where its tokens attend to those
-        behind them, the whole prompt, whose last token is then dropped again."""
+        """Runs the prompt without its last token. A bidirectional prompt is run as a
+        whole, and its last token is then dropped from the cache."""
         prompt, adapter = self.prompt, self.prompt.adapter
         is_whole = adapter.prompt_is_bidirectional
         cache = new_cache(prompt.config, adapter, goes_back=is_whole)

@@ -1,4 +1,4 @@
-"""Explaining a token while the next one is still being decoded."""
+"""Explains each token while the answer is still being generated."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,7 +22,7 @@ from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
-# Explains one step, on a cache of what is before it.
+# Explains one step, given a cache of its prefix.
 Explain = Callable[[DecodingSteps, PromptCache | None], StepAttributions]
 NOT_STREAMED = (
     "num_beams",
@@ -37,7 +37,7 @@ class _Done(Exception):
 
 
 class _StoppableWatch(GenerationWatch):
-    """Stops generating once nobody waits for more."""
+    """Stops generation when the consumer has gone."""
 
     stop: threading.Event
 
@@ -48,11 +48,11 @@ class _StoppableWatch(GenerationWatch):
 
 
 class _AfterEachToken:
-    """Explains each token by a pass of its own, for methods that don't work online.
+    """Explains each token in a separate pass, for methods that don't work online.
 
-    When a token has been chosen, the cache ends with the position that predicted it.
-    Where that position can be run once more, on the cache of what is before it, the
-    prompt is not run again; which leaves the cache as it was.
+    When a token has been chosen, the cache ends with the position that predicted it. If
+    possible, only that position is run again, on the cache cropped by one; this
+    restores the cache.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class _AfterEachToken:
         with kept_state(self.prompt.model):
             explained = self.explain_step(step, before)
             if self.cache.get_seq_length() == length:
-                # The method had no use for the cache.
+                # The method did not use the cache.
                 before.first_step = number
                 with torch.no_grad():
                     step.cached_pass(before).logits()
@@ -99,24 +99,23 @@ def streamed(
     online: OnlineAttribution | None,
     explain: Explain,
 ) -> Generator[tuple[Tensor, StepAttributions], None, None]:
-    """Generates an answer in a thread of its own, and explains each token at once.
+    """Generates an answer in a separate thread and explains each token immediately.
 
     Args:
         prompt (Prompt): one prompt
-        gen_args (Mapping or None): arguments of ``model.generate``; None for Captum's
-            default, at most 25 tokens, greedily
+        gen_args (Mapping or None): as in :func:`generate`
         online (OnlineAttribution or None): explains a token in the pass that predicts
             it
-        explain (Callable): without ``online`` called with the one step of each token
-            and a cache of what is before it, or None
+        explain (Callable): without ``online``, called with each token's step and a
+            cache of its prefix, or None
 
     Yields:
         Each token, ``(1,)``, with its attributions. Closing the iterator stops
-        generating after the token at hand.
+        generation after the current token.
 
     Raises:
-        ValueError: several beams or answers are asked for, or several tokens per pass,
-            of which no token is known before the end.
+        ValueError: several beams, answers or tokens per pass are requested, so tokens
+            are not final one by one.
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     model: Any = prompt.model
@@ -124,8 +123,8 @@ def streamed(
     for name in NOT_STREAMED:
         if name in arguments and (settings[name] or 1) != 1:
             raise ValueError(
-                f"{name}={arguments[name]} can't be streamed: which tokens the answer "
-                "has is not known one by one. Use attribute()."
+                f"{name}={arguments[name]} can't be streamed, because tokens are not "
+                "final one by one. Use attribute()."
             )
     at_each: Any = online
     if online is None:
@@ -151,7 +150,7 @@ def streamed(
             ):
                 model.generate(**prompt.given_inputs, **arguments)
             results.put(_Done())
-        except BaseException as error:  # handed to the thread that waits for it
+        except BaseException as error:  # re-raised in the consumer's thread
             results.put(error)
 
     thread = threading.Thread(target=generate, name="generating", daemon=True)

@@ -1,4 +1,4 @@
-"""How good the maps of methods are, measured on data whose truth is known."""
+"""Measures the quality of maps on data with known ground truth."""
 
 from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
 from captum_dexar.evaluation.shapes_dataset import ShapesDataset

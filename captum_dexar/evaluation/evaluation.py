@@ -1,4 +1,4 @@
-"""Measures methods on a dataset: do the maps find what a word refers to?"""
+"""Measures how well maps localise what words refer to."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ Measure: TypeAlias = Callable[[Tensor, Tensor], float]
 
 ALL = "all"
 POINTING_TOLERANCE = 4.0
-# An infinite ratio would make every mean infinite.
+# An infinite ratio would make the mean infinite.
 MOST_DECIBELS = 60.0
 
 LOCALIZATION: dict[str, Measure] = {
@@ -53,7 +53,7 @@ class Evaluation:
         num_regions (dict): number of regions with a mask, by kind
         weight_auroc (dict): by method, the probability that a region with a mask has a
             larger token weight than one without. None if the method has no weights, or
-            the dataset has no regions of one sort
+            the dataset lacks regions of either sort
     """
 
     means: dict[str, dict[str, dict[str, float]]]
@@ -90,35 +90,34 @@ def evaluate(
     as :meth:`VLMAttribution.attribute` takes them, and the image regions that parts of
     the answer refer to. A region is ``(tokens, mask)`` or ``(tokens, mask, kind)``:
 
-    - ``tokens``: positions among the answer's tokens, counted from 0. These are the
-      model's tokens, not words: if the tokenizer splits a word, the dataset lists all
-      of its tokens. Their attributions are summed into one map, and their largest
-      weight counts, as in :meth:`VLMAttributionResult.words`. Nothing is matched by
-      text: a dataset whose target is a string must know how it is tokenised.
+    - ``tokens``: positions in the answer, from 0. They count the model's tokens, not
+      words: for a split word, list all of its tokens. Their attributions are summed
+      into one map and their largest weight is used, as in
+      :meth:`VLMAttributionResult.words`.
     - ``mask``: ``(H, W)`` bool on the original image (the first of several), True on
       the object. None if the tokens refer to nothing in the image; such regions are
       used only for ``weight_auroc``.
     - ``kind``: a label, such as ``"colour"``; means are also given for each kind.
 
-    Of signed maps the positive part is measured.
+    For signed maps, the positive part is measured.
 
     Args:
         methods (Mapping or sequence): as in :func:`captum_dexar.compare`
         dataset (iterable): examples, see above
         measures (Mapping, optional): functions ``(map, mask) -> float`` by name; the
             map is ``(H, W)`` in [0, 1]. Default: ``LOCALIZATION``
-        processor (ProcessorMixin, optional): needed as in :class:`VLMAttribution`.
+        processor (ProcessorMixin, optional): as in :class:`VLMAttribution`.
             Default: None
-        seed (int, optional): :class:`LayerRandomMap` draws new noise for each example,
-            with the seed ``seed + i`` for example ``i``. Default: 0
+        seed (int, optional): example ``i`` uses ``seed + i`` for the noise of
+            :class:`LayerRandomMap`. Default: 0
         progress (bool, optional): shows a progress bar. Default: False
 
     Returns:
         Evaluation
 
     Raises:
-        ValueError: no region has a mask; a region has no tokens, or a position that
-            the answer does not have; a mask is empty or not of the image's size.
+        ValueError: no region has a mask; a region has no tokens or invalid positions;
+            a mask is empty or differs from the image in size.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :func:`captum_dexar.compare`.
 
@@ -162,12 +161,12 @@ def evaluate(
 
 
 def _reseeded(method: Attribution, seed: int) -> Attribution:
-    """A random map with another seed; the caller's own is not changed."""
+    """A copy of a random map with another seed; other methods unchanged."""
     if not isinstance(method, LayerRandomMap):
         return method
-    method = copy(method)
-    method.seed = seed
-    return method
+    reseeded = copy(method)
+    reseeded.seed = seed
+    return reseeded
 
 
 class _Measurements:
@@ -207,7 +206,7 @@ class _Measurements:
         )
 
     def groups(self) -> dict[str, list[dict[str, float]]]:
-        """The values of the regions of each kind, and of all regions."""
+        """The values of each kind of region, and of all regions."""
         everything = [one for values in self.values.values() for one in values]
         kinds = {kind: v for kind, v in self.values.items() if kind is not None}
         return {**kinds, ALL: everything}

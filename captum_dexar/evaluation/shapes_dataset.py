@@ -1,4 +1,4 @@
-"""The bundled world as a dataset."""
+"""The synthetic scenes as a dataset."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,10 +16,9 @@ KINDS = ("colour", "shape")
 class ShapesDataset:
     """Drawn scenes, their true captions, and the object that each word describes.
 
-    Colour and shape words come with their kind and the exact mask of *the* object that
-    they describe, filler words without a mask; size and relation words are left out. A
-    word's tokens are found by its characters: a tokenizer that splits words works too,
-    if it is a fast one.
+    Colour and shape words come with their kind and the exact mask of the object that
+    they describe; filler words have no mask; size and relation words are left out. Any
+    fast tokenizer works, even if it splits words.
 
     Args:
         seeds (iterable of int): seeds of the scenes; the bundled model was not trained

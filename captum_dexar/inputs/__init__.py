@@ -1,22 +1,15 @@
-"""What goes in: an image and a prompt, or model inputs, with what is known of them."""
+"""The inputs of an explanation: image, prompt, model inputs and target ids."""
 
 from captum_dexar.inputs.batching import answers_of, batch_key, batch_of
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.inputs.image_tokens import display_input, ImageTokenInput, token_names
-from captum_dexar.inputs.model_inputs import (
-    joined_inputs,
-    logits_of,
-    OtherInputs,
-    positional_inputs,
-    prepared,
-)
+from captum_dexar.inputs.model_inputs import logits_of, positional_inputs, prepared
 from captum_dexar.inputs.prompt import Prompt, read_prompt
 from captum_dexar.inputs.targets import check_integers, check_vocabulary, ids_of, Target
 
 __all__ = [
     "ImagePromptInput",
     "ImageTokenInput",
-    "OtherInputs",
     "Prompt",
     "Target",
     "answers_of",
@@ -26,7 +19,6 @@ __all__ = [
     "check_vocabulary",
     "display_input",
     "ids_of",
-    "joined_inputs",
     "logits_of",
     "positional_inputs",
     "prepared",

@@ -1,4 +1,4 @@
-"""Several prompts in one batch, padded on the left."""
+"""Batches of prompts, padded on the left."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def batch_key(prompt: Prompt) -> Hashable:
-    """What prompts must agree in to go into one batch."""
+    """Prompts with equal keys can share a batch."""
     inputs, adapter = prompt.given_inputs, prompt.adapter
     shapes = [
         (name, tuple(value.shape[1:]) if isinstance(value, Tensor) else repr(value))
@@ -23,11 +23,7 @@ def batch_key(prompt: Prompt) -> Hashable:
 
 
 def batch_of(prompts: Sequence[Prompt]) -> Prompt:
-    """Prompts of one :func:`batch_key` as a batch, as a left-padding processor has it.
-
-    Args:
-        prompts (sequence of Prompt): single prompts; one alone is returned as it is
-    """
+    """Joins prompts with the same :func:`batch_key`, padded on the left."""
     if len(prompts) == 1:
         return prompts[0]
     first = prompts[0]
@@ -52,10 +48,7 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
 
 
 def answers_of(prompt: Prompt) -> Tensor | None:
-    """The answers that were given with the prompts of a batch, ``(batch, steps)``.
-
-    Shorter ones are padded on the right; None if there are none.
-    """
+    """The given answers of a batch, ``(batch, steps)``, right-padded, or None."""
     answers = [one.answer for one in prompt.examples if one.answer is not None]
     if not answers:
         return None
@@ -65,7 +58,7 @@ def answers_of(prompt: Prompt) -> Tensor | None:
 
 
 def pad_token_id(config: Any) -> int:
-    """The padding token of a model's configuration; 0 if it has none."""
+    """The padding token of the text configuration, or 0 if it has none."""
     return getattr(config.get_text_config(), "pad_token_id", None) or 0
 
 

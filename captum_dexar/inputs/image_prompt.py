@@ -1,4 +1,4 @@
-"""What goes in: an image and a prompt, as model inputs with known image tokens."""
+"""An image and a prompt as one Captum input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,51 +19,48 @@ from torch import nn, Tensor
 class ImagePromptInput(ImageTokenInput):
     r"""An image and a question, ready for :class:`VLMAttribution`.
 
-    A Captum ``ImageMaskInput`` whose interpretable features are the image tokens: each
-    stands for a box of the original image. It works in Captum's own
-    ``LLMAttribution`` too, whose result then has the same columns as ours; call its
-    ``attribute`` with ``use_cached_outputs=False``, because with captum 0.9 and
-    transformers 5.23 its cached forward does not see the perturbed pixels.
+    A Captum ``ImageMaskInput`` whose interpretable features are the image tokens. Each
+    feature is a box of the original image. It also works with Captum's own
+    ``LLMAttribution``, whose result then has the same columns. Call its ``attribute``
+    with ``use_cached_outputs=False``: with captum 0.9 and transformers 5.23 its cached
+    forward pass does not see the perturbed pixels.
 
     Args:
-        image (PIL.Image.Image or list of them): the image, or several in the order of
-            their placeholders. Each is rotated as its EXIF tag says and converted to
-            RGB from palette, grey (8 or 16 bits), CMYK or RGBA; the original objects
-            are not changed.
-        prompt (str): a plain question, around which the model's chat template (or the
-            family's raw prompt) is written; or a whole prompt that already holds the
-            image placeholder, once for each image, which is taken as it is.
+        image (PIL.Image.Image or list of PIL.Image.Image): the image, or several in the
+            order of their placeholders. Each is rotated according to its EXIF tag and
+            converted to RGB from palette, grey (8 or 16 bits), CMYK or RGBA. The
+            originals are not changed.
+        prompt (str): a plain question, which is wrapped in the model's chat template
+            (or the family's raw prompt); or a complete prompt with one image
+            placeholder per image, which is used unchanged.
         processor (ProcessorMixin): the model's processor
-        model (nn.Module, optional): the model. With it, inputs are made on its device,
-            and its configuration is believed before the processor's.
-            Default: None
+        model (nn.Module, optional): if given, inputs are created on its device, and its
+            configuration takes precedence over the processor's. Default: None
         grid (tuple of int, optional): rows and columns of the image tokens over the
-            whole image, for a model of a family that is not known. Default: None,
-            as the family has it
+            whole image, for an unsupported family. Default: None, the family's grid
         boxes (Tensor, optional): each image token's box, ``(N, 4)`` as y0, x0, y1, x1
-            in pixels of the original image, for a model of a family that is not known.
-            Default: None, as the family has it
+            in pixels of the original image, for an unsupported family.
+            Default: None, the family's boxes
 
     Attributes:
         layout (ImageLayout): the image tokens' grid and boxes
         prompt (str): the whole prompt, image placeholders included
 
     Raises:
-        TypeError: an image is no PIL image, the prompt no string, or the processor of
-            no supported family.
-        ValueError: an image has no pixel or floating point ones, the prompt does not
-            hold one placeholder an image, the image tokens do not fill the grid, or
-            there are not as many boxes as image tokens.
+        TypeError: an image is not a PIL image, the prompt is not a string, or the
+            processor belongs to no supported family.
+        ValueError: an image is empty or has floating point pixels, the number of
+            placeholders is not the number of images, the image tokens do not fill the
+            grid, or the number of boxes is not the number of image tokens.
 
     Examples::
 
         >>> from captum_dexar import ImagePromptInput
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inp.prompt
-        'USER: <image>\nDescribe the image. ASSISTANT:'
+        'USER: <image>\nDescribe it. ASSISTANT:'
         >>> inp.n_itp_features
         144
     """
@@ -125,19 +122,14 @@ def _whole_prompt(
     if count != num_images:
         raise ValueError(
             f"The prompt holds the image placeholder {placeholder!r} {count} times, "
-            f"but the number of images is {num_images}. Write it once an image; the "
+            f"but the number of images is {num_images}. Write it once per image; the "
             "processor repeats it as needed."
         )
     return prompt
 
 
 def rgb_image(image: Any) -> Image.Image:
-    """The image upright and in RGB, whatever kind of file it came from.
-
-    Raises:
-        TypeError: it is no PIL image.
-        ValueError: it has no pixel, or floating point ones of unknown range.
-    """
+    """The image, upright (EXIF) and in RGB; raises as :class:`ImagePromptInput`."""
     if not isinstance(image, Image.Image):
         raise TypeError(
             f"image must be a PIL image, got {type(image).__name__}. Open a file with "
@@ -149,7 +141,7 @@ def rgb_image(image: Any) -> Image.Image:
         )
     if image.mode == "F":
         raise ValueError(
-            "The image has floating point pixels, whose range is not known. Scale them "
+            "The image has floating point pixels of unknown range. Scale them "
             "to 0..255 and convert it with image.convert('L')."
         )
     upright = ImageOps.exif_transpose(image)

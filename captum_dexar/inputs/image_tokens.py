@@ -1,4 +1,4 @@
-"""Captum's image input with one interpretable feature an image token."""
+"""Captum's image input with one interpretable feature per image token."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,26 +14,25 @@ from torch import Tensor
 class ImageTokenInput(ImageMaskInput):
     """An ``ImageMaskInput`` whose features are the boxes of the image tokens.
 
-    Pixels that no token sees belong to no feature: they are never perturbed, and get no
-    attribution. Every image token with a place is a feature, also where its box holds
-    no pixel's centre, so that columns and tokens always agree. Boxes of several views
-    (tiles, a thumbnail) overlap: a pixel is perturbed with any of its features, and
+    Pixels that no token covers belong to no feature: they are never perturbed and get
+    no attribution. Every image token with a place is a feature, even if its box holds
+    no pixel's centre, so columns and tokens always match. Boxes of several views
+    (tiles, a thumbnail) overlap: a pixel is perturbed with any of its features and
     gets the sum of their attributions, as with Captum's own ``mask_list``.
 
     Args:
         images (sequence of PIL.Image.Image): the original images, RGB
         layout (ImageLayout): places of their image tokens
-        processor_fn (Callable, optional): makes model inputs of the images: called with
-            the image if there is one, else with the list. Default: the images
-            themselves
+        processor_fn (Callable, optional): converts the image (or the list, if there are
+            several) to model inputs. Default: the identity
         baseline (tuple of int, optional): RGB value of perturbed pixels.
             Default: (255, 255, 255)
-        model_inputs (Any, optional): what ``processor_fn`` makes of the images, if it
-            has been run already. Default: it is run
+        model_inputs (Any, optional): the output of ``processor_fn``, if it has already
+            been computed. Default: None
 
     Attributes:
         images (list of PIL.Image.Image): the original images
-        image (PIL.Image.Image): the first of them, on which Captum's plots draw
+        image (PIL.Image.Image): the first image, which Captum's plots use
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class ImageTokenInput(ImageMaskInput):
 
         Args:
             perturbed_tensor (Tensor, optional): ``(1, N)``, 0 where a feature is
-                absent. Default: none is
+                absent. Default: None, all are present
         """
         if perturbed_tensor is None:
             return self.original_model_inputs
@@ -77,7 +76,7 @@ class ImageTokenInput(ImageMaskInput):
         return self.processor_fn(self._one_or_all(painted))
 
     def get_mask_list(self) -> list[Tensor]:
-        """The pixels of each feature on the first image."""
+        """The mask of each feature on the first image."""
         every_feature = torch.eye(self.n_itp_features, dtype=torch.bool)
         return list(self._on_pixels(every_feature, 0) > 0)
 
@@ -86,7 +85,7 @@ class ImageTokenInput(ImageMaskInput):
         return self._on_pixels(itp_attr, 0)
 
     def _on_pixels(self, values: Tensor, image: int) -> Tensor:
-        """Sum of the values of all boxes that hold a pixel, ``(..., H, W)``."""
+        """For each pixel the sum over all boxes that contain it, ``(..., H, W)``."""
         assert self.layout.image_sizes is not None
         height, width = self.layout.image_sizes[image]
         total: Any = 0
@@ -130,7 +129,7 @@ def _is_numbered(layout: ImageLayout, view: Any) -> bool:
 def display_input(
     image: Image.Image, layout: ImageLayout, max_side: int = 448
 ) -> ImageTokenInput:
-    """A small copy for Captum's heatmap, which makes one mask a feature and pixel."""
+    """A downscaled copy: Captum's heatmap builds a full-size mask for each feature."""
     scale = min(1.0, max_side / max(image.size))
     if scale == 1.0:
         return ImageTokenInput([image], layout)

@@ -1,4 +1,4 @@
-"""The keyword arguments of a model, from everything that may be given for them."""
+"""Converts every supported form of input to the model's keyword arguments."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -14,19 +14,15 @@ OtherInputs = Mapping[str, Any] | None
 
 
 def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
-    """Model inputs of anything that :class:`VLMAttribution` takes.
+    """Keyword arguments of the model for one prompt, on its device.
 
     Args:
-        inp (ImagePromptInput, ImageMaskInput or Mapping): the input
+        inp (ImagePromptInput, ImageMaskInput or Mapping): as in :class:`VLMAttribution`
         model (nn.Module): the model, for its device and dtype
 
-    Returns:
-        Keyword arguments of the model for one prompt, on its device.
-
     Raises:
-        TypeError: ``inp`` is of another kind.
-        ValueError: there is no image or no prompt in it, it holds several prompts, or
-            pixels that are not finite.
+        TypeError: ``inp`` has another type.
+        ValueError: it has no image, no prompt, several prompts, or non-finite pixels.
     """
     made = inp.to_model_input() if isinstance(inp, ImageMaskInput) else inp
     if not isinstance(made, Mapping):
@@ -51,18 +47,12 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
 def positional_inputs(
     inputs: Any, additional_forward_args: Any, model: nn.Module
 ) -> dict[str, Any]:
-    """Model inputs of the arguments with which Captum's methods are called.
+    """Converts Captum's positional arguments to the model's keyword arguments.
 
     Args:
-        inputs (Tensor or tuple of Tensor): ``pixel_values``
+        inputs (Tensor or tuple of Tensor): ``pixel_values``, one row per example
         additional_forward_args (tuple): ``(input_ids, other_model_inputs)``
         model (nn.Module): the model, for its device and dtype
-
-    Returns:
-        Keyword arguments of the model, one example a row of ``pixel_values``.
-
-    Raises:
-        TypeError, ValueError: the arguments are of another form.
     """
     pixel_values = inputs
     if isinstance(inputs, tuple) and len(inputs) == 1:
@@ -90,47 +80,45 @@ def positional_inputs(
 
 
 def prepared(value: Any, model: nn.Module) -> Any:
-    """A tensor on the model's device, and in its dtype if it is a floating one.
-
-    A tensor made under ``torch.inference_mode`` is copied, as autograd refuses it.
-    """
+    """A tensor on the model's device; a floating point one also in its dtype."""
     if not isinstance(value, Tensor):
         return value
     dtype = model_dtype(model) if value.is_floating_point() else value.dtype
     moved = value.to(device=device_of(model), dtype=dtype)
+    # Autograd rejects tensors made under torch.inference_mode.
     return moved.clone() if moved.is_inference() else moved
 
 
 def check_image_and_prompt(
     inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
 ) -> None:
-    """Raises ValueError unless there are ids, not padded behind, and finite pixels.
+    """Raises ValueError unless there are left-padded ids and finite pixels.
 
-    The prompt of an encoder may be padded behind: the answer is not appended to it.
+    The prompt of an encoder may be right-padded: the answer is not appended to it.
     """
     if inputs.get("pixel_values_videos") is not None:
         raise ValueError(
-            "The input holds a video ('pixel_values_videos'), whose tokens have a "
-            "place in time as well. Only images can be explained; give single frames."
+            "The input holds a video ('pixel_values_videos'), but only images can be "
+            "explained. Pass single frames."
         )
     if "input_ids" not in inputs:
         raise ValueError(
-            f"The input has no 'input_ids', only {sorted(inputs)}. Give the "
+            f"The input has no 'input_ids', only {sorted(inputs)}. Pass the "
             "processor's output for an image and a text."
         )
     pixels = inputs.get(adapter.pixel_input)
     if pixels is None:
         raise ValueError(
             f"The input has no image: {adapter.pixel_input!r} is missing from "
-            f"{sorted(inputs)}. Give the processor an image as well as a text."
+            f"{sorted(inputs)}. Pass the processor an image as well as a text."
         )
     required = adapter.inputs_required_by(config)
     missing = [name for name in required if inputs.get(name) is None]
     if missing:
         raise ValueError(
             f"The input has no {' and no '.join(map(repr, missing))}, only "
-            f"{sorted(inputs)}. Without it a model of the family {adapter.name} does "
-            "not work as it was trained to. Pass on all that the processor returns."
+            f"{sorted(inputs)}. A model of the family {adapter.name} was trained with "
+            "it. Pass everything that the processor returns."
         )
     if inputs["input_ids"].dim() != 2:
         raise ValueError(
@@ -138,23 +126,23 @@ def check_image_and_prompt(
             f"{tuple(inputs['input_ids'].shape)}."
         )
     mask = inputs.get("attention_mask")
-    is_padded_behind = (
+    is_right_padded = (
         isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask[:, -1].all())
     )
-    if is_padded_behind and not adapter.is_encoder_decoder(config):
+    if is_right_padded and not adapter.is_encoder_decoder(config):
         raise ValueError(
-            "A prompt ends with padding, but the token after the last position is what "
-            "is explained. Pad on the left: processor.tokenizer.padding_side = 'left'."
+            "A prompt ends with padding, but the answer follows the last position. Pad "
+            "on the left: processor.tokenizer.padding_side = 'left'."
         )
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError(
-            f"{adapter.pixel_input} holds NaN or infinite numbers, so that every "
-            "attribution would be NaN. Check the image and how it was normalised."
+            f"{adapter.pixel_input} holds NaN or infinite values, so every attribution "
+            "would be NaN. Check the image and its normalisation."
         )
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype of the model's floating point weights."""
+    """The dtype of the model's floating point parameters."""
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
 
 
@@ -164,14 +152,10 @@ def joined_inputs(
     other_model_inputs: OtherInputs,
     adapter: FamilyAdapter,
 ) -> dict[str, Any]:
-    """One mapping of all inputs, each repeated to the number of examples.
+    """All inputs in one mapping, each repeated to the number of examples.
 
     Captum repeats pixels and ids when it evaluates several points at once, but not the
     tensors inside a mapping.
-
-    Raises:
-        TypeError: the ids are no tensor, or the others no mapping.
-        ValueError: numbers of examples do not agree.
     """
     if not isinstance(input_ids, Tensor):
         raise TypeError(
@@ -184,19 +168,19 @@ def joined_inputs(
             f"{type(other_model_inputs).__name__}."
         )
     others = dict(other_model_inputs or {})
-    # Some processors return what training needs as well.
+    # Some processors also return training labels.
     others.pop("labels", None)
     for name in (adapter.pixel_input, "input_ids"):
         if name in others:
             raise ValueError(
-                f"other_model_inputs must not hold {name!r}, which is an argument of "
-                "its own."
+                f"other_model_inputs must not hold {name!r}, which is a separate "
+                "argument."
             )
     if adapter.flat_pixels:
         if pixel_values.dim() == adapter.pixel_dims + 1:
             pixel_values = pixel_values.flatten(0, 1)
         repeats = _repeats(input_ids, others)
-        others = {name: _tiled(value, repeats) for name, value in others.items()}
+        others = {name: tiled(value, repeats) for name, value in others.items()}
         return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
     batch = pixel_values.shape[0]
     joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
@@ -204,7 +188,7 @@ def joined_inputs(
 
 
 def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
-    """How often Captum has repeated the examples, of which the mapping holds one."""
+    """How often Captum has repeated the ids, but not the tensors in the mapping."""
     mask = others.get("attention_mask")
     examples = mask.shape[0] if isinstance(mask, Tensor) else 1
     if input_ids.shape[0] % examples:
@@ -215,7 +199,8 @@ def _repeats(input_ids: Tensor, others: Mapping[str, Any]) -> int:
     return int(input_ids.shape[0]) // examples
 
 
-def _tiled(value: Any, repeats: int) -> Any:
+def tiled(value: Any, repeats: int) -> Any:
+    """A model input repeated along its first axis, if it is a tensor with axes."""
     if repeats == 1 or not isinstance(value, Tensor) or value.dim() == 0:
         return value
     return value.repeat(repeats, *[1] * (value.dim() - 1))
@@ -225,33 +210,33 @@ def _for_batch(value: Any, batch: int, name: str) -> Any:
     if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] == batch:
         return value
     if bool((value == value[:1]).all()):
-        # Some models take a view of their inputs, which an expanded tensor refuses.
+        # Some models call view() on their inputs, which fails for an expanded tensor.
         return value[:1].expand(batch, *value.shape[1:]).contiguous()
     raise ValueError(
-        f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. Where a "
-        "Captum method repeats the input, explain one example at a time or give every "
-        "example the same prompt length."
+        f"{name} has {value.shape[0]} examples, but pixel_values has {batch}. If "
+        "a Captum method repeats the input, explain one example at a time or use "
+        "prompts of equal length."
     )
 
 
 def logits_of(model: nn.Module, positions: int | Tensor) -> dict[str, Any]:
-    """Arguments that ask a model for the logits of some positions only.
+    """Arguments that restrict a model's logits to some positions.
 
-    A few models can't be asked; of these, some take the argument and ignore it.
+    A few models have no such argument; others accept it and ignore it.
     """
     parameters = signature(model.forward).parameters.values()
-    can_be_asked = any(
+    has_argument = any(
         parameter.name == "logits_to_keep" or parameter.kind is parameter.VAR_KEYWORD
         for parameter in parameters
     )
-    return {"logits_to_keep": positions} if can_be_asked else {}
+    return {"logits_to_keep": positions} if has_argument else {}
 
 
 def complete_inputs(
     adapter: FamilyAdapter, inputs: Mapping[str, Any], config: Any
 ) -> dict[str, Any]:
-    """A copy of the inputs with an attention mask, and explicit positions or the
-    decoder's first token where the family has them."""
+    """A copy with an attention mask, and the position ids or the decoder's start token
+    that the family needs."""
     complete = {key: value for key, value in inputs.items() if value is not None}
     complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
     if adapter.is_encoder_decoder(config):

@@ -1,4 +1,4 @@
-"""A prompt: a model's completed inputs, with all that is known of them."""
+"""A prompt: completed model inputs, image token positions and given answer."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ class Prompt:
 
     Args:
         model (nn.Module): the vision-language model
-        given_inputs (Mapping): its inputs, as the processor made them
-        inp (Any, optional): the input as the user gave it. Default: None
-        layout (ImageLayout, optional): places of the image tokens. Default: None, as
-            far as the model's inputs tell
-        answer (Tensor, optional): the answer that was given, ``(T,)``. Default: None
+        given_inputs (Mapping): the processor's output, as ``model.generate`` takes it
+        inp (Any, optional): the user's input. Default: None
+        layout (ImageLayout, optional): places of the image tokens. Default: None,
+            derived from the model's inputs
+        answer (Tensor, optional): the given answer, ``(T,)``. Default: None
         contrast (Tensor, optional): the contrasting answer, 1-D. Default: None
         examples (sequence of Prompt, optional): the prompts of a batch. Default: None,
             this is a single prompt
 
     Attributes:
-        adapter (FamilyAdapter): facts about the model's family
-        given_inputs (dict): as above; what ``model.generate`` takes
-        inputs (dict): completed by attention mask, positions and the decoder's first
-            token, as far as the family has them
+        adapter (FamilyAdapter): the adapter of the model's family
+        inputs (dict): ``given_inputs`` with the attention mask, the position ids and
+            the decoder's start token that the family needs
         image_keys (Tensor): positions of the image tokens among the keys, ``(batch,
             image tokens)``
-        ids (Tensor): what generated sequences begin with, ``(batch, length)``: the
-            prompt, or an encoder-decoder's first token
-        length (int): tokens of ``ids``
-        examples (tuple of Prompt): the prompts of the batch, one for each row
+        ids (Tensor): the start of generated sequences, ``(batch, length)``: the prompt,
+            or an encoder-decoder's start token
+        length (int): number of tokens in ``ids``
+        examples (tuple of Prompt): the prompts of the batch, one per row
     """
 
     def __init__(
@@ -76,11 +75,7 @@ class Prompt:
 
     @cached_property
     def layout(self) -> ImageLayout:
-        """Places of the image tokens, the same for all examples.
-
-        Raises:
-            ValueError: the examples' images have different grids.
-        """
+        """Places of the image tokens; all examples must have the same grid."""
         num_examples, num_tokens = self.image_keys.shape
         for name in self.adapter.grid_inputs:
             grids = torch.as_tensor(self.inputs[name]).tolist()
@@ -95,9 +90,9 @@ class Prompt:
         )
 
     def contrast_ids(self, first_step: int, num_steps: int) -> Tensor | None:
-        """What some decoding steps are contrasted with, ``(1, steps)``.
+        """Contrast ids of some decoding steps, ``(1, steps)``, or None.
 
-        It is -1 beyond the end of a shorter contrast; None without a contrast.
+        -1 marks steps beyond the end of a shorter contrast.
         """
         if self.contrast is None:
             return None
@@ -115,19 +110,7 @@ def read_prompt(
     grid: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
 ) -> Prompt:
-    """Checks an input of :class:`VLMAttribution` and what belongs to it.
-
-    Args:
-        inp, target, contrast, grid, boxes: as in :meth:`VLMAttribution.attribute`
-        model (nn.Module): the vision-language model
-        processor (ProcessorMixin or None): its processor
-
-    Returns:
-        Prompt
-
-    Raises:
-        TypeError, ValueError: as :meth:`VLMAttribution.attribute`.
-    """
+    """Checks the arguments of :meth:`VLMAttribution.attribute` for one input."""
     answer = None if target is None else given_ids(target, processor, model)
     against = None
     if contrast is not None:
@@ -163,7 +146,7 @@ def read_prompt(
 
 
 def _image_sizes(inp: Any, processor: Any) -> tuple[tuple[int, int], ...] | None:
-    """Height and width of each original image, where they are known."""
+    """Height and width of each original image, if known."""
     if isinstance(inp, ImageTokenInput):
         return inp.layout.image_sizes
     if isinstance(inp, ImageMaskInput) and processor is not None:

@@ -1,4 +1,4 @@
-"""Checking the ids of an answer."""
+"""Checks the token ids of an answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +10,7 @@ Target = str | Sequence[int] | Tensor | None
 
 
 def target_tensor(target: Sequence[int] | Tensor, vocab_size: int) -> Tensor:
-    """Checks the ids of an answer.
-
-    Args:
-        target (sequence of int or Tensor): vocabulary ids, 1-D
-        vocab_size (int): size of the vocabulary
-
-    Returns:
-        *Tensor* ``(steps,)``, int64, on the CPU.
-
-    Raises:
-        TypeError: the ids are not integers.
-        ValueError: there is none, they are not 1-D, or one is not in the vocabulary.
-    """
+    """The checked ids of an answer, ``(steps,)``, int64, on the CPU."""
     ids = ids_of(target, "a string, a 1-D tensor of ids or a list of ids").cpu()
     if ids.dim() != 1:
         raise ValueError(
@@ -66,17 +54,12 @@ def check_vocabulary(ids: Tensor, vocab_size: int) -> None:
 def given_ids(
     target: Any, processor: Any, model: nn.Module, name: str = "target"
 ) -> Tensor:
-    """The ids of an answer that is given as a string or as ids, ``(steps,)``.
-
-    Raises:
-        ValueError: a string without a processor, or as :func:`target_tensor`.
-        TypeError: as :func:`target_tensor`.
-    """
+    """The ids of an answer given as a string or as ids, ``(steps,)``."""
     if isinstance(target, str):
         if processor is None:
             raise ValueError(
                 f"A {name} given as a string needs a processor to tokenise it: "
-                "VLMAttribution(attr_method, processor). Or give its ids."
+                "VLMAttribution(attr_method, processor). Or pass its ids."
             )
         tokenizer = getattr(processor, "tokenizer", processor)
         target = tokenizer.encode(target, add_special_tokens=False)

@@ -1,1 +1,1 @@
-"""Where image tokens lie on images, and maps made of their attributions."""
+"""Places of image tokens on images, and maps of their attributions."""

@@ -1,9 +1,8 @@
-"""One map of an image that several views (tiles, a thumbnail) cover.
+"""Composes one map of an image from several views (tiles, a thumbnail).
 
-A token's attribution is spread evenly over its box; a cell of the composed grid gets
-the shares of all tokens, of all views, that fall into it. So nothing is counted twice
-or lost: the cells of an image sum to the attributions of its tokens. What a single view
-covers by itself needs no composing, and keeps its own grid.
+Each token's attribution is spread evenly over its box, and each cell of the composed
+grid sums the shares that fall into it, over all views. So the total is conserved: the
+cells of an image sum to the attributions of its tokens. A single view keeps its grid.
 """
 
 from math import ceil
@@ -18,12 +17,12 @@ def map_grid(layout: ImageLayout, image: int = 0) -> tuple[int, int]:
 
     Args:
         layout (ImageLayout): places of the image tokens
-        image (int, optional): which image of the prompt. Default: 0
+        image (int, optional): index of the image. Default: 0
 
     Returns:
-        The grid of the only view; of several views, that of cells as small as their
-        smallest boxes over the whole image; where their places are not known, all
-        rows one below the other.
+        The grid of a single view; for several views, a grid over the whole image with
+        cells as small as their smallest boxes; if their places are not known, all views
+        stacked vertically.
     """
     views = _views_of(layout, image)
     if len(views) == 1:
@@ -34,7 +33,7 @@ def map_grid(layout: ImageLayout, image: int = 0) -> tuple[int, int]:
     height, width = layout.image_sizes[image]
     finest_y = min(view.cell_size[0] for view in views)
     finest_x = min(view.cell_size[1] for view in views)
-    # A rectangle that was padded at the end reaches a fraction of a cell beyond.
+    # The tolerance absorbs rounding errors of padded rectangles.
     return ceil(height / finest_y - 1e-6), ceil(width / finest_x - 1e-6)
 
 
@@ -44,7 +43,7 @@ def compose(values: Tensor, layout: ImageLayout, image: int = 0) -> Tensor:
     Args:
         values (Tensor): one attribution per token with a place, ``(..., N)``
         layout (ImageLayout): places of the image tokens
-        image (int, optional): which image of the prompt. Default: 0
+        image (int, optional): index of the image. Default: 0
 
     Returns:
         *Tensor* ``(..., h, w)`` on :func:`map_grid`, in the dtype of ``values``.
@@ -74,7 +73,7 @@ def compose(values: Tensor, layout: ImageLayout, image: int = 0) -> Tensor:
 
 
 def map_view(layout: ImageLayout, image: int = 0) -> View:
-    """The view that paints :func:`compose`'s map on the image."""
+    """The view that renders :func:`compose`'s map on the image."""
     views = _views_of(layout, image)
     if len(views) == 1 or layout.image_sizes is None:
         return views[0]
@@ -88,10 +87,8 @@ def _views_of(layout: ImageLayout, image: int) -> list[View]:
 
 
 def _shares(view: View, axis: int, num_cells: int, num_pixels: int) -> Tensor:
-    """Share of each row (or column) of a view in each cell, ``(cells, rows)``.
-
-    A row that lies in the padding alone has no share in any cell.
-    """
+    """Share of each row (or column) of a view in each cell, ``(cells, rows)``; zero for
+    rows on padding only."""
     edges = view.edges(axis, num_pixels)
     cells = torch.linspace(0, num_pixels, num_cells + 1, dtype=torch.float64)
     stop = torch.minimum(cells[1:, None], edges[1:])

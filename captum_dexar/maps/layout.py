@@ -1,4 +1,4 @@
-"""Where image tokens lie on the original images."""
+"""Places of image tokens on the original images."""
 
 from dataclasses import dataclass, replace
 
@@ -11,19 +11,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """A rectangle of an original image that a grid of image tokens covers in order.
+    """A rectangle of an original image that is covered by a grid of image tokens.
 
     Attributes:
-        name (str): what the model sees there: ``"full"``, ``"tile"``, ``"global"`` ...
+        name (str): the kind of view: ``"full"``, ``"tile"``, ``"global"`` ...
         grid (tuple of int): rows ``h`` and columns ``w``
         rectangle (tuple of float or None): ``y0, x0, y1, x1`` in pixels of the original
-            image; it reaches beyond the image where the processor padded it. None where
-            the original image, or what was done to it, is not known.
-        start (int): first of its image tokens, in key order
-        image (int): which image of the prompt
-        row_stride (int or None): image tokens from the start of a row to that of the
-            next, where others (a newline) stand between the rows. Default: None, the
-            number of columns
+            image; it includes padding by the processor. None if the original image or
+            its preprocessing is not known.
+        start (int): index of its first image token, in key order
+        image (int): index of the image in the prompt
+        row_stride (int or None): number of image tokens between the starts of two rows,
+            if other tokens (a newline) separate rows. Default: None, the number of
+            columns
     """
 
     name: str
@@ -48,21 +48,21 @@ class View:
     def _known_rectangle(self) -> Rectangle:
         if self.rectangle is None:
             raise ValueError(
-                "Where these image tokens lie on the original image is not known, "
-                "because the input was made without it. Build it with "
+                "The places of the image tokens on the original image are not known, "
+                "because the input was created without it. Use "
                 "ImagePromptInput(image, prompt, processor)."
             )
         return self.rectangle
 
     @property
     def cell_size(self) -> tuple[float, float]:
-        """Height and width of a token's box in pixels, before it is clipped."""
+        """Height and width of a token's box in pixels, before clipping."""
         y0, x0, y1, x1 = self._known_rectangle()
         return (y1 - y0) / self.grid[0], (x1 - x0) / self.grid[1]
 
     @property
     def cell_area(self) -> float:
-        """Area of a token's box in pixels, before it is clipped."""
+        """Area of a token's box in pixels, before clipping."""
         height, width = self.cell_size
         return height * width
 
@@ -86,7 +86,7 @@ class View:
 
         Returns:
             *Tensor* of **boxes**, ``(h * w, 4)`` as y0, x0, y1, x1, float64. A token
-            that stands for padding alone has a box without area.
+            on padding only has an empty box.
         """
         ys, xs = self.edges(0, image_size[0]), self.edges(1, image_size[1])
         top, left = torch.meshgrid(ys[:-1], xs[:-1], indexing="ij")
@@ -102,7 +102,7 @@ class View:
         return cell.where((cell >= 0) & (cell < self.grid[axis]), -1)
 
     def render(self, token_values: Tensor, image_size: Size) -> Tensor:
-        """Paints one value per token on the image's pixels, bilinearly between centres.
+        """Interpolates one value per token bilinearly to the image's pixels.
 
         Args:
             token_values (Tensor): ``(h * w,)``
@@ -113,7 +113,7 @@ class View:
         """
         y0, x0, y1, x1 = self._known_rectangle()
         height, width = image_size
-        # Pixel centres as grid_sample counts: -1 and 1 are the view's edges.
+        # Pixel centres in grid_sample's coordinates: -1 and 1 are the view's edges.
         ys = 2 * (torch.arange(height) + 0.5 - y0) / (y1 - y0) - 1
         xs = 2 * (torch.arange(width) + 0.5 - x0) / (x1 - x0) - 1
         points = torch.stack(
@@ -137,10 +137,10 @@ class ImageLayout:
     """The places of all image tokens of an input.
 
     Attributes:
-        num_tokens (int): image tokens, in key order
-        views (tuple of View): what they cover, in key order
+        num_tokens (int): number of image tokens
+        views (tuple of View): the views that they cover, in key order
         image_sizes (tuple or None): height and width of each original image in pixels,
-            where they are known
+            if known
     """
 
     num_tokens: int
@@ -149,7 +149,7 @@ class ImageLayout:
 
     @property
     def num_images(self) -> int:
-        """How many images the prompt has."""
+        """Number of images in the prompt."""
         return 1 + max(view.image for view in self.views)
 
     @property
@@ -166,13 +166,13 @@ class ImageLayout:
 
     @property
     def is_located(self) -> bool:
-        """Whether it is known where on the original images the tokens lie."""
+        """Whether the tokens' places on the original images are known."""
         return self.image_sizes is not None and all(
             view.rectangle is not None for view in self.views
         )
 
     def columns(self) -> list[tuple[View, slice]]:
-        """Each view, and where its tokens are among those with a place."""
+        """Each view, and the slice of its tokens among those with a place."""
         columns, first = [], 0
         for view in self.views:
             columns.append((view, slice(first, first + view.num_tokens)))
@@ -180,11 +180,7 @@ class ImageLayout:
         return columns
 
     def of_image(self, image: int) -> tuple["ImageLayout", Tensor]:
-        """The layout of one image, and its tokens among those with a place.
-
-        Raises:
-            IndexError: there is no such image.
-        """
+        """The layout of one image, and its tokens among those with a place."""
         if not 0 <= image < self.num_images:
             raise IndexError(
                 f"The prompt has {self.num_images} images, got the index {image}."
@@ -220,13 +216,12 @@ class ImageLayout:
         return replace(self, views=views, image_sizes=image_sizes)
 
     def token_of_pixel(self, image: int = 0) -> Tensor:
-        """Which image token sees each pixel of an original image.
+        """The image token that covers each pixel of an original image.
 
         Returns:
-            Integer *Tensor* ``(height, width)``: the position, among the tokens with a
-            place, of the one whose box holds the pixel's centre (of the view with the
-            smallest boxes); -1 where no token sees the pixel, because it was cropped
-            away.
+            Integer *Tensor* ``(height, width)``: among the tokens with a place, the
+            index of the one whose box contains the pixel's centre (in the view with the
+            smallest boxes); -1 where the image was cropped.
         """
         if self.image_sizes is None:
             raise ValueError("The size of the original image is not known.")

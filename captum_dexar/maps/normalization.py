@@ -1,4 +1,4 @@
-"""Bringing maps onto a common scale, and the precision in which they are summed."""
+"""Normalisation of maps, and the precision of their sums."""
 
 import torch
 from torch import Tensor
@@ -15,15 +15,8 @@ def widened_for_sums(tensor: Tensor) -> Tensor:
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:
-    """Stretches every map to [0, 1]; a constant map has no place and becomes zero.
-
-    Args:
-        maps (Tensor): ``(..., tokens)``, finite
-
-    Returns:
-        *Tensor* of **maps**, ``(..., tokens)``, each from exactly 0 to exactly 1, or
-        zero everywhere.
-    """
+    """Stretches every finite map, ``(..., tokens)``, to [0, 1]; a constant map becomes
+    zero, because it points nowhere."""
     wide = widened_for_sums(maps)
     low = wide.amin(dim=-1, keepdim=True)
     spread = wide.amax(dim=-1, keepdim=True) - low
@@ -34,14 +27,13 @@ def min_max_normalize(maps: Tensor) -> Tensor:
 def scale_signed(maps: Tensor) -> Tensor:
     """Divides every map by its largest absolute value, so that 0 stays 0.
 
-    Min-max normalisation would move the zero of maps whose signs say something: what
-    raises a token and what lowers it.
+    For signed maps, whose zero separates what raises a token from what lowers it.
 
     Args:
         maps (Tensor): ``(..., tokens)``, finite
 
     Returns:
-        *Tensor* of **maps**, ``(..., tokens)``, in [-1, 1]; zero where a map is.
+        *Tensor* of **maps**, ``(..., tokens)``, in [-1, 1]
 
     Example::
 

@@ -1,9 +1,8 @@
 """How well a map finds an object whose mask is known.
 
-Every function takes one map and one mask of the same size. The map is first min-max
-normalised to ``A`` in [0, 1] (a constant map becomes zero); the mask is ``M``. In a
-signed map this would move the most negative value to zero: use its positive part
-(``heat.clamp(min=0)``) to measure where a word is supported.
+Every function takes one map and one mask of the same size. The map is min-max
+normalised to ``A`` in [0, 1] (a constant map becomes zero); the mask is ``M``. For a
+signed map, pass its positive part (``heat.clamp(min=0)``).
 """
 
 import torch
@@ -18,8 +17,8 @@ def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if attribution_map.dim() != 2 or attribution_map.shape != mask.shape:
         raise ValueError(
             "The map and the mask must be 2-D and of one size, got "
-            f"{tuple(attribution_map.shape)} and {tuple(mask.shape)}. Bring the map to "
-            "the mask's size first (VLMAttributionResult.pixel_map does)."
+            f"{tuple(attribution_map.shape)} and {tuple(mask.shape)}. Resize the map "
+            "first (VLMAttributionResult.pixel_map does)."
         )
     if not bool(torch.isfinite(attribution_map).all()):
         raise ValueError("The map holds NaN or infinite values.")

@@ -1,4 +1,4 @@
-"""Maps of image tokens in the shape of the pixels, as Captum's metrics need them."""
+"""Resizes maps to the shape of the pixels, as Captum's metrics require."""
 
 from torch import nn, Tensor
 
@@ -8,12 +8,10 @@ def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> T
 
     ``captum.metrics.infidelity`` compares the change of the output with
     :math:`\sum_p \text{perturbation}_p \cdot \text{attribution}_p`, so it needs an
-    attribution for every element of its input. A map is resized to the image and
-    repeated for each channel. Its values are not divided by the number of pixels or
-    channels: the metric's ``normalize=True`` finds the best scale.
+    attribution for every element of its input. Values are not divided by the number of
+    pixels or channels: the metric's ``normalize=True`` finds the best scale.
 
-    Only for models whose pixels are one whole image per map, not for tiles or rows of
-    patches.
+    Not for models whose pixels are tiles or rows of patches.
 
     Args:
         attributions (Tensor): ``(N, 1, h, w)``, as :meth:`LayerDexAR.attribute` returns
@@ -35,8 +33,7 @@ def on_pixels(attributions: Tensor, pixels: Tensor, mode: str = "bilinear") -> T
         >>> from captum_dexar.metrics import on_pixels
         >>> from captum_dexar.shapes import load_vlm, make_scene
         >>> model, processor = load_vlm()
-        >>> image = make_scene(0).image
-        >>> inp = ImagePromptInput(image, "Describe the image.", processor)
+        >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> inputs = dict(inp.to_model_input())
         >>> pixels = inputs.pop("pixel_values")  # (1, 3, 96, 96)
         >>> arguments = (inputs.pop("input_ids"), inputs)

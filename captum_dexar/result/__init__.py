@@ -1,4 +1,4 @@
-"""What comes out: one result type for every attribution of an answer."""
+"""The result type of all methods, with its words, plots and files."""
 
 from captum_dexar.result.factory import answer_result
 from captum_dexar.result.result import VLMAttributionResult

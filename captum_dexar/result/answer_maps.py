@@ -1,4 +1,4 @@
-"""The maps of an answer: attributions of its tokens to the image's tokens."""
+"""Attributions of an answer's tokens to image tokens, as maps."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ Selection = int | tuple[int, int] | Sequence[int] | None
 
 
 class AnswerMaps(LLMAttributionResult):
-    """Attributions, and what follows from them: maps, words, places.
-
-    See :class:`VLMAttributionResult` for all fields.
-    """
+    """The data and maps of :class:`VLMAttributionResult`, without plots and files."""
 
     def __init__(
         self,
@@ -58,43 +55,35 @@ class AnswerMaps(LLMAttributionResult):
             inp=inp,
         )
         num_tokens = len(output_tokens)
+        if placeless_attr is None:
+            placeless_attr = token_attr.new_zeros(num_tokens, 0)
+        if special_tokens is None:
+            special_tokens = torch.zeros(num_tokens, dtype=torch.bool)
+        if word_starts is None:
+            word_starts = torch.ones(num_tokens, dtype=torch.bool)
         self.target_ids = target_ids
         self.layout = layout
-        self.placeless_attr = (
-            token_attr.new_zeros(num_tokens, 0)
-            if placeless_attr is None
-            else placeless_attr
-        )
+        self.placeless_attr = placeless_attr
         self.token_weights = token_weights
         self.token_log_probs = token_log_probs
         self.convergence_delta = convergence_delta
         self.head_weights = head_weights
         self.layer_attr = layer_attr
         self.layer_indices = layer_indices
-        self.special_tokens = (
-            torch.zeros(num_tokens, dtype=torch.bool)
-            if special_tokens is None
-            else special_tokens
-        )
-        self.word_starts = (
-            torch.ones(num_tokens, dtype=torch.bool)
-            if word_starts is None
-            else word_starts
-        )
+        self.special_tokens = special_tokens
+        self.word_starts = word_starts
         self.images = list(images)
         self.method = method
         self.token_maps = self._normalized(token_attr)
         self.sequence_map = self._normalized(seq_attr)
 
     def _composed(self, values: Tensor) -> list[Tensor]:
-        """A map of each image, ``(..., h, w)``, of values ``(..., N)``."""
-        return [
-            compose(values, self.layout, image)
-            for image in range(self.layout.num_images)
-        ]
+        """Maps values ``(..., N)`` to one map per image, ``(..., h, w)``."""
+        images = range(self.layout.num_images)
+        return [compose(values, self.layout, image) for image in images]
 
     def _normalized(self, values: Tensor) -> Maps:
-        """Maps in [0, 1], or [-1, 1] if signed, all images on one scale."""
+        """Maps in [0, 1], or [-1, 1] if signed; all images share one scale."""
         maps = self._composed(values)
         joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
         normalized = scale_signed if self.is_signed else min_max_normalize
@@ -109,19 +98,19 @@ class AnswerMaps(LLMAttributionResult):
 
     @property
     def is_signed(self) -> bool:
-        """Whether there are negative attributions, of what lowers a token. All maps of
-        such a result are scaled by their largest absolute value instead of min-max."""
+        """Whether any attribution is negative. Maps of a signed result are divided by
+        their largest absolute value instead of min-max normalised."""
         assert self.token_attr is not None
         return bool((self.token_attr < 0).any())
 
     @property
     def image(self) -> Image.Image | None:
-        """The original image, the first of several; None if it is not known."""
+        """The (first) original image; None if not known."""
         return self.images[0] if self.images else None
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the map of the (first) image."""
+        """Rows and columns of the (first) image's map."""
         return map_grid(self.layout)
 
     @property
@@ -142,8 +131,8 @@ class AnswerMaps(LLMAttributionResult):
 
     @property
     def placeless_share(self) -> Tensor:
-        """Part of each token's absolute attribution that lies on no pixel: on tokens
-        without a place, or on such that stand for padding alone, ``(T,)``."""
+        """Share of each token's absolute attribution on image tokens that cover no
+        pixel: those without a place or on padding only, ``(T,)``."""
         assert self.token_attr is not None
         size = self.token_attr.abs()
         on_tokens = size.sum(1)
@@ -156,14 +145,14 @@ class AnswerMaps(LLMAttributionResult):
         return share
 
     def of_image(self, image: int) -> Self:
-        """The part of a result that belongs to one of several images.
+        """The result for one of several images.
 
         Args:
-            image (int): which image of the prompt, counted from 0
+            image (int): index of the image in the prompt, from 0
 
         Returns:
-            VLMAttributionResult of that image alone, whose maps have a scale of their
-            own; tokens without a place are left out of it.
+            VLMAttributionResult, whose maps are scaled separately; tokens without a
+            place are left out.
 
         Raises:
             IndexError: there is no such image.
@@ -195,24 +184,24 @@ class AnswerMaps(LLMAttributionResult):
     @property
     def boxes(self) -> Tensor | None:
         """Each image token's box, ``(N, 4)`` as y0, x0, y1, x1 in original pixels; None
-        where the original image is not known."""
+        if the original image is not known."""
         return self.layout.boxes()
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The rectangles of the image that the model sees, each with its own grid."""
+        """The image regions that the model sees, each with its own grid."""
         return self.layout.views
 
     @property
     def unseen_pixels(self) -> Tensor:
-        """Pixels of the original image that no image token sees, ``(H, W)``, bool."""
+        """Pixels of the original image that no image token covers, ``(H, W)``, bool."""
         return self.layout.token_of_pixel() < 0
 
     def words(self, special: bool = False) -> list[Word]:
         """The answer's words, sub-word tokens merged.
 
         Args:
-            special (bool, optional): keeps special tokens, each a word. Default: False
+            special (bool, optional): includes special tokens as words. Default: False
         """
         return words_of(
             self.output_tokens,
@@ -224,17 +213,17 @@ class AnswerMaps(LLMAttributionResult):
         )
 
     def token_map_of(self, selection: Selection | Word = None) -> Maps:
-        """A map of part of the answer, ``(h, w)``; of each image if several.
+        """The map of a part of the answer, ``(h, w)``; a list if several images.
 
         In [0, 1], or in [-1, 1] if the result is signed.
 
         Args:
             selection (int, tuple, sequence of int or Word, optional): one token; a
-                range ``(from, to)`` of tokens, the end not included; several tokens or
-                a word, whose attributions are summed. Default: None, the whole answer
+                range ``(start, stop)``; several tokens or a word, whose attributions
+                are summed. Default: None, the whole answer
 
         Raises:
-            IndexError: a token that the answer does not have.
+            IndexError: the answer has no such token.
         """
         if selection is None:
             return self.sequence_map
@@ -259,18 +248,15 @@ class AnswerMaps(LLMAttributionResult):
         return tokens
 
     def pixel_map(self, selection: Selection | Word = None, image: int = 0) -> Tensor:
-        """A map on the pixels of an original image.
-
-        Values lie at the centres of the map's cells and are interpolated bilinearly
-        between them.
+        """A map on the pixels of an original image, interpolated bilinearly.
 
         Args:
             selection: as in :meth:`token_map_of`. Default: None, the whole answer
-            image (int, optional): which of several images. Default: 0
+            image (int, optional): index of the image. Default: 0
 
         Returns:
             *Tensor* ``(H, W)``, float32, in [0, 1], or in [-1, 1] if the result is
-            signed; zero where no image token sees the pixel (see ``unseen_pixels``).
+            signed; zero where no image token covers the pixel (see ``unseen_pixels``).
 
         Raises:
             ValueError: the original image is not known.

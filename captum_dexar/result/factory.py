@@ -1,4 +1,4 @@
-"""From attributions of an answer's tokens to its result."""
+"""Builds the result of an answer from raw attributions."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ def answer_result(
     """The result of one answer, on the CPU.
 
     Args:
-        prompt (Prompt): the single prompt that was answered
+        prompt (Prompt): the answer's single prompt
         target_ids (Tensor): the answer, ``(T,)``
-        explained (StepAttributions): of the batch that the answer belongs to
-        example (int, optional): which of the batch it is. Default: 0
-        processor (ProcessorMixin or None): for the tokens' text
+        explained (StepAttributions): attributions of a whole batch
+        example (int, optional): index of the answer in the batch. Default: 0
+        processor (ProcessorMixin or None): decodes the tokens
         method (str): the method's name
         normalize (bool): whether the sequence map sums normalised maps
     """
@@ -76,12 +76,12 @@ def answer_result(
 def _pictured(
     inp: Any, layout: ImageLayout
 ) -> tuple[list[Image.Image], ImageTokenInput | None]:
-    """The images of an input, and the input whose features are our columns."""
+    """The original images, and an input whose features are the result's columns."""
     if isinstance(inp, ImageTokenInput):
         return inp.images, inp
     if not isinstance(inp, ImageMaskInput):
         return [], None
-    # As the processor saw it: it does not turn images by their EXIF tag.
+    # Not rotated: the processor ignores the EXIF tag too.
     image = inp.image.convert("RGB")
     if layout.boxes() is None:
         return [image], None
@@ -98,16 +98,13 @@ def _pictured(
 class AnswerTokens:
     """Each token of an answer as text, and where words begin.
 
-    The ids are decoded for showing only; they are never made from text again.
-
     Args:
         ids (Tensor): vocabulary ids, ``(T,)``
-        processor (ProcessorMixin or tokenizer, optional): for decoding. Without it a
+        processor (ProcessorMixin or tokenizer, optional): decodes the ids. Without it a
             token's text is its id. Default: None
 
     Attributes:
-        ids (Tensor): vocabulary ids, ``(T,)``
-        texts (list of str): the tokens' text, without spaces around it
+        texts (list of str): the tokens' text, stripped
         special (Tensor): special tokens of the tokenizer, ``(T,)``, bool
         word_starts (Tensor): tokens that begin a word, ``(T,)``, bool
     """
@@ -135,10 +132,7 @@ class AnswerTokens:
 
 
 def _pieces(ids: Tensor, tokenizer: Any) -> list[str]:
-    """What each token adds to the text, spaces kept.
-
-    A token that is part of a character adds nothing until the character is whole.
-    """
+    """The text that each token adds, with spaces; empty for an incomplete character."""
     pieces: list[str] = []
     known = ""
     for end in range(1, len(ids) + 1):

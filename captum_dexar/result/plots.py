@@ -30,18 +30,17 @@ def plot_tokens(
 ) -> tuple[Figure, Any] | None:
     """See :meth:`VLMAttributionResult.plot_tokens`."""
     parts = parts_of(result, words)
-    opacity = _opacity(result, parts)
     figure, axes = token_figure(
         np.asarray(known_image(result, image)),
         [result.pixel_map(part, image).numpy().astype(float) for part in parts],
-        opacity,
+        _opacity(result, parts),
         [part.text for part in parts],
         [caption_of(part) for part in parts],
         _unseen(result, image),
         "map" if result.token_weights is None else _FAINT_LABEL,
         result.is_signed,
     )
-    return None if _shown(show) else (figure, axes)
+    return None if shown(show) else (figure, axes)
 
 
 def plot_sequence(
@@ -55,7 +54,7 @@ def plot_sequence(
         result.answer,
         result.is_signed,
     )
-    return None if _shown(show) else (figure, axis)
+    return None if shown(show) else (figure, axis)
 
 
 def plot_layers(
@@ -89,7 +88,7 @@ def plot_layers(
         "share of the largest value in the row",
         bool((maps < 0).any()),
     )
-    return None if _shown(show) else (figure, axes)
+    return None if shown(show) else (figure, axes)
 
 
 def plot_image_heatmap(
@@ -105,10 +104,10 @@ def plot_image_heatmap(
             f"The prompt has {result.layout.num_images} images; draw one with "
             "result.of_image(index).plot_image_heatmap()."
         )
-    shown = copy.copy(result)
-    shown.inp = display_input(known_image(result), result.layout)
+    small = copy.copy(result)
+    small.inp = display_input(known_image(result), result.layout)
     drawn: tuple[Figure, Axes] | None = LLMAttributionResult.plot_image_heatmap(
-        shown, show, target_token_pos, border_width, show_legends
+        small, show, target_token_pos, border_width, show_legends
     )
     return drawn
 
@@ -126,16 +125,17 @@ def _unseen(result: AnswerMaps, image: int) -> Any:
 
 
 def known_image(result: AnswerMaps, image: int = 0) -> Image.Image:
+    """One of the original images; raises ValueError if they are not known."""
     if not result.images:
         raise ValueError(
-            "There is no image to draw on, because the input was made without the "
+            "There is no image to draw on, because the input was created without the "
             "original one. Use ImagePromptInput(image, prompt, processor)."
         )
     return result.images[image]
 
 
 def parts_of(result: AnswerMaps, words: bool) -> list[Word]:
-    """What has a panel each: the words, or all tokens, special ones included."""
+    """The parts with one panel each: words, or all tokens with special ones."""
     if words:
         return result.words()
     return words_of(
@@ -149,13 +149,12 @@ def parts_of(result: AnswerMaps, words: bool) -> list[Word]:
 
 
 def caption_of(word: Word) -> str:
-    """A word's weight, where the method has one."""
-    if word.weight is None:
-        return ""
-    return f"weight {word.weight:.3g}"
+    """A word's weight, if the method has weights."""
+    return "" if word.weight is None else f"weight {word.weight:.3g}"
 
 
-def _shown(show: bool) -> bool:
+def shown(show: bool) -> bool:
+    """Shows the current figure if asked to; returns ``show``."""
     if show:
         import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""One file a result: safetensors, with JSON in its metadata, and no pickle."""
+"""One file per result: safetensors with JSON metadata, no pickle."""
 
 import io
 import json
@@ -44,7 +44,7 @@ UNREADABLE = (
 
 
 def write(path: Path, result: Any) -> None:
-    """Writes a result beside ``path``, then puts it in its place in one step."""
+    """Writes a temporary file next to ``path``, then renames it atomically."""
     tensors = {
         name: value.detach().cpu().contiguous()
         for name in TENSORS
@@ -75,12 +75,7 @@ def write(path: Path, result: Any) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arguments from which the result can be built again.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no result, or one of a newer version.
-    """
+    """The arguments of :class:`VLMAttributionResult` that a file holds."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no result file at {path}.")
     try:
@@ -137,7 +132,7 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
 
 
 def same_content(one: Any, other: Any) -> bool:
-    """Whether two results agree in everything that is written to a file."""
+    """Whether two results would be written to equal files."""
     plain = (*PLAIN, "layout")
     if any(getattr(one, name) != getattr(other, name) for name in plain):
         return False

@@ -1,4 +1,4 @@
-"""Words of an answer, made of its tokens."""
+"""Merges the tokens of an answer into words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Word:
-    """Some tokens that make a word.
+    """A word of an answer.
 
     Attributes:
         text (str): the word
         tokens (tuple of int): positions of its tokens in the answer
-        weight (float or None): the largest token weight among them
-        log_prob (float or None): sum of their log-probabilities
+        weight (float or None): the largest weight of its tokens
+        log_prob (float or None): the sum of their log-probabilities
     """
 
     text: str
@@ -32,16 +32,7 @@ def words_of(
     token_log_probs: Tensor | None,
     keep_special: bool,
 ) -> list[Word]:
-    """Merges the tokens of a word.
-
-    Args:
-        tokens (sequence of str): the tokens' text, ``T``
-        word_starts (Tensor): tokens that begin a word, ``(T,)``, bool
-        special_tokens (Tensor): tokens that belong to no word, ``(T,)``, bool
-        token_weights (Tensor or None): ``(T,)``
-        token_log_probs (Tensor or None): ``(T,)``
-        keep_special (bool): makes each special token a word, instead of leaving it out
-    """
+    """Merges tokens into words; special tokens become words or are left out."""
     groups: list[list[int]] = []
     for token in range(len(tokens)):
         if special_tokens[token]:

@@ -1,4 +1,4 @@
-"""A small drawn world with exact ground truth, and a vision-language model of it."""
+"""Synthetic scenes with exact ground truth, and a small model trained on them."""
 
 from captum_dexar.shapes.accuracy import Accuracy, measure_accuracy
 from captum_dexar.shapes.bundled import load_vlm

@@ -76,12 +76,10 @@ def measure_accuracy(
 ) -> dict[str, Accuracy]:
     """Asks a model for the caption of each scene and all questions about it.
 
-    Answers are generated greedily and count as right only if they are exactly the
-    expected words.
+    Answers are generated greedily and count as right only if they match exactly.
 
     Args:
-        model (LlavaForConditionalGeneration): a model trained on this world, in eval
-            mode
+        model (LlavaForConditionalGeneration): a model in eval mode
         processor (LlavaProcessor): its processor
         seeds (iterable of int): seeds of the scenes; below 1,000,000 they are held out
         batch_size (int, optional): number of answers generated together. Default: 64
@@ -90,7 +88,7 @@ def measure_accuracy(
     Returns:
         *dict* of str to Accuracy by kind, ``"caption of 1"`` to ``"caption of 3"``
         (the number of objects) and the kinds of :class:`Question`; kinds that do not
-        occur in these scenes are absent
+        occur are absent
 
     Raises:
         ValueError: ``seeds`` is empty.
@@ -134,9 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     processor = AutoProcessor.from_pretrained(options.model)
     seeds = range(options.first_seed, options.first_seed + options.scenes)
     print("| kind | right | asked | share |\n|---|---|---|---|")
-    for kind, value in measure_accuracy(
-        model, processor, seeds, show_progress=True
-    ).items():
+    accuracy = measure_accuracy(model, processor, seeds, show_progress=True)
+    for kind, value in accuracy.items():
         print(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")
 
 

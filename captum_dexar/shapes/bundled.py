@@ -11,13 +11,13 @@ VLM_FOLDER = Path(__file__).parent / "vlm"
 def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Loads the bundled vision-language model; no network is needed.
 
-    It is a ``LlavaForConditionalGeneration`` of 1.3 M parameters, trained on scenes
-    like those of :func:`make_scene`. The model card, ``vlm/README.md`` in this
-    folder, describes its training, its abilities and its limits.
+    A ``LlavaForConditionalGeneration`` with 1.3 M parameters, trained on scenes like
+    those of :func:`make_scene`. The model card, ``vlm/README.md`` in this folder,
+    describes its training, abilities and limits.
 
     Returns:
-        *tuple* of LlavaForConditionalGeneration and LlavaProcessor: the model, in eval
-        mode, float32, on the CPU, and its processor; every call makes new ones
+        *tuple* of LlavaForConditionalGeneration and LlavaProcessor: a new model, in
+        eval mode, float32, on the CPU, and its processor
 
     Examples::
 
@@ -29,7 +29,7 @@ def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
         >>> ids = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
         >>> answer = processor.decode(ids, skip_special_tokens=True)
     """
-    # Loading takes a moment; a progress bar would only be noise.
+    # Loading takes a moment only.
     shows_progress = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -39,7 +39,7 @@ def load_vlm() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     finally:
         if shows_progress:
             logging.enable_progress_bar()
-    # The default backend, and so the pixels, depends on whether there is torchvision.
+    # The default backend depends on torchvision and would change the pixels.
     processor = AutoProcessor.from_pretrained(
         VLM_FOLDER, local_files_only=True, backend="pil"
     )

@@ -1,4 +1,4 @@
-"""Draws objects: signed distances, exact masks, anti-aliased pixels."""
+"""Draws anti-aliased objects with exact masks from signed distances."""
 
 import functools
 from collections.abc import Callable
@@ -130,14 +130,7 @@ def _texture_basis() -> FloatArray:
 
 
 def draw_background(rng: np.random.Generator) -> FloatArray:
-    """A smooth random texture of a dull tint.
-
-    Args:
-        rng (numpy.random.Generator): the source of randomness
-
-    Returns:
-        *ndarray* ``(96, 96, 3)``, float32, from 0 to 255
-    """
+    """A smooth random texture of a dull tint, ``(96, 96, 3)``, from 0 to 255."""
     level = rng.uniform(*BACKGROUND_RANGE)
     tint = level + rng.uniform(-15, 15, size=3)
     cells = rng.standard_normal((3, TEXTURE_CELLS, TEXTURE_CELLS), dtype=np.float32)
@@ -150,13 +143,7 @@ def draw_background(rng: np.random.Generator) -> FloatArray:
 def draw_object(
     canvas: FloatArray, outline: Outline, colour: str, rng: np.random.Generator
 ) -> BoolArray:
-    """Draws one object into ``canvas``, in place, and returns its exact mask.
-
-    Args:
-        canvas (ndarray): ``(96, 96, 3)``, float32
-        outline (Outline): what to draw, and where
-        colour (str): a key of :data:`COLOUR_VALUES`; the drawn colour is jittered
-        rng (numpy.random.Generator): the source of randomness
+    """Draws one object of a jittered colour into ``canvas``, in place.
 
     Returns:
         *ndarray* ``(96, 96)``, bool: the pixels whose centre lies in the object
@@ -185,6 +172,6 @@ def draw_object(
 
 
 def finish(canvas: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Adds pixel noise and rounds to 8 bits, ``(96, 96, 3)``."""
+    """Adds pixel noise and converts to 8 bits, ``(96, 96, 3)``."""
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * PIXEL_NOISE
     return np.clip(canvas + noise, 0, 255).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Captions of scenes, questions about them, and what each word refers to."""
+"""Captions and questions, and the objects that their words refer to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import get_args, Literal, Protocol
 
 import numpy as np
 
@@ -17,14 +17,7 @@ WordKind = Literal["colour", "shape", "size", "relation", "filler"]
 QuestionKind = Literal[
     "shape", "colour exists", "shape exists", "exists", "count", "left"
 ]
-QUESTION_KINDS: tuple[QuestionKind, ...] = (
-    "shape",
-    "colour exists",
-    "shape exists",
-    "exists",
-    "count",
-    "left",
-)
+QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 
 # If two objects are this close in x, "left" is ambiguous.
 LEFT_MARGIN = 8.0
@@ -93,16 +86,10 @@ def _noun_phrase(item: Describable, index: int) -> list[CaptionWord]:
 
 
 def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
-    """The caption of a scene, word by word.
+    """The words of the caption of one to three objects.
 
     Two objects are joined by their relation along the axis on which they are further
-    apart, the upper or left one first; three are listed from left to right.
-
-    Args:
-        objects (sequence of objects): one to three
-
-    Returns:
-        *tuple* of CaptionWord; joined by spaces they are the caption
+    apart, the upper or left one first. Three are listed from left to right.
     """
     words = _words("the image shows")
     if len(objects) == 2:
@@ -134,7 +121,7 @@ def _pair_question(colour: str, shape: str, answer: str) -> Question:
 def _missing_pair(
     objects: Sequence[Describable], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """A colour and a shape of which at least one occurs, but not on one object."""
+    """A colour and a shape of which at least one occurs, but not on the same object."""
     item = objects[int(rng.integers(len(objects)))]
     pairs = {(other.colour, other.shape) for other in objects}
     swapped = [
@@ -155,16 +142,9 @@ def _missing_pair(
 def questions(
     objects: Sequence[Describable], rng: np.random.Generator
 ) -> tuple[Question, ...]:
-    """Questions about a scene, of every kind that is unambiguous there.
+    """Eight to eleven questions, of every kind that is unambiguous for the objects.
 
     Questions about existence come in pairs, one answered yes and one answered no.
-
-    Args:
-        objects (sequence of objects): one to three, no two of one colour
-        rng (numpy.random.Generator): chooses what is asked
-
-    Returns:
-        *tuple* of Question, eight to eleven
     """
     colours = [item.colour for item in objects]
     shapes = sorted({item.shape for item in objects})

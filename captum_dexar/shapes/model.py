@@ -1,4 +1,4 @@
-"""The bundled model's architecture: a real LLaVA, about 1.3 M parameters."""
+"""The bundled model's architecture: a LLaVA with about 1.3 M parameters."""
 
 from captum_dexar.shapes.drawing import IMAGE_SIZE
 from captum_dexar.shapes.processing import (
@@ -23,12 +23,7 @@ MAX_NEW_TOKENS = 32
 
 
 def build_model() -> LlavaForConditionalGeneration:
-    """The untrained model, float32, initialised from torch's global random state.
-
-    Returns:
-        LlavaForConditionalGeneration: CLIP vision tower (4 layers of 96 channels, 12 x
-        12 image tokens), two-layer projector, Llama (5 layers of 128 channels, 4 heads)
-    """
+    """The untrained model, float32, initialised from torch's global random state."""
     vision = CLIPVisionConfig(
         hidden_size=96,
         intermediate_size=384,

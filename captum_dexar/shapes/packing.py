@@ -1,7 +1,7 @@
 """Packs several turns about one image into one sequence.
 
-The turns share the image prefix. Each attends to the prefix and to itself, and its
-positions restart after the prefix, so that its loss is the one of a separate sequence.
+The turns share the image prefix. Each attends only to the prefix and to itself, and its
+positions restart after the prefix. So its loss equals that of a separate sequence.
 """
 
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ class PackedBatch:
         position_ids (Tensor): ``(batch, length)``, restarting for every turn
         attention_mask (Tensor): ``(batch, 1, queries, keys)``, bool, True where a query
             may attend to a key
-        answer_rows (Tensor): ``(answers, 2)``, batch index and position of the outputs
-            that predict an answer's token
-        answer_ids (Tensor): ``(answers,)``, these tokens
+        answer_rows (Tensor): ``(answer tokens, 2)``, batch index and position of the
+            output that predicts each token of an answer
+        answer_ids (Tensor): ``(answer tokens,)``, these tokens
     """
 
     input_ids: Tensor
@@ -47,15 +47,7 @@ class PackedBatch:
 
 
 def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
-    """Packs the turns of each conversation into one sequence.
-
-    Args:
-        conversations (sequence of sequence of Turn): for every image, the turns about
-            it
-
-    Returns:
-        PackedBatch, padded on the right
-    """
+    """Packs the turns about each image into one sequence, padded on the right."""
     prefix = [VOCABULARY[word] for word in PREFIX]
     sequences, owners, positions = [], [], []
     rows: list[tuple[int, int]] = []
@@ -96,27 +88,14 @@ def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
 def answer_loss(
     model: LlavaForConditionalGeneration, pixel_values: Tensor, batch: PackedBatch
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens.
-
-    Args:
-        model (LlavaForConditionalGeneration): the model
-        pixel_values (Tensor): ``(batch, 3, 96, 96)``
-        batch (PackedBatch): the packed turns about these images
-
-    Returns:
-        *tuple* of the loss, a scalar, and the projected image tokens, ``(batch, 144,
-        channels)``
-    """
+    """Mean cross-entropy of the answers' tokens, and the projected image tokens,
+    ``(batch, 144, channels)``."""
     features = image_features(model, pixel_values)
     embeddings = model.get_input_embeddings()(batch.input_ids)
     first = PREFIX.index(IMAGE)
+    last = first + IMAGE_TOKENS
     embeddings = torch.cat(
-        [
-            embeddings[:, :first],
-            features,
-            embeddings[:, first + IMAGE_TOKENS :],
-        ],
-        dim=1,
+        [embeddings[:, :first], features, embeddings[:, last:]], dim=1
     )
     states = model.model.language_model(
         inputs_embeds=embeddings,

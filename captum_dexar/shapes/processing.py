@@ -1,4 +1,4 @@
-"""Words to ids and back, images to pixels: a real ``LlavaProcessor``."""
+"""The ``LlavaProcessor`` of the bundled model: tokenizer and image processor."""
 
 from captum_dexar.shapes.drawing import IMAGE_SIZE
 from captum_dexar.shapes.language import COLOURS, NUMBERS, SHAPES, SIZES
@@ -14,7 +14,7 @@ OTHER_WORDS = (
     "what shape is object objects there anything how many are yes no"
 )
 
-# All words of the world, with their ids.
+# All words of the scenes' language, with their ids.
 VOCABULARY: dict[str, int] = {
     word: index
     for index, word in enumerate(
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower-cases, splits at spaces and around punctuation; one id per word."""
+    """One id per word: lower-cases, splits at spaces and around punctuation."""
     tokenizer = Tokenizer(WordLevel(VOCABULARY, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -75,11 +75,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_processor() -> LlavaProcessor:
     """The processor that is saved with the model.
 
-    Returns:
-        LlavaProcessor: resizes the shortest edge to 96, crops the centre to 96 x 96,
-        normalises, and expands ``<image>`` to one token per patch; its chat template
-        writes
-        ``USER: <image>\\n{question} ASSISTANT:``.
+    It resizes the shortest edge to 96, crops the centre, normalises, and expands
+    ``<image>`` to one token per patch. Its chat template writes
+    ``USER: <image>\\n{question} ASSISTANT:``.
     """
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIZE},

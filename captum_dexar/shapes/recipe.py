@@ -14,7 +14,7 @@ from captum_dexar.shapes.supervision import patch_labels
 from torch import Tensor
 from torch.utils.data import Dataset
 
-# Scenes of one training run; runs with different seeds share none.
+# Scenes per training run, so that runs with different seeds share none.
 SEEDS_PER_RUN = 1_000_000_000
 
 
@@ -31,7 +31,7 @@ class Stage:
         patch_weights (tuple of float): weight of the patch loss at the start and at the
             end
         question_weights (Mapping): relative frequency of each kind of question; empty
-            for a stage that trains the vision side alone
+            for a stage that trains only the vision tower and the projector
         object_weights (tuple of float): relative frequency of scenes of 1, 2 and 3
             objects
         questions (tuple of int): fewest and most questions per scene. Default: (5, 7)
@@ -94,17 +94,7 @@ STAGES = (
 
 
 def recipe(patch_supervision: bool = True, steps_scale: float = 1.0) -> list[Stage]:
-    """The stages of a run.
-
-    Args:
-        patch_supervision (bool, optional): False leaves out the vision stage and every
-            patch loss. Default: True
-        steps_scale (float, optional): factor on the number of steps of every stage.
-            Default: 1.0
-
-    Returns:
-        *list* of Stage, in order
-    """
+    """The stages of a run; for the arguments see ``train``."""
     stages = []
     for stage in STAGES:
         if not patch_supervision:
@@ -133,7 +123,7 @@ class Batch:
 
 
 def pixel_values(scenes: Sequence[Scene]) -> Tensor:
-    """The scenes' images as the processor prepares them, ``(batch, 3, 96, 96)``."""
+    """The scenes' images, preprocessed as by the processor, ``(batch, 3, 96, 96)``."""
     images = np.stack([np.asarray(scene.image) for scene in scenes])
     values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return ((values - PIXEL_MEAN) / PIXEL_STD).contiguous()

@@ -1,4 +1,4 @@
-"""Scenes with their ground truth: image, objects, exact masks, caption, questions."""
+"""Scenes and their ground truth: objects, exact masks, caption, questions."""
 
 from dataclasses import dataclass, field
 
@@ -116,10 +116,10 @@ def _draw_layout(
 
 
 def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
-    """Draws the scene of a seed.
+    """Draws a scene from a seed.
 
-    The same arguments give the same scene. Seeds below 1,000,000 are held out: the
-    bundled model was not trained on them.
+    The same arguments give the same scene. The bundled model was not trained on seeds
+    below 1,000,000.
 
     Args:
         seed (int): any non-negative integer

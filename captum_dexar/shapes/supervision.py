@@ -9,22 +9,16 @@ from captum_dexar.shapes.processing import PATCH_SIZE
 from captum_dexar.shapes.scene import Scene
 from torch import nn, Tensor
 
-# A patch belongs to an object that covers at least this share of its pixels; patches
-# with less, but not empty, are left out of the loss.
+# A patch belongs to an object that covers at least this share of its pixels. Patches
+# that are covered less, but not empty, are left out of the loss.
 MIN_COVERAGE = 0.2
 BACKGROUND_WEIGHT = 0.3
 IGNORED = -100
 
 
 def patch_labels(scenes: Sequence[Scene]) -> Tensor:
-    """The labels of every patch.
-
-    Args:
-        scenes (sequence of Scene): the scenes of a batch
-
-    Returns:
-        *Tensor* ``(3, batch, 144)``, int64: shape, colour and size of the object that
-        covers most of the patch, counted from 1; 0 for background; -100 if left out
+    """The labels of every patch, ``(3, batch, 144)``: shape, colour and size of the
+    object that covers most of it, counted from 1; 0 for background; -100 if left out.
     """
     labels = []
     for scene in scenes:
@@ -46,11 +40,7 @@ def patch_labels(scenes: Sequence[Scene]) -> Tensor:
 
 
 class PatchHeads(nn.Module):
-    """Linear classifiers of shape, colour and size on the projected image tokens.
-
-    Args:
-        channels (int): width of the image tokens
-    """
+    """Linear classifiers of shape, colour and size on the projected image tokens."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,16 +49,8 @@ class PatchHeads(nn.Module):
         )
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy.
-
-        Args:
-            features (Tensor): ``(batch, 144, channels)``
-            labels (Tensor): ``(3, batch, 144)``, see :func:`patch_labels`
-
-        Returns:
-            *tuple* of the summed cross-entropies, a scalar, and the accuracies on
-            patches that an object covers, ``(3,)``
-        """
+        """The summed cross-entropies of ``features``, ``(batch, 144, channels)``, and
+        the accuracies on patches that an object covers, ``(3,)``."""
         losses, accuracies = [], []
         for head, label in zip(self.heads, labels):
             logits = head(features)

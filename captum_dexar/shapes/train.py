@@ -52,16 +52,12 @@ class Trainer:
 
     def _new_optimizer(self) -> None:
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
+        matrices = [p for p in self.parameters if p.ndim > 1]
+        vectors = [p for p in self.parameters if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [
-                {
-                    "params": [p for p in self.parameters if p.ndim > 1],
-                    "weight_decay": WEIGHT_DECAY,
-                },
-                {
-                    "params": [p for p in self.parameters if p.ndim <= 1],
-                    "weight_decay": 0.0,
-                },
+                {"params": matrices, "weight_decay": WEIGHT_DECAY},
+                {"params": vectors, "weight_decay": 0.0},
             ],
             betas=BETAS,
             fused=True,
@@ -75,14 +71,7 @@ class Trainer:
         self._new_optimizer()
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step.
-
-        Args:
-            batch (Batch): the batch of step ``self.step``
-
-        Returns:
-            *dict* of losses and accuracies
-        """
+        """One optimiser step; returns losses and accuracies."""
         stage, number, _ = self.data.locate(self.step)
         if stage.restarts and number == 0:
             self._restart()
@@ -122,14 +111,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Resumes from a state.
-
-        Args:
-            state (dict): made by :meth:`state`
-
-        Raises:
-            ValueError: it is the state of another seed or of other stages.
-        """
+        """Resumes from a :meth:`state` of the same seed and stages."""
         same = state["stages"] == [repr(stage) for stage in self.data.stages]
         if state["seed"] != self.seed or not same:
             raise ValueError(
@@ -144,7 +126,7 @@ class Trainer:
 
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
-    """Writes the checkpoint; an interruption leaves the previous one intact."""
+    """Replaces the checkpoint atomically."""
     temporary = folder / f"{CHECKPOINT_NAME}.new"
     torch.save(trainer.state(), temporary)
     temporary.replace(folder / CHECKPOINT_NAME)
@@ -174,10 +156,8 @@ def train(
             Default: True
         steps_scale (float, optional): factor on the number of steps of every stage.
             Default: 1.0
-        max_steps (int, optional): stops after this step as if interrupted.
-            Default: None
-        workers (int, optional): processes that draw scenes; 0 draws in this one.
-            Default: 1
+        max_steps (int, optional): stops after this step. Default: None
+        workers (int, optional): number of processes that draw scenes. Default: 1
 
     Returns:
         Trainer, at its last step

@@ -1,4 +1,4 @@
-"""Figures of maps on images, and tables of text."""
+"""Figures of maps on images, and text tables."""
 
 from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
 from captum_dexar.visualization.figures import (

@@ -1,4 +1,4 @@
-"""One figure of several methods' maps of the same words, drawn from plain arrays."""
+"""One figure with several methods' maps of the same words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# All lengths are in inches: panels must line up whatever their number.
+# All lengths are in inches, so that panels align whatever their number.
 _PANEL = 1.05
 _LABEL = 1.7
 _GAP = 0.06
@@ -41,8 +41,8 @@ class MethodRow:
     """The row of one method.
 
     Attributes:
-        name (str): the method
-        note (str): text below its name, such as its time
+        name (str): name of the method
+        note (str): text below its name, such as its run time
         heats (sequence of ndarray): one map per word, ``(height, width)``, in [0, 1],
             or in [-1, 1] if signed
         captions (sequence of str): text below each map
@@ -63,15 +63,15 @@ def comparison_figure(
     unseen: npt.NDArray[np.bool_],
     heading: str,
 ) -> tuple[Figure, npt.NDArray[Any]]:
-    """Rows are methods, columns are words; the image is above the methods' names.
+    """Rows are methods, columns are words.
 
-    Words that do not fit side by side continue in another block of rows.
+    Words that do not fit into one row continue in another block of rows.
 
     Args:
         image (ndarray): ``(height, width, 3)``, uint8
         rows (sequence of MethodRow): the methods
         labels (sequence of str): the words
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel
         heading (str): text beside the image, the whole answer
 
     Returns:
@@ -104,9 +104,9 @@ class _Page:
     def __init__(
         self, image: npt.NDArray[np.uint8], rows: Sequence[MethodRow], num_words: int
     ) -> None:
-        # Panels of very long images would be slivers: they stay between 1:2 and 2:1.
+        # Keep panels of very long images between 1:2 and 2:1.
         self.panel_height = _PANEL * min(2.0, max(0.5, image.shape[0] / image.shape[1]))
-        # Blocks of equal width: ten words become five and five, not nine and one.
+        # Equal blocks: ten words become five and five, not nine and one.
         self.num_blocks = max(1, ceil(num_words / _MAX_COLUMNS))
         self.columns = max(1, ceil(num_words / self.num_blocks))
         has_captions = any(caption for row in rows for caption in row.captions)

@@ -1,4 +1,4 @@
-"""Figures of token maps with matplotlib, drawn from plain arrays."""
+"""Figures of token maps, drawn from plain arrays with matplotlib."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def token_figure(
         strengths (sequence of float): opacity of each map, in [0, 1]
         labels (sequence of str): the tokens' text, above the panels
         captions (sequence of str): text below the panels, such as weights
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel
         scale_label (str): label of the colour bar
         signed (bool, optional): uses a diverging colour scale. Default: False
 
@@ -154,7 +154,7 @@ def colour_scale(signed: bool) -> ScalarMappable:
 def seen_image(
     image: npt.NDArray[np.uint8], unseen: npt.NDArray[np.bool_]
 ) -> FloatArray:
-    """The image, with stripes where no image token sees it."""
+    """The image, with stripes where no image token covers it."""
     picture = image.astype(np.float64) / 255
     return np.where(unseen[..., None], striped(picture), picture)
 
@@ -165,7 +165,7 @@ def _panels(
     """Axes without ticks; ``text`` is the height of a row's text, in inches."""
     import matplotlib.pyplot as plt
 
-    # Panels of very long images would be slivers: they stay between 1:3 and 3:1.
+    # Keep panels of very long images between 1:3 and 3:1.
     aspect = min(3.0, max(1 / 3, aspect))
     width, height = _PANEL_INCHES * scale, _PANEL_INCHES * scale * aspect
     figure, axes = plt.subplots(

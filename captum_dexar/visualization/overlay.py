@@ -1,4 +1,4 @@
-"""Blends a heatmap with an image."""
+"""Blends heatmaps with images."""
 
 import matplotlib
 import numpy as np
@@ -28,7 +28,7 @@ def overlay(
     Args:
         image (ndarray): ``(height, width, 3)``, uint8
         heat (ndarray): ``(height, width)``, in [0, 1], or in [-1, 1] if signed
-        unseen (ndarray): ``(height, width)``, True where no image token sees the pixel;
+        unseen (ndarray): ``(height, width)``, True where no token covers the pixel;
             drawn as grey stripes
         strength (float, optional): factor on the opacity, in [0, 1]. Default: 1.0
         signed (bool, optional): uses the diverging colour scale, negative values blue
@@ -59,8 +59,8 @@ def paled(image: npt.NDArray[np.uint8]) -> FloatArray:
 def sketched(image: npt.NDArray[np.uint8]) -> FloatArray:
     """The image in light grey, in [0, 1], for signed maps.
 
-    Its colours could be mistaken for signs, and its shadows would darken the white of
-    zero. Saturated objects stay visible whatever their brightness.
+    Colours could be mistaken for signs, and shadows would darken the white of zero.
+    Saturated objects stay visible.
     """
     scaled = image.astype(np.float64) / 255
     grey = (scaled.mean(axis=-1) + scaled.min(axis=-1)) / 2
@@ -71,7 +71,7 @@ def sketched(image: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 def striped(picture: FloatArray) -> FloatArray:
-    """The picture under diagonal stripes, for parts that no image token sees."""
+    """The picture under diagonal stripes, for parts that no image token covers."""
     height, width = picture.shape[:2]
     period = max(2, max(height, width) // _STRIPE_WIDTH)
     diagonal = np.add.outer(np.arange(height), np.arange(width)) // period

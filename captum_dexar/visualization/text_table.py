@@ -1,4 +1,4 @@
-"""An explained answer as a table of plain text."""
+"""An explained answer as a plain text table."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,6 @@ def token_table(
         texts (sequence of str): the words
         weights (sequence of float or None): their weights, not negative
         log_probs (sequence of float or None): their natural log-probabilities
-
-    Returns:
-        *str*, aligned lines under a heading
     """
     width = max([len("word"), *(len(text) for text in texts)])
     largest = max((weight or 0.0 for weight in weights), default=0.0)

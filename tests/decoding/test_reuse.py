@@ -284,11 +284,8 @@ def test_a_layer_that_records_do_not_tell_is_explained_afterwards() -> None:
     method = VLMAttribution(LayerDexAR(model))
     uncached = Uncached()
     with pytest.MonkeyPatch.context() as patch:
-        for place in (
-            "captum_dexar.decoding.steps",
-            "captum_dexar.decoding.generation",
-        ):
-            patch.setattr(f"{place}.adapter_for_config", lambda _: uncached)
+        place = "captum_dexar.inputs.prompt.adapter_for_config"
+        patch.setattr(place, lambda _: uncached)
         with _Counter(find_decoder(model).layers[-1]) as positions:
             same(method.attribute(inputs, gen_args=GREEDY), expected)
     assert positions == [27, *[1] * (NUM_TOKENS - 1), 31]
