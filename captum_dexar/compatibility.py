@@ -48,8 +48,8 @@ def check_versions() -> None:
         present = [f"{package} {version(package)}" for package in too_old]
         upgrade = " ".join(f'"{requirement}"' for requirement in needed)
         raise ImportError(
-            f"captum_dexar needs {' and '.join(needed)}, but {' and '.join(present)} is "
-            f"installed: run pip install -U {upgrade}"
+            f"captum_dexar needs {' and '.join(needed)}, but {' and '.join(present)} "
+            f"is installed: run pip install -U {upgrade}"
         )
 
 

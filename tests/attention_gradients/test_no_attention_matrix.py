@@ -11,7 +11,7 @@ class _LargestPair(TorchDispatchMode):
     """Watches every tensor that is made for two axes of at least ``length``."""
 
     def __init__(self, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = length
         self.found: set[str] = set()
 
