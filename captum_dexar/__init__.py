@@ -11,6 +11,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TYPE_CHECKING
 
+from captum_dexar.compatibility import check_versions
+
 if TYPE_CHECKING:
     from captum_dexar.comparison.comparison import compare, Comparison
     from captum_dexar.inputs.image_prompt import ImagePromptInput
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from captum_dexar.vlm_forward import VLMForward
 
     __version__: str
+
+check_versions()
 
 __all__ = [
     "Comparison",

@@ -101,7 +101,9 @@ def test_a_token_comes_before_the_next_is_decoded() -> None:
         decoded.append(1)
 
     method = VLMAttribution(LayerDexAR(model))
-    stream = method.stream(prompt_inputs(3), gen_args={**FEW, "max_new_tokens": 200})
+    stream: Any = method.stream(
+        prompt_inputs(3), gen_args={**FEW, "max_new_tokens": 200}
+    )
     next(stream)
     handle = model.register_forward_pre_hook(count, with_kwargs=True)
     stream.close()

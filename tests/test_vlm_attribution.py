@@ -28,7 +28,8 @@ def _attribute(model: torch.nn.Module, inp: Any, **kwargs: Any) -> VLMAttributio
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_generated_equals_teacher_forced(variant: str) -> None:
     """The first reuses the cache of generating, the second makes its own."""
-    model, inputs = tiny_vlm(variant, seed=1), prompt_inputs(1, after=3)
+    model: Any = tiny_vlm(variant, seed=1)
+    inputs = prompt_inputs(1, after=3)
     generated = _attribute(model, inputs, gen_args=GREEDY)
     expected = model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :]
     assert torch.equal(generated.target_ids, expected)
@@ -72,7 +73,8 @@ class _Full(DecodingSteps):
 def test_any_way_of_generating_is_explained_as_generated(
     gen_args: dict[str, Any],
 ) -> None:
-    model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
+    model: Any = tiny_vlm(seed=3)
+    inputs = prompt_inputs(3)
     torch.manual_seed(0)
     result = _attribute(model, inputs, gen_args=gen_args)
     torch.manual_seed(0)
@@ -138,7 +140,7 @@ def test_list_of_layers_equals_sum_of_single_layers() -> None:
     model, inputs, targets = tiny_vlm(seed=6), prompt_inputs(6), random_targets(4, 6)
     together = explained(model, inputs, targets)
     singles = [explained(model, inputs, targets, layers=[i]) for i in range(3)]
-    total = sum(single.token_attr for single in singles)
+    total = torch.stack([single.token_attr for single in singles]).sum(0)
     assert relative_error(total, together.token_attr) <= 1e-6
     for index, single in enumerate(singles):
         assert torch.equal(single.layer_attr[:, :, 0], together.layer_attr[:, :, index])
@@ -186,9 +188,9 @@ def test_sequence_map_is_equation_6(normalize: bool) -> None:
     )
 
 
-def _visual_model() -> torch.nn.Module:
+def _visual_model() -> Any:
     """A model whose image outweighs its text, so that weights are not all zero."""
-    model = tiny_vlm(seed=8)
+    model: Any = tiny_vlm(seed=8)
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight.mul_(20)
     return model

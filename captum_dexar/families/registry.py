@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from captum_dexar.compatibility import missing_model
 from captum_dexar.families.adapters import ADAPTERS
 from captum_dexar.families.base import FamilyAdapter
 from captum_dexar.families.generic import GenericAdapter
@@ -36,9 +37,13 @@ def adapter_for_config(config: Any) -> FamilyAdapter:
     """The adapter of a model's family; the generic one if the family is unknown.
 
     Raises:
-        TypeError: The configuration is not of a supported vision-language model.
+        TypeError: The configuration is not of a supported vision-language model, or
+            not with the installed version of transformers.
     """
     model_type = getattr(config, "model_type", None)
+    missing = missing_model(str(model_type))
+    if missing is not None:
+        raise TypeError(missing)
     for adapter in _ADAPTERS:
         if adapter.matches(config):
             return adapter

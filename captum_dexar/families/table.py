@@ -1,5 +1,6 @@
 """The supported families as a table, for the command line and README.md."""
 
+from captum_dexar.compatibility import missing_model
 from captum_dexar.families.base import FamilyAdapter
 from captum_dexar.families.registry import known_families
 
@@ -40,7 +41,9 @@ def _missing(families: list[FamilyAdapter]) -> list[str]:
     from transformers import __version__, CONFIG_MAPPING
 
     types = (kind for adapter in families for kind in adapter.model_types)
-    missing = ", ".join(kind for kind in types if kind not in CONFIG_MAPPING)
+    missing = ", ".join(
+        kind for kind in types if kind not in CONFIG_MAPPING or missing_model(kind)
+    )
     if not missing:
         return []
     return [f"Not in the installed transformers {__version__}: {missing}."]

@@ -1,5 +1,6 @@
 """The closed form makes nothing of the size queries x keys."""
 
+import pytest
 import torch
 from tests.helpers.explained import explained
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
@@ -10,7 +11,7 @@ class _LargestPair(TorchDispatchMode):
     """Watches every tensor that is made for two axes of at least ``length``."""
 
     def __init__(self, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = length
         self.found: set[str] = set()
 
@@ -29,6 +30,10 @@ def test_no_tensor_of_queries_by_keys() -> None:
     queries and keys. Under eager attention they are there, and are seen."""
     inputs, targets = prompt_inputs(before=130, after=6), random_targets(4)
     prompt_length = inputs["input_ids"].shape[1]
+    with _LargestPair(prompt_length - 1) as alone, torch.no_grad():
+        tiny_vlm()(**inputs)
+    if alone.found:
+        pytest.skip(f"SDPA of torch {torch.__version__} makes it in the model itself")
     with _LargestPair(prompt_length - 1) as closed_form:
         explained(tiny_vlm(), inputs, targets)
     assert not closed_form.found

@@ -199,7 +199,7 @@ def test_shapley_values_of_patches() -> None:
     model: Any = tiny_vlm(seed=3)
     inp, processor = prompt_input(model, width=40)
 
-    def log_probs(present: list[float]) -> Tensor:
+    def log_probs(present: list[int]) -> Tensor:
         tokens = torch.tensor([present]).repeat_interleave(2, 1).repeat(1, 4)
         made = inp.to_model_input(tokens)
         steps = DecodingSteps(Prompt(model, dict(made)), torch.tensor([TARGETS]))
@@ -234,7 +234,7 @@ def test_layers_of_the_vision_side(place: str) -> None:
         values = values[0] if isinstance(values, tuple) else values
         return values[0, -16:].detach()  # the tower's class token comes first
 
-    checked = {
+    checked: dict[Any, dict[str, Any]] = {
         LayerGradientXActivation: {},
         LayerActivation: {},
         LayerIntegratedGradients: {"n_steps": 6},

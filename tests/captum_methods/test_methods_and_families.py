@@ -184,7 +184,8 @@ def test_randomness_is_the_caller_s(method: str) -> None:
             torch.manual_seed(seed)
             np.random.seed(seed)
         result = made.attribute(of.inp, target=target, **arguments)
-        return result.token_attr, torch.get_rng_state(), np.random.get_state()[1]
+        numpy_state: Any = np.random.get_state()
+        return result.token_attr, torch.get_rng_state(), numpy_state[1]
 
     whole, torch_state, numpy_state = explained(TARGETS, 5)
     again, _, _ = explained(TARGETS, 5)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ OUTPUTS = {"tokens.png", "sequence.png", "layers.png", "tokens.csv", "result.dex
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model and its processor."""
     folder = tmp_path_factory.mktemp("model")
-    tiny_vlm().save_pretrained(folder)
+    model: Any = tiny_vlm()
+    model.save_pretrained(folder)
     llava_processor().save_pretrained(folder)
     return folder
 
@@ -79,7 +81,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     empty = tmp_path / "empty"
     empty.mkdir()
     out = ("--out", str(tmp_path / "never"))
-    cases = [
+    cases: list[tuple[tuple[Any, ...], str]] = [
         ((folder, tmp_path / "missing.png"), "there is no image file"),
         ((folder, text), "not a readable image"),
         ((empty, image), "could not be loaded as a vision-language model"),

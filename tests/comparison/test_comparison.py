@@ -19,6 +19,7 @@ from captum_dexar import (
 from captum_dexar.baselines import LayerAttention, LayerUniformMap
 from captum_dexar.comparison import METHODS, named_methods
 from captum_dexar.comparison.methods import COMPARED, EVALUATED
+from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.shapes import load_vlm, make_scene
 from captum_dexar.visualization import comparison_figure, MethodRow
 from torch import nn, Tensor
@@ -36,7 +37,7 @@ class Counting(LayerUniformMap):
 
     def layer_attributions(
         self, steps: Any, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         self.calls += 1
         maps, logits, layers = super().layer_attributions(steps, cache, on_layer)
         return maps * self.calls, logits, layers
@@ -47,7 +48,7 @@ class Failing(LayerUniformMap):
 
     def layer_attributions(
         self, steps: Any, cache: Any, on_layer: Callable[[], object]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
         raise AssertionError("nothing works")
 
 
@@ -156,7 +157,8 @@ def test_bad_arguments(world: Any) -> None:
     with pytest.raises(TypeError, match="must be a pair"):
         compare([(one, 0.5)], inp, TARGET, processor)
     with pytest.raises(TypeError, match="one input, got a list of 2"):
-        compare([one], [inp, inp], [TARGET, TARGET], processor)
+        targets: Any = [TARGET, TARGET]
+        compare([one], [inp, inp], targets, processor)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         compare([one], inp, TARGET, processor, repeats=0)
     with pytest.raises(ValueError, match="Leave one of them out"):

@@ -130,7 +130,8 @@ def test_projections_are_computed_once(
     )
     # The output of the attention, and three of the MLP; what comes before the attention
     # is left out.
-    layers = model.config.get_text_config().num_hidden_layers
+    config: Any = model.config
+    layers = config.get_text_config().num_hidden_layers
     parts = math.ceil(NUM_TOKENS / max_tokens)
     assert reused == [(4, 3)] * layers * parts
 

@@ -94,7 +94,7 @@ def test_the_readme_s_adapter(model: Any, processor: Any) -> None:
     try:
         exec(block, {"__name__": "readme"})
         assert adapter_for_config(model.config).name == "DeepSeek-VL"
-        silenced = silence_vision_attention(copy.deepcopy(model), "vision_model")
+        silenced: Any = silence_vision_attention(copy.deepcopy(model), "vision_model")
         for shape in ((20, 60), (60, 15), (37, 37), (300, 100), (9, 12)):
             inp = ImagePromptInput(dark_image(*shape), "<image> a", processor, silenced)
             report = block_report(

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
-from captum_dexar.methods.layer_dexar import StepAttributions
 from tests.families.cases import CASES
 from tests.helpers.explained import assert_same, explained
 from tests.helpers.family_case import FamilyCase, left_padded_batch

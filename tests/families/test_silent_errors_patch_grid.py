@@ -11,7 +11,7 @@ from captum_dexar.inputs import Prompt
 from tests.families.cases import patch_grid, pixtral
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import left_padded_batch
-from tests.helpers.tiny_models import random_targets
+from tests.helpers.tiny_models import IMAGE_TOKEN, random_targets
 from torch import Tensor
 
 MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm46v")
@@ -29,7 +29,7 @@ def generated(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         max_new_tokens=NUM_STEPS,
         do_sample=False,
         eos_token_id=-1,
-        suppress_tokens=[patch_grid.IMAGE_TOKEN],
+        suppress_tokens=[IMAGE_TOKEN],
         return_dict_in_generate=True,
         output_logits=True,
     )

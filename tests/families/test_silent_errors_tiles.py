@@ -160,7 +160,7 @@ def test_ovis2_has_two_ids_for_images() -> None:
     input_ids = inp.to_model_input()["input_ids"]
     assert not (input_ids == processor.image_token_id).any()
     ours = adapter_for_processor(processor).image_token_id(processor)
-    assert ours == tiles.ovis2().config.image_token_id  # type: ignore[union-attr]
+    assert ours == tiles.ovis2().config.image_token_id
     assert (input_ids == ours).sum() == inp.layout.num_tokens > 0
 
 

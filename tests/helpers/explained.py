@@ -4,9 +4,9 @@ import copy
 from typing import Any
 
 import torch
-from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
-from captum_dexar.methods.layer_dexar import LayerDexAR, StepAttributions
+from captum_dexar.methods.layer_dexar import LayerDexAR
 from torch import nn, Tensor
 
 

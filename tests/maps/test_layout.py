@@ -77,7 +77,7 @@ def test_a_pixel_belongs_to_the_box_that_holds_its_centre(
 ) -> None:
     layout = one_view(rectangle, grid)
     found = layout.token_of_pixel()
-    assert found.shape == IMAGE_SIZE
+    assert tuple(found.shape) == IMAGE_SIZE
     y0, x0, y1, x1 = boxes_of(layout).T
     for y in range(IMAGE_SIZE[0]):
         for x in range(0, IMAGE_SIZE[1], 3):

@@ -105,7 +105,7 @@ class _Vocabulary(TorchDispatchMode):
     """Watches tensors of several rows over the vocabulary."""
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.size = size
         self.found: set[int] = set()
 

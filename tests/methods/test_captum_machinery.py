@@ -215,8 +215,9 @@ def test_captum_s_plots_and_a_shared_scale() -> None:
     image = make_scene(0).image
     inp = ImagePromptInput(image, "Describe the image.", processor)
     result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, target="a red")
-    larger = LayerAttribution.interpolate(
-        result.token_maps[:, None].float(), (image.height, image.width), "bilinear"
+    maps: Any = result.token_maps
+    larger: Any = LayerAttribution.interpolate(
+        maps[:, None].float(), (image.height, image.width), "bilinear"
     )
     assert larger.shape == (2, 1, image.height, image.width)
     single = larger[0].permute(1, 2, 0).numpy()

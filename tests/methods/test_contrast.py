@@ -47,7 +47,7 @@ def test_closed_form_equals_autograd(name: str, power: float) -> None:
 def test_identical_prefixes_give_zero(method: Any) -> None:
     model = tiny_vlm(seed=3)
     wrapped = VLMAttribution(method(VLMForward(model)))
-    arguments = {"n_steps": 4} if method is IntegratedGradients else {}
+    arguments: dict[str, Any] = {"n_steps": 4} if method is IntegratedGradients else {}
     result = wrapped.attribute(
         prompt_inputs(3), target=TARGET, contrast=CONTRAST, **arguments
     )

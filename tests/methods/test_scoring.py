@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from captum_dexar.maps.normalization import min_max_normalize, scale_signed
 from captum_dexar.methods import scoring
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -75,7 +76,7 @@ def test_all_heads_filtered_gives_a_zero_map() -> None:
     weights = scoring.head_weights(torch.rand(3), torch.full((3,), 2.0))
     token_map = scoring.token_map(gradients, weights)
     assert not token_map.any()
-    assert torch.equal(scoring.min_max_normalize(token_map), torch.zeros(5).double())
+    assert torch.equal(min_max_normalize(token_map), torch.zeros(5).double())
 
 
 def test_token_weight_compares_the_best_heads_of_all_layers() -> None:
@@ -97,8 +98,8 @@ def test_maps_do_not_depend_on_the_gradients_scale(scale: float) -> None:
     image = scoring.head_scores(gradients * scale)
     text = scoring.head_scores((gradients * scale * 0.5).flip(-1))
     weights = scoring.head_weights(image, text)
-    maps = scoring.min_max_normalize(scoring.token_map(gradients * scale, weights))
-    reference = scoring.min_max_normalize(
+    maps = min_max_normalize(scoring.token_map(gradients * scale, weights))
+    reference = min_max_normalize(
         scoring.token_map(
             gradients,
             scoring.head_weights(
@@ -120,7 +121,7 @@ def test_half_precision_does_not_underflow() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0, 1e-30, 1e30])
 def test_constant_maps_become_zero_never_nan(value: float) -> None:
-    normalized = scoring.min_max_normalize(torch.full((2, 7), value))
+    normalized = min_max_normalize(torch.full((2, 7), value))
     assert torch.equal(normalized, torch.zeros(2, 7).double())
 
 
@@ -169,7 +170,7 @@ def test_examples_of_a_batch_do_not_mix() -> None:
 def test_signed_maps_are_scaled_and_zero_stays() -> None:
     maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
     expected = torch.tensor([[-1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.25, 0.5, 1.0]])
-    torch.testing.assert_close(scoring.scale_signed(maps), expected.double())
+    torch.testing.assert_close(scale_signed(maps), expected.double())
 
 
 def test_a_signed_answer_sums_its_scaled_maps() -> None:

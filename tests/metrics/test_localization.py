@@ -1,6 +1,7 @@
 """Localisation measures on maps whose score is known."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_a_flat_cell_points_at_its_centre() -> None:
 
 
 @pytest.mark.parametrize("measure", ALL)
-def test_bad_input(measure) -> None:
+def test_bad_input(measure: Callable[..., float]) -> None:
     with pytest.raises(ValueError, match="of one size"):
         measure(torch.rand(5, 5), MASK)
     with pytest.raises(ValueError, match="mask is empty"):

@@ -1,6 +1,7 @@
 """Finding layers, norm and head, and refusing what does not reproduce the logits."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from captum_dexar.model.target_logits import TargetLogits
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm, VARIANTS
 from torch import nn
 
+LastLayer = tuple[nn.Module, torch.Tensor, torch.Tensor]
+
 
 @pytest.fixture(name="last_layer")
-def _last_layer() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def _last_layer() -> LastLayer:
     """A model, its last decoder layer's output and its logits."""
     model = tiny_vlm()
     kept: list[torch.Tensor] = []
@@ -32,14 +35,14 @@ def _last_layer() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layers_norm_and_head_are_found(variant: str) -> None:
-    model = tiny_vlm(variant)
+    model: Any = tiny_vlm(variant)
     decoder = find_decoder(model)
     assert decoder.layers == list(model.model.language_model.layers)
     assert decoder.final_norm is model.model.language_model.norm
     assert decoder.head is model.lm_head
 
 
-def test_reading_of_the_last_layer_is_the_models_logit(last_layer) -> None:
+def test_reading_of_the_last_layer_is_the_models_logit(last_layer: LastLayer) -> None:
     model, hidden, logits = last_layer
     targets = torch.randint(0, 99, hidden.shape[:2])
     reading = LogitLens(find_decoder(model), targets).read(hidden)
@@ -47,7 +50,9 @@ def test_reading_of_the_last_layer_is_the_models_logit(last_layer) -> None:
     torch.testing.assert_close(reading, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_head_that_is_no_plain_linear_layer_reads_the_same(last_layer) -> None:
+def test_a_head_that_is_no_plain_linear_layer_reads_the_same(
+    last_layer: LastLayer,
+) -> None:
     model, hidden, _ = last_layer
     decoder = find_decoder(model)
     wrapped = replace(decoder, head=nn.Sequential(decoder.head))
@@ -58,7 +63,7 @@ def test_a_head_that_is_no_plain_linear_layer_reads_the_same(last_layer) -> None
     )
 
 
-def test_norming_twice_is_refused(last_layer) -> None:
+def test_norming_twice_is_refused(last_layer: LastLayer) -> None:
     model, hidden, logits = last_layer
     decoder = find_decoder(model)
     targets = logits.argmax(-1)

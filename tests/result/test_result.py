@@ -1,6 +1,7 @@
 """The result: words, pictures on the image, saving and loading."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,7 +24,7 @@ def make_result(**changes: object) -> VLMAttributionResult:
     view = View("full", (2, 4), (0.0, 10.0, 40.0, 50.0))
     token_attr = torch.rand(5, 8, generator=generator)
     token_attr[3] = 0
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "output_tokens": ["a", "vio", "let", ".", "</s>"],
         "target_ids": torch.tensor([4, 17, 9, 5, 2]),
         "token_attr": token_attr,
@@ -43,7 +44,7 @@ def make_result(**changes: object) -> VLMAttributionResult:
     return VLMAttributionResult(**{**fields, **changes})
 
 
-def _start_at_one(view: View) -> tuple:
+def _start_at_one(view: View) -> tuple[Any, ...]:
     return view.name, view.grid, view.rectangle, 1
 
 
@@ -57,7 +58,7 @@ def test_words_merge_their_tokens() -> None:
 
 
 def test_maps_of_selections() -> None:
-    result = make_result()
+    result: Any = make_result()
     assert torch.equal(result.token_map_of(), result.sequence_map)
     assert torch.equal(result.token_map_of(1), result.token_maps[1])
     assert torch.equal(result.token_map_of(-2), result.token_maps[3])
@@ -72,7 +73,7 @@ def test_maps_of_selections() -> None:
 
 
 def test_pixel_map_lies_on_the_seen_part_of_the_image() -> None:
-    result = make_result()
+    result: Any = make_result()
     heat = result.pixel_map(1)
     assert heat.shape == SIZE and heat.dtype == torch.float32
     unseen = result.unseen_pixels
@@ -157,7 +158,7 @@ def make_signed_result() -> VLMAttributionResult:
 
 
 def test_signs_are_kept(tmp_path: Path) -> None:
-    result = make_signed_result()
+    result: Any = make_signed_result()
     assert result.is_signed and not make_result().is_signed
     attr = result.token_attr.view(5, 2, 4)
     largest = attr.abs().amax((1, 2), keepdim=True)
@@ -172,7 +173,7 @@ def test_signs_are_kept(tmp_path: Path) -> None:
     heat = result.pixel_map(0)
     assert -1 <= heat.min() < 0 < heat.max() <= 1 and heat.abs().max() > 0.9
     result.save(tmp_path / "signed")
-    loaded = VLMAttributionResult.load(tmp_path / "signed")
+    loaded: Any = VLMAttributionResult.load(tmp_path / "signed")
     assert loaded == result and torch.equal(loaded.token_maps, result.token_maps)
 
 
@@ -237,10 +238,10 @@ def test_a_large_image_is_drawn_smaller_by_captum() -> None:
 
 
 def test_saved_and_loaded_is_equal(tmp_path: Path) -> None:
-    result = make_result()
+    result: Any = make_result()
     path = tmp_path / "answer.dexar"
     result.save(path)
-    loaded = VLMAttributionResult.load(path)
+    loaded: Any = VLMAttributionResult.load(path)
     assert loaded == result
     assert torch.equal(loaded.token_maps, result.token_maps)
     assert torch.equal(loaded.sequence_map, result.sequence_map)

@@ -1,6 +1,7 @@
 """Scenes: the same seed gives the same scene, and masks are exact."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,12 @@ def test_same_seed_gives_the_same_scene() -> None:
 
 
 def test_global_random_state_is_untouched() -> None:
-    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    numpy_state: Any = np.random.get_state()
+    before = random.getstate(), numpy_state[1].copy(), torch.get_rng_state()
     make_scene(5)
     assert random.getstate() == before[0]
-    assert np.array_equal(np.random.get_state()[1], before[1])
+    numpy_state = np.random.get_state()
+    assert np.array_equal(numpy_state[1], before[1])
     assert torch.equal(torch.get_rng_state(), before[2])
 
 

@@ -1,0 +1,81 @@
+"""The versions of Python and of other packages that this package works with."""
+
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+Version = tuple[int, int]
+
+OLDEST_PYTHON: Version = (3, 10)
+# The tests pass on the versions of constraints-oldest.txt; newer ones are not refused.
+OLDEST: dict[str, Version] = {
+    "torch": (2, 6),
+    "captum": (0, 9),
+    "transformers": (5, 20),
+}
+# Models whose inputs had other names in earlier versions of transformers.
+OLDEST_TRANSFORMERS_OF: dict[str, Version] = {"fuyu": (5, 21)}
+
+
+def installed(package: str) -> Version | None:
+    """Major and minor version of a package, None if it is not known."""
+    try:
+        return _numbers(version(package))
+    except PackageNotFoundError:
+        return None
+
+
+def check_versions() -> None:
+    """Checks Python, torch, captum and transformers, without importing them.
+
+    Raises:
+        ImportError: One of them is older than the oldest version that is supported.
+    """
+    python = sys.version_info[:2]
+    if python < OLDEST_PYTHON:
+        raise ImportError(
+            f"captum_dexar needs Python {_text(OLDEST_PYTHON)} or newer, and this is "
+            f"Python {_text(python)}: create an environment with a newer Python."
+        )
+    found = {package: installed(package) for package in OLDEST}
+    too_old = [
+        package
+        for package, oldest in OLDEST.items()
+        if (there := found[package]) is not None and there < oldest
+    ]
+    if too_old:
+        needed = [f"{package}>={_text(OLDEST[package])}" for package in too_old]
+        present = [f"{package} {version(package)}" for package in too_old]
+        upgrade = " ".join(f'"{requirement}"' for requirement in needed)
+        raise ImportError(
+            f"captum_dexar needs {' and '.join(needed)}, but {' and '.join(present)} "
+            f"is installed: run pip install -U {upgrade}"
+        )
+
+
+def missing_model(model_type: str) -> str | None:
+    """Why models of a type cannot be explained with the installed transformers.
+
+    Args:
+        model_type (str): as in the model's configuration
+
+    Returns:
+        **str or None**: the reason, None if there is none
+    """
+    oldest, there = OLDEST_TRANSFORMERS_OF.get(model_type), installed("transformers")
+    if oldest is None or there is None or there >= oldest:
+        return None
+    return (
+        f"Models of type {model_type!r} need transformers>={_text(oldest)}, but "
+        f"transformers {version('transformers')} is installed: run "
+        f'pip install -U "transformers>={_text(oldest)}"'
+    )
+
+
+def _numbers(text: str) -> Version:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
