@@ -77,7 +77,7 @@ def image_settings(processor: Any) -> dict[str, Any]:
     """What a processor asks of its image processor, whose own settings yield to it."""
     settings = getattr(processor, "images_kwargs", None)
     if settings is None:
-        # Before transformers 5.21 they belonged to the types of keyword arguments.
+        # Before transformers 5.23 they belonged to the types of keyword arguments.
         declared = getattr(processor, "valid_processor_kwargs", None)
         settings = getattr(declared, "_defaults", {}).get("images_kwargs", {})
     return dict(settings)

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 
 # Tests, by a part of their name, of what models and processors themselves do otherwise
-# in versions of transformers before 5.21.
+# in versions of transformers before 5.23.
 DIFFERS_IN_TRANSFORMERS = {
     "[beams-smolvlm]": "generate() fails with beams",
     "[gemma3_crops": "processors have no settings for images",
@@ -25,7 +25,7 @@ DIFFERS_IN_TRANSFORMERS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the installed versions do not have, or do otherwise."""
     reasons = {kind: missing_model(kind) for kind in OLDEST_TRANSFORMERS_OF}
-    if (installed("transformers") or (5, 21)) < (5, 21):
+    if (installed("transformers") or (5, 23)) < (5, 23):
         for part, difference in DIFFERS_IN_TRANSFORMERS.items():
             reasons[part] = f"transformers {transformers.__version__}: {difference}"
     if (installed("torch") or (2, 7)) < (2, 7):
