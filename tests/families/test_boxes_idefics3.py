@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
 from tests.families.cases.idefics3 import build
@@ -39,8 +40,8 @@ def silent_model(variant: str) -> nn.Module:
 def image_features(model: Any) -> Callable[[Any], Tensor]:
     def features(inputs: Any) -> Tensor:
         pixels, mask = inputs["pixel_values"], inputs["pixel_attention_mask"]
-        every: Tensor = model.get_image_features(pixels, mask).pooler_output[0]
-        return every
+        # One tensor for each tile or for each image, by the version of transformers.
+        return torch.cat(tuple(model.get_image_features(pixels, mask).pooler_output))
 
     return features
 
