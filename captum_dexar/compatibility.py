@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 Version = tuple[int, int]
 
@@ -70,6 +71,16 @@ def missing_model(model_type: str) -> str | None:
         f"transformers {version('transformers')} is installed: run "
         f'pip install -U "transformers>={_text(oldest)}"'
     )
+
+
+def image_settings(processor: Any) -> dict[str, Any]:
+    """What a processor asks of its image processor, whose own settings yield to it."""
+    settings = getattr(processor, "images_kwargs", None)
+    if settings is None:
+        # Before transformers 5.23 they belonged to the types of keyword arguments.
+        declared = getattr(processor, "valid_processor_kwargs", None)
+        settings = getattr(declared, "_defaults", {}).get("images_kwargs", {})
+    return dict(settings)
 
 
 def _numbers(text: str) -> Version:

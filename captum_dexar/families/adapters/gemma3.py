@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
 
+from captum_dexar.compatibility import image_settings
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.shared.image_blocks import blank_processed, in_sequence
@@ -57,7 +58,7 @@ def _crops(image: PreparedImage) -> list[Rectangle]:
         return []
     else:
         # A processor's settings take precedence over its image processor's.
-        settings = dict(getattr(image.processor, "images_kwargs", {}))
+        settings = image_settings(image.processor)
         processed = blank_processed(image, **{**settings, "do_pan_and_scan": True})
         count = int(processed["num_crops"][0])
     height, width = image.size

@@ -4,6 +4,7 @@ import sys
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from captum_dexar.compatibility import image_settings
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.tiles import tile_rectangles
 from captum_dexar.families.shared.image_blocks import in_sequence
@@ -75,7 +76,7 @@ class TilesAdapter(FamilyAdapter):
 
     def setting(self, image: PreparedImage, name: str) -> Any:
         """A setting of the image processor; the processor's own takes precedence."""
-        of_processor = getattr(image.processor, "images_kwargs", {})
+        of_processor = image_settings(image.processor)
         return of_processor.get(name, getattr(image.image_processor, name))
 
 
