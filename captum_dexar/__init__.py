@@ -50,7 +50,11 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """A public name, the version or a module of the package (PEP 562)."""
         if name in _MODULES:
-            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            try:
+                value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            except AttributeError as error:
+                # Raised as it is, it would say that this package lacks the name.
+                raise ImportError(f"{name} can't be imported: {error}") from error
         elif name == "__version__":
             from importlib.metadata import version
 

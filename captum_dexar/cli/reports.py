@@ -27,7 +27,7 @@ def report(result: VLMAttributionResult, folder: Path) -> None:
     save_figure(result.plot_tokens(), folder / "tokens.png")
     save_figure(result.plot_sequence(), folder / "sequence.png")
     files = ["sequence.png", "tokens.csv", "result.dexar"]
-    if result.layer_attr is not None:
+    if result.layer_attr is not None and words:
         save_figure(result.plot_layers(), folder / "layers.png")
         files.insert(1, "layers.png")
     _write_tokens(result, folder / "tokens.csv")

@@ -68,6 +68,8 @@ def plot_layers(
         )
     if tokens is None:
         tokens = (~result.special_tokens).nonzero()[:, 0].tolist()
+    if not tokens:
+        raise ValueError("There is no token to draw: the answer has special ones only.")
     maps = result.layer_maps
     if not isinstance(maps, Tensor):
         raise ValueError(

@@ -125,7 +125,8 @@ class VLMAttributionResult(AnswerMaps):
             Figure and axes, ``(tokens, layers)``; None if shown.
 
         Raises:
-            ValueError: there are no layer maps, or they were not kept.
+            ValueError: there is no token to draw, or there are no layer maps: the
+                method has none, or they were not kept.
         """
         return plots.plot_layers(self, tokens, show)
 

@@ -12,6 +12,7 @@ from captum_dexar import VLMAttributionResult
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.methods import scoring
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 SIZE = (40, 60)  # height, width; the outer 10 columns are cropped away
@@ -307,6 +308,14 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     cut.write_bytes((tmp_path / "whole").read_bytes()[:-50])
     with pytest.raises(ValueError, match="not a readable result file"):
         VLMAttributionResult.load(cut)
+
+
+def test_the_format_of_files_keeps_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "answer"
+    make_result().save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["format"], metadata["version"]) == ("captum_dexar.result", "2")
 
 
 def test_a_failed_save_leaves_the_old_file(
