@@ -275,8 +275,8 @@ class VLMAttribution(Attribution):
         self._method.check_arguments(arguments)
         if contrast is not None and not self._method.takes_contrast:
             raise TypeError(
-                f"{self._method.get_name()} does not explain a difference of logits, so "
-                "there is nothing to contrast. Use LayerDexAR or a gradient method."
+                f"{self._method.get_name()} explains no difference of logits, so there "
+                "is nothing to contrast. Use LayerDexAR or a gradient method."
             )
 
     def _batches(
