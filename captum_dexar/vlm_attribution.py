@@ -9,11 +9,14 @@ from captum.attr import Attribution, InterpretableInput
 from captum_dexar.captum_methods import as_step_method
 from captum_dexar.decoding import (
     answer_lengths,
+    check_log_probs,
     DecodingSteps,
     generate,
     GeneratedAnswer,
     generation_progress,
+    GenerationSettings,
     OnlineWithProgress,
+    PromptCache,
     StepAttributions,
     streamed,
 )
@@ -25,6 +28,11 @@ from captum_dexar.inputs import (
     read_prompt,
     Target,
 )
+from captum_dexar.methods import LayerDexAR
+from captum_dexar.methods.options import DexAROptions
+from captum_dexar.methods.verification import Verification, verify as verify_token
+from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result import answer_result, VLMAttributionResult
 from torch import Tensor
@@ -110,6 +118,7 @@ class VLMAttribution(Attribution):
         boxes: Tensor | None = None,
         normalize: bool = True,
         batch_size: int = BATCH_SIZE,
+        verify: bool = False,
         **kwargs: Any,
     ) -> VLMAttributionResult | list[VLMAttributionResult]:
         r"""Explains an answer, token by token.
@@ -140,6 +149,10 @@ class VLMAttribution(Attribution):
                 (6). Default: True
             batch_size (int, optional): maximum number of inputs of a list per batch.
                 Default: 8
+            verify (bool, optional): recomputes a random token of each answer in a
+                random layer by plain autograd, and compares; the result's
+                ``verification`` tells the error. Only for :class:`LayerDexAR`.
+                Default: False
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
                 ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
                 ``keep_layers`` and ``max_tokens_per_pass`` of ``attribute_steps``.
@@ -157,7 +170,9 @@ class VLMAttribution(Attribution):
             ValueError: no image, no image token, not exactly one prompt, or non-finite
                 pixels; an empty, 2-D or out-of-vocabulary target; a target together
                 with ``gen_args``; a string without a processor.
-            RuntimeError: as :meth:`LayerDexAR.attribute`.
+            RuntimeError: as :meth:`LayerDexAR.attribute`; or a pass that explains the
+                answer does not give the logits from which it was generated; or
+                verification fails.
         """
         check_model_state(self.model)
         if target is not None and gen_args is not None:
@@ -173,6 +188,11 @@ class VLMAttribution(Attribution):
                 "the list one by one."
             )
         self._check_arguments(contrast, kwargs)
+        if verify and not isinstance(self._method, LayerDexAR):
+            raise TypeError(
+                "verify=True compares LayerDexAR with plain autograd, but the method is "
+                f"{self._method.get_name()}."
+            )
         inps, targets = (inp, target) if is_list else ([inp], [target])
         if targets is None:
             targets = [None] * len(inps)
@@ -200,12 +220,15 @@ class VLMAttribution(Attribution):
             unit="input",
             disable=not progress or len(inps) == 1,
         ) as bar:
-            for group, prompts in self._batches(len(inps), prompt_of, batch_size):
+            for group, prompts in self._batches(
+                len(inps), prompt_of, batch_size, gen_args
+            ):
                 explained = self._explain(
                     batch_of(prompts),
                     gen_args,
                     progress and len(inps) == 1,
                     normalize,
+                    verify,
                     kwargs,
                 )
                 results.update(zip(group, explained))
@@ -280,7 +303,11 @@ class VLMAttribution(Attribution):
             )
 
     def _batches(
-        self, count: int, prompt_of: Callable[[int], Prompt], batch_size: int
+        self,
+        count: int,
+        prompt_of: Callable[[int], Prompt],
+        batch_size: int,
+        gen_args: Mapping[str, Any] | None,
     ) -> Iterator[tuple[list[int], list[Prompt]]]:
         """Yields batches of input indices with their prompts.
 
@@ -288,16 +315,20 @@ class VLMAttribution(Attribution):
         prepared again when needed.
         """
         prepared: dict[int, Prompt] = {}
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[tuple[Hashable, bool], list[int]] = {}
         for place in range(count):
             prompt = prompt_of(place)
             key = place if not self._method.can_be_batched else batch_key(prompt)
             groups.setdefault((key, prompt.answer is None), []).append(place)
             if len(prepared) < MOST_PREPARED:
                 prepared[place] = prompt
-        for group in groups.values():
-            for start in range(0, len(group), batch_size):
-                places = group[start : start + batch_size]
+        can_be_generated = GenerationSettings(
+            self.model, gen_args or {}
+        ).treats_prompts_alike
+        for (_, is_generated), group in groups.items():
+            size = 1 if is_generated and not can_be_generated else batch_size
+            for start in range(0, len(group), size):
+                places = group[start : start + size]
                 yield places, [
                     prepared.pop(place) if place in prepared else prompt_of(place)
                     for place in places
@@ -309,6 +340,7 @@ class VLMAttribution(Attribution):
         gen_args: Mapping[str, Any] | None,
         progress: bool,
         normalize: bool,
+        verify: bool,
         arguments: Mapping[str, Any],
     ) -> list[VLMAttributionResult]:
         """Explains the given answers of a batch, or generated ones."""
@@ -326,23 +358,57 @@ class VLMAttribution(Attribution):
             lengths = [
                 len(one.answer) for one in prompt.examples if one.answer is not None
             ]
-        steps = DecodingSteps(prompt, answer.ids, answer.target_logits)
         explained = answer.explained
         if explained is None:
-            with tqdm(
-                total=method.parts_per_step * steps.num_steps,
-                desc="explaining",
-                unit="token",
-                unit_scale=1 / method.parts_per_step,
-                disable=not progress,
-            ) as bar:
-                explained = method.attribute_steps(
-                    steps, answer.cache, on_layer=bar.update, **arguments
+            try:
+                explained = self._afterwards(
+                    prompt, answer, answer.cache, lengths, progress, arguments
                 )
-        return [
-            self._result(one, answer.ids[row, :length], explained, row, normalize)
-            for row, (one, length) in enumerate(zip(prompt.examples, lengths))
-        ]
+            except Inconsistent:
+                if answer.cache is None:
+                    raise
+                explained = self._afterwards(
+                    prompt, answer, None, lengths, progress, arguments
+                )
+        verified = None
+        results = []
+        for row, (one, length) in enumerate(zip(prompt.examples, lengths)):
+            ids = answer.ids[row, :length]
+            if verify:
+                options = DexAROptions(**arguments)
+                verified = verify_token(one, ids, explained, row, options)
+            results.append(self._result(one, ids, explained, row, normalize, verified))
+        return results
+
+    def _afterwards(
+        self,
+        prompt: Prompt,
+        answer: GeneratedAnswer,
+        cache: PromptCache | None,
+        lengths: list[int],
+        progress: bool,
+        arguments: Mapping[str, Any],
+    ) -> StepAttributions:
+        """Explains an answer that is known, and compares the passes with generating."""
+        steps = DecodingSteps(prompt, answer.ids)
+        with tqdm(
+            total=self._method.parts_per_step * steps.num_steps,
+            desc="explaining",
+            unit="token",
+            unit_scale=1 / self._method.parts_per_step,
+            disable=not progress,
+        ) as bar:
+            explained = self._method.attribute_steps(
+                steps, cache, on_layer=bar.update, **arguments
+            )
+        if answer.target_logits is not None:
+            check_log_probs(
+                answer.target_logits,
+                explained.token_log_probs,
+                rounding_dtype(self.model),
+                lengths,
+            )
+        return explained
 
     def _result(
         self,
@@ -351,6 +417,7 @@ class VLMAttribution(Attribution):
         explained: StepAttributions,
         example: int,
         normalize: bool,
+        verification: Verification | None = None,
     ) -> VLMAttributionResult:
         return answer_result(
             prompt,
@@ -360,6 +427,7 @@ class VLMAttribution(Attribution):
             processor=self.processor,
             method=self._method.get_name(),
             normalize=normalize,
+            verification=verification,
         )
 
     @classmethod

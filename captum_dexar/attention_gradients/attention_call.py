@@ -73,6 +73,18 @@ class AttentionCall:
         """See :func:`allowed_keys`."""
         return self.attention_function is not self.eager_function
 
+    @property
+    def window(self) -> int | None:
+        """How many of the last keys the layer may hold in place of all of them."""
+        config = getattr(self.module, "config", None)
+        known = (
+            self.kwargs.get("sliding_window"),
+            getattr(self.module, "sliding_window", None),
+            getattr(config, "sliding_window", None),
+            getattr(config, "attention_chunk_size", None),
+        )
+        return next((size for size in known if isinstance(size, int) and size), None)
+
     def mask_key(self) -> tuple[Any, ...]:
         """The same for calls that mask alike, as long as their mask is kept alive."""
         return (

@@ -42,6 +42,7 @@ class ClosedForm:
             targets', ``(batch, steps of the answer)``; -1 for none. Default: None
         reuses_projections (bool, optional): see :class:`PostAttentionReplay`.
             Default: False
+        replays (bool, optional): see :class:`LocalGraphs`. Default: True
     """
 
     explained_pass: ModelPass
@@ -50,11 +51,16 @@ class ClosedForm:
     grad_kwargs: Mapping[str, Any] | None = None
     contrast_ids: Tensor | None = None
     reuses_projections: bool = False
+    replays: bool = True
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits:
-        """Runs the pass once; see :class:`AttentionGradients`."""
+        """Runs the pass once; see :class:`AttentionGradients`.
+
+        Raises:
+            Inconsistent: the pass is not what it should be.
+        """
         explained = self.explained_pass
         positions, first = explained.query_positions, explained.first_step
         contrast_ids = self.contrast_ids
@@ -83,9 +89,12 @@ class ClosedForm:
             explained.cross_attention,
             self.max_positions,
             self.reuses_projections,
+            self.replays,
         )
         with graphs.watching():
             target_logits = explained.run()
+        if graphs.failure is not None:
+            raise graphs.failure
         if not seen:
             raise RuntimeError(
                 "None of the explained layers called its attention function through "

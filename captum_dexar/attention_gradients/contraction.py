@@ -6,6 +6,11 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.call_checks import (
+    check_cross_keys,
+    check_keys,
+    check_probabilities,
+)
 from captum_dexar.attention_gradients.gradients import (
     check_differentiable,
     Consumer,
@@ -65,9 +70,10 @@ class Contraction:
             if scale != 1.0:
                 reading = reading * scale
         check_differentiable(reading, graph.layer)
-        gradients = torch.autograd.grad(
-            reading, graph.outputs, **(self.grad_kwargs or {})
-        )
+        grad_kwargs = dict(self.grad_kwargs or {})
+        if graph.is_shared:
+            grad_kwargs["retain_graph"] = True
+        gradients = torch.autograd.grad(reading, graph.outputs, **grad_kwargs)
         if graph.output_positions is not None:
             gradients = tuple(
                 gradient[:, graph.output_positions.to(gradient.device)]
@@ -98,16 +104,20 @@ class Contraction:
         if graph.query_positions is not None:
             positions = graph.query_positions[start:stop]
         contracted = []
-        for call, gradient in zip(graph.calls, gradients):
+        for call, gradient, output in zip(graph.calls, gradients, graph.outputs):
             attention = None
             if self.attention_power:
-                attention = call.probabilities(positions).pow(self.attention_power)
+                attention = call.probabilities(positions)
+                if graph.output_positions is not None:
+                    output = output[:, graph.output_positions.to(output.device)]
+                check_probabilities(call, attention, output[:, part])
+                attention = attention.pow(self.attention_power)
             contracted.append(
                 contract(
                     graph.layer,
                     widened(gradient[:, part]),
                     call.value,
-                    self._key_blocks(call, num_keys, positions, start),
+                    self._key_blocks(graph, call, num_keys, positions, start),
                     attention,
                     steps,
                 )
@@ -115,19 +125,32 @@ class Contraction:
         return joined_heads(contracted, self.image_keys.shape[1])
 
     def _key_blocks(
-        self, call: AttentionCall, num_keys: int, positions: Tensor, start: int
+        self,
+        graph: LocalGraph,
+        call: AttentionCall,
+        num_keys: int,
+        positions: Tensor,
+        start: int,
     ) -> KeyBlocks:
         """Computed once for all layers that mask alike."""
         num_steps = len(positions)
-        key = (*call.mask_key(), num_keys, start, num_steps)
+        key = (*call.mask_key(), call.window, num_keys, start, num_steps)
         if key not in self._blocks:
             held_keys = call.value.shape[2]
             reads_image = call.is_cross or not self.reads_by_cross_attention
+            allowed = call.allowed_keys(positions)
+            if call.is_cross:
+                check_cross_keys(call, self.image_keys)
+            else:
+                num_queries = graph.hidden.shape[1]
+                if graph.query_positions is not None:
+                    num_queries = call.query.shape[2]
+                check_keys(call, num_keys, positions - num_queries, allowed)
             blocks = key_blocks(
                 self.image_keys if reads_image else None,
                 held_keys if call.is_cross else num_keys,
                 held_keys,
-                call.allowed_keys(positions),
+                allowed,
                 num_steps,
                 call.value.device,
             )

@@ -238,6 +238,7 @@ class LayerRecord:
         num_calls (int): attention calls of the current pass, so far
         axes (dict): the axis of the positions in each further argument, as far as
             passes over several positions have shown
+        is_hooked (bool): whether others' hooks may have changed its output
     """
 
     def __init__(self, with_attention: bool) -> None:
@@ -250,6 +251,7 @@ class LayerRecord:
         self.length = 0
         self.num_calls = 0
         self.axes: Axes = {}
+        self.is_hooked = False
         self._is_settled = False
 
     def add_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

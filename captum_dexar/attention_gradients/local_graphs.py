@@ -24,9 +24,8 @@ from captum_dexar.attention_gradients.layer_replay import (
     is_plain_linear,
     PostAttentionReplay,
     product_of,
-    replay_layer,
-    without_cache,
 )
+from captum_dexar.model.consistency import has_hooks, Inconsistent, watching_hook
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
@@ -47,6 +46,8 @@ class LocalGraph:
         steps (slice): which of them this graph is for
         output_positions (Tensor or None): where these are among the outputs' queries;
             None if the outputs have no others. Default: None
+        is_shared (bool): whether further local graphs lead through the same nodes, so
+            that they have to be kept. Default: False
     """
 
     layer: int
@@ -56,6 +57,7 @@ class LocalGraph:
     query_positions: Tensor | None
     steps: slice
     output_positions: Tensor | None = None
+    is_shared: bool = False
 
 
 class LocalGraphs:
@@ -63,7 +65,9 @@ class LocalGraphs:
 
     Where every position of a pass is explained, a layer's graph is built while it runs.
     Where only some are, as in a pass over a prompt, the layer runs without a graph, and
-    is then replayed from its attention on for those positions.
+    is then replayed from its attention on for those positions. If that gives something
+    else than the layer did, the pass is :class:`Inconsistent`, and can be run again
+    with graphs that are built while it runs.
 
     Args:
         decoder (Decoder): the model's decoder
@@ -75,8 +79,13 @@ class LocalGraphs:
             reads the image, if the self-attention does not
         max_positions (int): positions per graph, where a layer is replayed
         reuses_projections (bool): see :class:`PostAttentionReplay`
+        replays (bool, optional): False builds every graph while the layer runs, of all
+            positions of the pass, and backpropagates step by step. Default: True
 
     Attributes:
+        is_paused (bool): whether passes are not watched at the moment
+        failure (Inconsistent or None): why a pass could not be explained; it was run to
+            its end, and nothing is watched after it
         last_hidden (Tensor or None): output of the last layer at the explained
             positions of the last pass, ``(batch, steps, hidden size)``
     """
@@ -90,17 +99,22 @@ class LocalGraphs:
         cross_attention: str | None,
         max_positions: int,
         reuses_projections: bool,
+        replays: bool = True,
     ) -> None:
         self.decoder = decoder
         self.query_positions = query_positions
         self.consume = consume
         self.max_positions = max_positions
+        self.replays = replays
+        self.is_paused = False
+        self.failure: Inconsistent | None = None
         self.last_hidden: Tensor | None = None
         self._hooked = sorted({*layers, len(decoder.layers) - 1})
         self._layer_of, self._cross_attention = modules_of_layers(
             decoder.layers, layers, cross_attention
         )
         self._replay = PostAttentionReplay(reuses_projections)
+        self._with_hooks: set[int] = set()
         # Of the layer that is running; its calls with their outputs.
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
         self._projections: dict[int, dict[nn.Linear, Tensor]] = {}
@@ -109,14 +123,17 @@ class LocalGraphs:
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
         finish = partial(self._finish, threading.get_ident())
+        self._with_hooks = {
+            index for index in self._hooked if has_hooks(self.decoder.layers[index])
+        }
         handles = [
             self.decoder.layers[index].register_forward_hook(
-                partial(finish, index), with_kwargs=True
+                watching_hook(partial(finish, index)), with_kwargs=True
             )
             for index in self._hooked
         ]
         forwards: dict[nn.Module, Forward] = {}
-        if self._replay.reuses_projections:
+        if self._replay.reuses_projections and self.replays:
             forwards = {
                 module: self._kept_projection(module, layer)
                 for module, layer in self._layer_of.items()
@@ -142,7 +159,10 @@ class LocalGraphs:
         depends on the first.
         """
         output, *rest = call.run()
-        builds_graph = self.query_positions(call.query.shape[2]) is None
+        if self.is_paused:
+            return (output, *rest)
+        is_explained = self.query_positions(call.query.shape[2]) is None
+        builds_graph = is_explained or not self.replays
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
         self._calls.setdefault(call.layer, []).append((call, output))
@@ -178,7 +198,7 @@ class LocalGraphs:
         output: Any,
     ) -> Any:
         """Passes on the graph of a layer that has run."""
-        if threading.get_ident() != thread:
+        if threading.get_ident() != thread or self.is_paused:
             return output
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)
@@ -191,22 +211,45 @@ class LocalGraphs:
             if positions is not None:
                 last = hidden[:, positions.to(hidden.device)]
             self.last_hidden = last.detach()
-        if calls and positions is None:
-            attention_calls, outputs = map(list, zip(*calls))
-            steps = slice(0, num_queries)
-            self.consume(
-                LocalGraph(index, hidden, outputs, attention_calls, None, steps)
+        if calls:
+            try:
+                for graph in self._graphs(
+                    index, (args, kwargs), hidden, calls, projections, positions
+                ):
+                    self.consume(graph)
+            except Inconsistent as failure:
+                # The pass may be the user's own: it goes on.
+                self.failure, self.is_paused = failure, True
+        return _detached(output)
+
+    def _graphs(
+        self,
+        index: int,
+        arguments: tuple[Any, Mapping[str, Any]],
+        hidden: Tensor,
+        calls: list[tuple[AttentionCall, Tensor]],
+        projections: Mapping[nn.Linear, Tensor],
+        positions: Tensor | None,
+    ) -> Iterator[LocalGraph]:
+        """The graphs of a layer that has run."""
+        attention_calls, outputs = map(list, zip(*calls))
+        if positions is None:
+            steps = slice(0, hidden.shape[1])
+            yield LocalGraph(index, hidden, outputs, attention_calls, None, steps)
+        elif not self.replays:
+            yield from _step_by_step(index, hidden, outputs, attention_calls, positions)
+        elif index in self._with_hooks:
+            # Its hooks would be called again, and its output may be theirs.
+            raise Inconsistent(
+                f"Decoder layer {index} has hooks, so it can't be replayed."
             )
-        elif calls and positions is not None:
+        else:
             for start in range(0, len(positions), self.max_positions):
                 steps = slice(start, min(start + self.max_positions, len(positions)))
                 known = {module: kept[:, steps] for module, kept in projections.items()}
-                self.consume(
-                    self._replayed(
-                        index, (args, kwargs), hidden, calls, known, positions, steps
-                    )
+                yield self._replayed(
+                    index, arguments, hidden, calls, known, positions, steps
                 )
-        return _detached(output)
 
     def _replayed(
         self,
@@ -221,32 +264,46 @@ class LocalGraphs:
         """The graph of some explained positions, by replaying the layer on the known
         attention outputs."""
         positions = query_positions[steps].to(hidden.device)
-        layer = self.decoder.layers[index]
         outputs = [output[:, positions.to(output.device)] for _, output in calls]
         replayed = self._replay.replay(
-            layer,
+            self.decoder.layers[index],
             at_positions(arguments, hidden.shape[1], positions),
             outputs,
             projections,
             hidden[:, positions],
         )
-        output_positions = None
         if replayed is None:
-            # The layer does not treat positions independently: the graph of them all.
-            output_positions = positions
-            args, kwargs = without_cache(arguments)
-            outputs = [output.detach() for _, output in calls]
-            replayed = replay_layer(layer, args, kwargs, outputs)
-            with torch.enable_grad():
-                replayed = replayed[:, positions]
+            raise Inconsistent(
+                f"Decoder layer {index} gives something else when it is replayed at "
+                f"{len(positions)} of its {hidden.shape[1]} positions."
+            )
+        attention_calls = [call for call, _ in calls]
         return LocalGraph(
+            index, replayed, outputs, attention_calls, query_positions, steps
+        )
+
+
+def _step_by_step(
+    index: int,
+    hidden: Tensor,
+    outputs: list[Tensor],
+    calls: list[AttentionCall],
+    positions: Tensor,
+) -> Iterator[LocalGraph]:
+    """One graph per explained position, whose nodes they share: a layer may not treat
+    positions independently."""
+    for step, position in enumerate(positions.tolist()):
+        with torch.enable_grad():
+            explained = hidden[:, [position]]
+        yield LocalGraph(
             index,
-            replayed,
+            explained,
             outputs,
-            [call for call, _ in calls],
-            query_positions,
-            steps,
-            output_positions,
+            calls,
+            positions,
+            slice(step, step + 1),
+            positions[[step]],
+            is_shared=True,
         )
 
 

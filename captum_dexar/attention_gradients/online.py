@@ -13,7 +13,7 @@ from captum_dexar.attention_gradients.layer_record import Axes, LayerRecord, Ove
 from captum_dexar.attention_gradients.layer_replay import PostAttentionReplay
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.attention_gradients.step_recorder import StepRecorder
-from captum_dexar.decoding.step_attributions import NotRecorded
+from captum_dexar.model.consistency import has_hooks, Inconsistent
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.target_logits import TargetLogits
@@ -50,6 +50,10 @@ class OnlineGradients(ABC):
         """Within it the passes of this thread can be explained; parameters have to be
         frozen."""
 
+    @abstractmethod
+    def stop(self) -> None:
+        """Records nothing from now on."""
+
     def num_bytes(self) -> int:
         """The size of what is recorded and not yet explained, where it matters."""
         return 0
@@ -72,8 +76,8 @@ class OnlineGradients(ABC):
             contrast_ids (Tensor, optional): as in :class:`ClosedForm`. Default: None
 
         Raises:
-            NotRecorded: a layer can't be replayed from what was recorded.
-            RuntimeError: the logit lens does not give the model's logits.
+            Inconsistent: the passes are not what they should be, or a layer can't be
+                replayed from what was recorded.
         """
         lens = LogitLens(self.decoder, target_ids, contrast_ids)
         contraction = Contraction(
@@ -85,7 +89,14 @@ class OnlineGradients(ABC):
             first_step,
         )
         num_steps = target_ids.shape[1]
-        lens.check(self._last_hidden(), target_logits)
+        last_hidden = self._last_hidden()
+        if last_hidden.shape[:2] != target_ids.shape:
+            passes, tokens = tuple(last_hidden.shape[:2]), tuple(target_ids.shape)
+            raise Inconsistent(
+                f"The last decoder layer ran for {passes} examples and passes, but "
+                f"the tokens are {tokens}."
+            )
+        lens.check(last_hidden, target_logits)
         for graph in self._graphs(num_steps):
             contraction(graph, self.num_keys + first_step + num_steps - 1, consume)
 
@@ -129,6 +140,11 @@ class RecordedGradients(OnlineGradients):
         finally:
             self._recorder.reset()
 
+    def stop(self) -> None:
+        """See :meth:`OnlineGradients.stop`."""
+        self._recorder.is_paused = True
+        self._recorder.reset()
+
     def num_bytes(self) -> int:
         """See :meth:`OnlineGradients.num_bytes`."""
         return self._recorder.num_bytes()
@@ -140,7 +156,7 @@ class RecordedGradients(OnlineGradients):
         try:
             super().explain(*args, **kwargs)
         except Overwritten as error:
-            raise NotRecorded("a layer works in place") from error
+            raise Inconsistent("A decoder layer works in place.") from error
         finally:
             self._recorder.reset()
         self._recorder.is_paused = False
@@ -148,7 +164,7 @@ class RecordedGradients(OnlineGradients):
     def _last_hidden(self) -> Tensor:
         # Layers without attention have nothing to explain.
         if not any(record.calls for record in self._recorder.records.values()):
-            raise NotRecorded("no layer called its attention function")
+            raise Inconsistent("No layer called its attention function.")
         return self._recorder.last_hidden.joined()
 
     def _graphs(self, num_steps: int) -> Iterator[LocalGraph]:
@@ -170,8 +186,14 @@ class RecordedGradients(OnlineGradients):
         expected = record.hidden_out.joined()
         outputs = [call.outputs.joined() for call in record.calls]
         if expected.shape[1] != num_steps or outputs[0].shape[1] != num_steps:
-            raise NotRecorded(f"layer {index} ran {expected.shape[1]} times")
+            raise Inconsistent(
+                f"Decoder layer {index} ran {expected.shape[1]} times for {num_steps} "
+                "tokens."
+            )
         layer = self.decoder.layers[index]
+        if record.is_hooked or has_hooks(layer):
+            # They would be called again, and the layer's output may be theirs.
+            raise Inconsistent(f"Decoder layer {index} has hooks.")
         hidden = self._replay.replay(
             layer,
             record.joined_arguments(axes.get(type(layer), {})),
@@ -180,7 +202,9 @@ class RecordedGradients(OnlineGradients):
             expected,
         )
         if hidden is None:
-            raise NotRecorded(f"layer {index} gives something else when it is replayed")
+            raise Inconsistent(
+                f"Decoder layer {index} gives something else when it is replayed."
+            )
         calls = [call.joined(index, masks) for call in record.calls]
         return LocalGraph(index, hidden, outputs, calls, None, slice(0, num_steps))
 
@@ -218,13 +242,37 @@ class PositionGraphs(OnlineGradients):
         finally:
             self._kept.clear()
 
+    def stop(self) -> None:
+        """See :meth:`OnlineGradients.stop`."""
+        self._watched.is_paused = True
+        self._kept.clear()
+
+    def explain(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`OnlineGradients.explain`."""
+        if self._watched.failure is not None:
+            raise self._watched.failure
+        # Nothing is watched after a failure.
+        self._watched.is_paused = True
+        try:
+            super().explain(*args, **kwargs)
+        finally:
+            self._kept.clear()
+            self._watched.last_hidden = None
+        self._watched.is_paused = False
+
     def _last_hidden(self) -> Tensor:
-        assert self._watched.last_hidden is not None
-        return self._watched.last_hidden
+        last_hidden = self._watched.last_hidden
+        if last_hidden is None:
+            raise Inconsistent("The last decoder layer did not run.")
+        return last_hidden
 
     def _graphs(self, num_steps: int) -> list[LocalGraph]:
-        graphs, self._kept[:] = list(self._kept), []
-        return graphs
+        layers = [graph.layer for graph in self._kept]
+        if not layers:
+            raise Inconsistent("No layer called its attention function.")
+        if len(set(layers)) < len(layers):
+            raise Inconsistent("The decoder layers ran several times for one token.")
+        return self._kept
 
 
 def _last_position(num_queries: int) -> Tensor | None:

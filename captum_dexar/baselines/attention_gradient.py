@@ -6,6 +6,7 @@ from typing import Any
 from captum_dexar.attention_gradients import ClosedForm, LayerGradients
 from captum_dexar.baselines.baseline import by_layer, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
@@ -46,9 +47,17 @@ class LayerAttentionGradient(LayerBaseline):
             part = gradients.image.sum(2).relu()
             parts.setdefault(gradients.layer, []).append(part)
 
-        engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
-        with frozen_parameters(self.model):
-            target_logits = engine(find_decoder(self.model), self.layer_indices, keep)
+        def run(engine: ClosedForm) -> TargetLogits:
+            with frozen_parameters(self.model):
+                return engine(find_decoder(self.model), self.layer_indices, keep)
+
+        try:
+            engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
+            target_logits = run(engine)
+        except Inconsistent:
+            parts.clear()
+            engine = ClosedForm(steps.full_pass(), attention_power=1.0, replays=False)
+            target_logits = run(engine)
         for _ in parts:
             on_layer()
         stacked, layers = by_layer(parts, self.layer_indices)

@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
+from captum_dexar.decoding.generation_settings import GenerationSettings
 from captum_dexar.decoding.generation_watch import GenerationWatch, watched_encoder
 from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
-from captum_dexar.decoding.step_attributions import (
-    NotRecorded,
-    OnlineAttribution,
-    StepAttributions,
-)
+from captum_dexar.decoding.raw_logits import raw_target_logits
+from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.inputs import Prompt
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
-from torch import nn, Tensor
+from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 
@@ -32,7 +31,8 @@ class GeneratedAnswer:
             during generation
         cache (PromptCache or None): the KV cache on which the steps can be explained;
             None if the prompt has to be run again
-        target_logits (TargetLogits or None): the model's logits of these tokens
+        target_logits (TargetLogits or None): the model's own logits of these tokens,
+            before any processor; NaN where they are not known
     """
 
     ids: Tensor
@@ -63,28 +63,44 @@ def generate(
     generation = _WatchedGeneration(prompt, arguments, online)
     model: Any = prompt.model
     with torch.no_grad(), kept_state(model), generation.watching():
-        # Keep only the ids: the other outputs hold the large KV cache.
-        sequences = model.generate(
-            **prompt.given_inputs, **generation.arguments
-        ).sequences
+        made = model.generate(**prompt.given_inputs, **generation.arguments)
+    # Other outputs may hold a large KV cache.
+    sequences, logits, beams = (
+        getattr(made, name, None) for name in ("sequences", "logits", "beam_indices")
+    )
+    del made
+    if not isinstance(sequences, Tensor):
+        raise TypeError(
+            "model.generate returned no sequences"
+            + (
+                ", with gen_args custom_generate."
+                if "custom_generate" in arguments
+                else "."
+            )
+        )
     if sequences.shape[0] != prompt.ids.shape[0]:
         raise ValueError(
             "gen_args must ask for one answer, got num_return_sequences="
             f"{sequences.shape[0] // prompt.ids.shape[0]}."
         )
-    if not torch.equal(sequences[:, : prompt.length], prompt.ids):
-        raise RuntimeError(
-            "Generation did not start from the prompt, which the model's configuration "
-            f"gives as {prompt.ids[0].tolist()}, but from "
-            f"{sequences[0, : prompt.length].tolist()}. Pass decoder_input_ids."
-        )
+    check_prompt(sequences, prompt)
     answer = sequences[:, prompt.length :]
     if answer.shape[1] == 0:
         raise ValueError(
             "The model generated no token, so there is nothing to explain. Check "
             "gen_args (max_new_tokens, stopping criteria), or pass a target."
         )
-    return generation.result(answer)
+    return generation.result(answer, logits, beams)
+
+
+def check_prompt(sequences: Tensor, prompt: Prompt) -> None:
+    """Raises RuntimeError unless generated sequences begin with the prompt."""
+    if not torch.equal(sequences[:, : prompt.length], prompt.ids):
+        raise RuntimeError(
+            "Generation did not start from the prompt, which the model's configuration "
+            f"gives as {prompt.ids[0].tolist()}, but from "
+            f"{sequences[0, : prompt.length].tolist()}. Pass decoder_input_ids."
+        )
 
 
 class _WatchedGeneration:
@@ -101,17 +117,19 @@ class _WatchedGeneration:
         self.settings = GenerationSettings(prompt.model, arguments)
         self.explained: list[StepAttributions] = []
         self.num_waiting = 0
-        self.sequences: Tensor | None = None
         self.watch: GenerationWatch | None = None
         self.positions: list[Tensor | None] = []
         self.encoders: list[Tensor] = []
         # Must be read before our own cache is added to the arguments.
         is_one_by_one = self.settings.is_one_by_one
+        holds_every_key = self.settings.holds_every_key
         self.cache: Any = given_cache(prompt, self.settings, arguments)
-        self.online = online if is_one_by_one else None
+        self.online = online if is_one_by_one and holds_every_key else None
         if is_one_by_one:
             self.watch = GenerationWatch(prompt.model, self._on_token)
             add_stopping_criterion(arguments, self.watch)
+        elif self.settings.raw_logits_fit(prompt):
+            arguments["output_logits"] = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -128,32 +146,56 @@ class _WatchedGeneration:
             self._explain_waiting()
 
     def _on_token(self, sequences: Tensor, step: int) -> None:
-        if self.online is not None:
-            self.sequences = sequences
-            self.num_waiting += 1
-            if self.online.is_due(self.num_waiting):
-                self._explain_waiting()
+        if self.online is None or self.watch is None:
+            return
+        if self.watch.num_passes != 1:
+            # Which of them is recorded under which token would be a guess.
+            self._give_up_online()
+            return
+        self.num_waiting += 1
+        if self.online.is_due(self.num_waiting):
+            self._explain_waiting()
 
     def _explain_waiting(self) -> None:
         """Explains the tokens generated since the last call."""
-        if self.online is None or self.watch is None or self.sequences is None:
+        if self.online is None or self.watch is None or not self.num_waiting:
             return
+        sequences = self.watch.sequences
+        assert sequences is not None
         first = self.watch.target_logits.num_steps - self.num_waiting
-        tokens = self.sequences[:, self.sequences.shape[1] - self.num_waiting :]
-        self.num_waiting, self.sequences = 0, None
+        tokens = sequences[:, sequences.shape[1] - self.num_waiting :]
+        self.num_waiting = 0
         try:
             target_logits = self.watch.target_logits.since(first)
             self.explained.append(self.online.explain(tokens, target_logits, first))
-        except NotRecorded:
-            # A layer has an unknown structure: explain all steps after generation.
-            self.online = None
-            self.explained.clear()
+        except Inconsistent:
+            self._give_up_online()
 
-    def result(self, answer: Tensor) -> GeneratedAnswer:
-        """The answer with its attributions, or with a KV cache for explaining it."""
+    def _give_up_online(self) -> None:
+        """Leaves all steps to be explained after generation."""
+        if self.online is not None:
+            self.online.stop()
+        self.online = None
+        self.explained.clear()
+
+    def result(
+        self,
+        answer: Tensor,
+        logits: tuple[Tensor, ...] | None,
+        beam_indices: Tensor | None,
+    ) -> GeneratedAnswer:
+        """The answer with its attributions, or with a KV cache for explaining it.
+
+        Args:
+            answer (Tensor): its ids, ``(prompts, steps)``
+            logits (tuple of Tensor or None): as ``generate`` returns them
+            beam_indices (Tensor or None): likewise
+        """
         made = GeneratedAnswer(answer)
         num_steps = answer.shape[1]
-        if self.watch is not None and self.watch.target_logits.num_steps == num_steps:
+        if logits is not None:
+            made.target_logits = raw_target_logits(answer, logits, beam_indices)
+        elif self.watch is not None and self._has_watched(answer):
             made.target_logits = self.watch.target_logits.since(0)
             if self.online is not None:
                 self.cache = self.arguments["past_key_values"] = None
@@ -171,8 +213,15 @@ class _WatchedGeneration:
             surplus = length - (prompt.length - 1)
             prompt.adapter.crop(self.cache, surplus, prompt.config)
         if made.cache is not None:
-            made.cache.drop_copies(beams)
+            made.cache.drop_copies(beams, prompt.ids.shape[0])
         return made
+
+    def _has_watched(self, answer: Tensor) -> bool:
+        """Whether the watched tokens are those of the answer."""
+        sequences = self.watch.sequences if self.watch is not None else None
+        return sequences is not None and torch.equal(
+            sequences[:, self.prompt.length :], answer.to(sequences.device)
+        )
 
 
 def given_cache(
@@ -195,52 +244,8 @@ def add_stopping_criterion(
     arguments["stopping_criteria"] = StoppingCriteriaList([*given, criterion])
 
 
-class GenerationSettings:
-    """Generation settings from the arguments or the model's defaults."""
-
-    def __init__(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        self.arguments = arguments
-        self.defaults: Any = model.generation_config
-
-    def __getitem__(self, name: str) -> Any:
-        custom = self.arguments.get("generation_config")
-        given = vars(custom) if custom else {}
-        for source in (self.arguments, given, vars(self.defaults)):
-            if source.get(name) is not None:
-                return source[name]
-        return None
-
-    @property
-    def num_beams(self) -> int:
-        """Number of beams; 1 without beam search."""
-        return int(self["num_beams"] or 1)
-
-    @property
-    def takes_a_cache(self) -> bool:
-        """Whether our own cache can be passed, and holds the prompt afterwards."""
-        return (
-            self.arguments.get("past_key_values") is None
-            and self["use_cache"] is not False
-            and (self["num_return_sequences"] or 1) == 1
-            and self["cache_implementation"] is None
-            and self["prefill_chunk_size"] is None
-            and self["prompt_lookup_num_tokens"] is None
-            and self.arguments.get("assistant_model") is None
-            and self.arguments.get("custom_generate") is None
-        )
-
-    @property
-    def is_one_by_one(self) -> bool:
-        """Whether every token has its own forward pass over all keys so far."""
-        without_cache = self["use_cache"] is False
-        return self.num_beams == 1 and (
-            self.takes_a_cache
-            or (without_cache and self.arguments.get("past_key_values") is None)
-        )
-
-
 def answer_lengths(
-    answers: Tensor, model: nn.Module, gen_args: Mapping[str, Any] | None
+    answers: Tensor, model: Any, gen_args: Mapping[str, Any] | None
 ) -> list[int]:
     """Length of each answer in ``(prompts, steps)``, end-of-sequence token included."""
     if len(answers) == 1:

@@ -48,6 +48,7 @@ class OnlineWithProgress:
     def __init__(self, online: OnlineAttribution) -> None:
         self.online = online
         self.is_due = online.is_due
+        self.stop = online.stop
         self._bar: Any = None
 
     @contextmanager

@@ -18,7 +18,8 @@ class GenerationWatch(StoppingCriteria):
     """A stopping criterion that never stops but observes every token.
 
     The logits are the model's raw outputs, before any sampling temperature, penalty or
-    filter.
+    filter. A token may take several passes, as when the model is also run without the
+    prompt for guidance; ``generate`` then takes its logits from the first.
 
     Args:
         model (nn.Module): the model that generates
@@ -26,13 +27,18 @@ class GenerationWatch(StoppingCriteria):
 
     Attributes:
         target_logits (GrowingLogits): logits of the answer's tokens so far
+        sequences (Tensor or None): all tokens so far, ``(batch, tokens)``
+        num_passes (int): how often the model ran for the newest token
     """
 
     def __init__(self, model: nn.Module, on_token: OnToken) -> None:
         self.model = model
         self.on_token = on_token
         self.target_logits = GrowingLogits()
+        self.sequences: Tensor | None = None
+        self.num_passes = 0
         self._logits: Tensor | None = None
+        self._is_watching = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -40,7 +46,10 @@ class GenerationWatch(StoppingCriteria):
         thread = threading.get_ident()
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            if threading.get_ident() == thread:
+            if threading.get_ident() != thread or not self._is_watching:
+                return
+            self.num_passes += 1
+            if self._logits is None:
                 self._logits = output.logits[:, -1:]
 
         handle = _running(self.model).register_forward_hook(keep)
@@ -55,7 +64,13 @@ class GenerationWatch(StoppingCriteria):
             logits, self._logits = self._logits, None
             self.target_logits.add(logits, input_ids[:, -1:])
             del logits
-            self.on_token(input_ids, self.target_logits.num_steps - 1)
+            self.sequences = input_ids
+            # What explains the token may run the model too.
+            self._is_watching = False
+            try:
+                self.on_token(input_ids, self.target_logits.num_steps - 1)
+            finally:
+                self._is_watching, self.num_passes = True, 0
         return self.is_done(input_ids)
 
     def is_done(self, input_ids: Tensor) -> Tensor:

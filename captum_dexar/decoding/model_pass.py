@@ -26,8 +26,6 @@ class ModelPass:
             sequence including its cached part
         cross_attention (str or None): name of the cross-attention module inside a
             decoder layer that reads the image; None if self-attention reads it
-        target_logits (TargetLogits or None): the model's logits of the targets, if
-            already known
         first_step (int): index of the first of these steps among those explained
     """
 
@@ -38,24 +36,18 @@ class ModelPass:
     image_keys: Tensor
     num_keys: int
     cross_attention: str | None = None
-    target_logits: TargetLogits | None = None
     first_step: int = 0
 
     def logits(self) -> Tensor:
         """Runs the model; returns logits, ``(batch, steps, vocabulary)``."""
-        return self._logits_of(self.query_positions)
-
-    def run(self) -> TargetLogits:
-        """Runs the model; returns the targets' logits, without computing known ones."""
-        if self.target_logits is None:
-            return TargetLogits.of(self.logits(), self.target_ids)
-        self._logits_of(self.query_positions[:0])
-        return self.target_logits
-
-    def _logits_of(self, positions: Tensor) -> Tensor:
+        positions = self.query_positions
         kept = logits_of(self.model, positions)
         with kept_state(self.model):
             logits: Tensor = self.model(**self.inputs, **kept).logits
         if logits.shape[1] == positions.shape[0]:
             return logits
         return logits[:, positions.to(logits.device)]
+
+    def run(self) -> TargetLogits:
+        """Runs the model; returns the targets' logits."""
+        return TargetLogits.of(self.logits(), self.target_ids)

@@ -40,23 +40,24 @@ class PromptCache:
             return None
         return BaseModelOutput(last_hidden_state=self.encoder_states)
 
-    def drop_copies(self, copies: int) -> None:
-        """Keeps one of the copies of every example that beam search makes."""
+    def drop_copies(self, copies: int, num_examples: int) -> None:
+        """Keeps one of the copies of every example that beam search makes.
+
+        Args:
+            copies (int): number of beams
+            num_examples (int): number of prompts
+        """
         if copies == 1:
             return
+        kept = torch.arange(0, num_examples * copies, copies)
         if self.cache is not None:
             # Every kind of cache layer supports beam search's reordering.
-            self.cache.reorder_cache(_every(self.cache.batch_size, copies))
+            self.cache.reorder_cache(kept)
         if self.last_position is not None:
             positions = self.last_position
-            examples = _every(positions.shape[-2], copies).to(positions.device)
-            self.last_position = positions.index_select(-2, examples)
+            self.last_position = positions.index_select(-2, kept.to(positions.device))
         if self.encoder_states is not None:
             self.encoder_states = self.encoder_states[::copies]
-
-
-def _every(number: int, copies: int) -> Tensor:
-    return torch.arange(0, max(number, 1), copies)
 
 
 def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCache:

@@ -57,15 +57,15 @@ class StepAttributions:
         )
 
 
-class NotRecorded(Exception):
-    """A layer can't be replayed from its recorded inputs."""
-
-
 class OnlineAttribution(Protocol):
     """A method that explains tokens while the model generates them."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Records the model's forward passes in this thread."""
+        ...
+
+    def stop(self) -> None:
+        """Records nothing from now on."""
         ...
 
     def is_due(self, num_waiting: int) -> bool:
@@ -83,6 +83,7 @@ class OnlineAttribution(Protocol):
             first_step (int): index of the first token in the answer
 
         Raises:
-            NotRecorded: these passes can't be explained online.
+            Inconsistent: these passes can't be explained online. Nothing is recorded
+                from then on.
         """
         ...

@@ -14,7 +14,6 @@ from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
 from captum_dexar.inputs import logits_of, Prompt
 from captum_dexar.model.state import kept_state
-from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -28,8 +27,6 @@ class DecodingSteps:
     Args:
         prompt (Prompt): the prompt, or a batch of them
         answer_ids (Tensor): the answers' tokens, ``(batch, tokens)``
-        target_logits (TargetLogits, optional): logits of the explained tokens, if known
-            from generation. Default: None, they are computed
         first_step (int, optional): the first explained step; earlier tokens of the
             answer only belong to its prefix. Default: 0
 
@@ -42,7 +39,6 @@ class DecodingSteps:
         self,
         prompt: Prompt,
         answer_ids: Tensor,
-        target_logits: TargetLogits | None = None,
         first_step: int = 0,
     ) -> None:
         self.prompt = prompt
@@ -50,7 +46,6 @@ class DecodingSteps:
         self.first_step = first_step
         self.target_ids = self.answer_ids[:, first_step:]
         self.num_steps = self.target_ids.shape[1]
-        self.target_logits = target_logits
 
     @property
     def contrast_ids(self) -> Tensor | None:
@@ -141,6 +136,36 @@ class DecodingSteps:
         for step in range(self.first_step, self.answer_ids.shape[1]):
             yield self._prefix(step)
 
+    def prefilled(self) -> PromptCache:
+        """A new cache of the prompt without its last token, by running the model.
+
+        A bidirectional prompt is run as a whole, and its last token is then dropped
+        from the cache.
+        """
+        prompt, adapter = self.prompt, self.prompt.adapter
+        is_whole = adapter.prompt_is_bidirectional
+        cache = new_cache(prompt.config, adapter, goes_back=is_whole)
+        if prompt.length == 1:
+            return PromptCache(cache)
+        per_token = {"input_ids", "position_ids", *adapter.sequence_inputs}
+        inputs = {
+            key: value[:, :-1] if key in per_token and not is_whole else value
+            for key, value in prompt.inputs.items()
+        }
+        with (
+            torch.no_grad(),
+            kept_state(prompt.model),
+            watched_positions(prompt.model) as positions,
+        ):
+            kept = logits_of(prompt.model, 1)
+            prompt.model(**inputs, past_key_values=cache, use_cache=True, **kept)
+        (last,) = positions
+        if is_whole:
+            adapter.crop(cache, 1, prompt.config)
+        elif last is not None:
+            last = last + 1
+        return PromptCache(cache, last)
+
     def _fits_in_one(self, max_tokens: int | None) -> bool:
         """Whether prompt and answer can share one pass, which is cheaper than two."""
         fed = self.answer_ids[:, :-1]
@@ -158,7 +183,6 @@ class DecodingSteps:
         device = self.prompt.ids.device
         positions = torch.arange(steps.stop - steps.start, device=device)
         explained = slice(steps.start - self.first_step, steps.stop - self.first_step)
-        known = self.target_logits
         return ModelPass(
             model=self.prompt.model,
             inputs=inputs,
@@ -167,7 +191,6 @@ class DecodingSteps:
             image_keys=self.prompt.image_keys,
             num_keys=self.prompt.length + steps.stop - 1,
             cross_attention=self.prompt.adapter.cross_attention,
-            target_logits=None if known is None else known.of_steps(explained),
             first_step=explained.start,
         )
 
@@ -194,32 +217,5 @@ class DecodingSteps:
 
     def _prompt_cache(self, cache: PromptCache | DynamicCache | None) -> PromptCache:
         if cache is None:
-            return self._prefilled()
+            return self.prefilled()
         return cache if isinstance(cache, PromptCache) else PromptCache(cache)
-
-    def _prefilled(self) -> PromptCache:
-        """Runs the prompt without its last token. A bidirectional prompt is run as a
-        whole, and its last token is then dropped from the cache."""
-        prompt, adapter = self.prompt, self.prompt.adapter
-        is_whole = adapter.prompt_is_bidirectional
-        cache = new_cache(prompt.config, adapter, goes_back=is_whole)
-        if prompt.length == 1:
-            return PromptCache(cache)
-        per_token = {"input_ids", "position_ids", *adapter.sequence_inputs}
-        inputs = {
-            key: value[:, :-1] if key in per_token and not is_whole else value
-            for key, value in prompt.inputs.items()
-        }
-        with (
-            torch.no_grad(),
-            kept_state(prompt.model),
-            watched_positions(prompt.model) as positions,
-        ):
-            kept = logits_of(prompt.model, 1)
-            prompt.model(**inputs, past_key_values=cache, use_cache=True, **kept)
-        (last,) = positions
-        if is_whole:
-            adapter.crop(cache, 1, prompt.config)
-        elif last is not None:
-            last = last + 1
-        return PromptCache(cache, last)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack
 from queue import Queue
 from typing import Any
 
@@ -10,26 +10,24 @@ import torch
 from captum.attr._core.llm_attr import DEFAULT_GEN_ARGS
 from captum_dexar.decoding.generation import (
     add_stopping_criterion,
-    GenerationSettings,
+    check_prompt,
     given_cache,
 )
+from captum_dexar.decoding.generation_settings import GenerationSettings
 from captum_dexar.decoding.generation_watch import GenerationWatch
 from captum_dexar.decoding.prompt_cache import PromptCache, watched_positions
+from captum_dexar.decoding.raw_logits import check_log_probs
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.decoding.steps import DecodingSteps
 from captum_dexar.inputs import Prompt
+from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
 # Explains one step, given a cache of its prefix.
 Explain = Callable[[DecodingSteps, PromptCache | None], StepAttributions]
-NOT_STREAMED = (
-    "num_beams",
-    "num_return_sequences",
-    "prompt_lookup_num_tokens",
-    "assistant_model",
-)
 
 
 class _Done(Exception):
@@ -52,45 +50,113 @@ class _AfterEachToken:
 
     When a token has been chosen, the cache ends with the position that predicted it. If
     possible, only that position is run again, on the cache cropped by one; this
-    restores the cache.
+    restores the cache. Where generation has a cache that can't be cropped, one of our
+    own is filled beside it.
+
+    Args:
+        prompt (Prompt): one prompt
+        cache (DynamicCache or None): the cache of generation, if it can be cropped
+        explain (Callable): explains a step on a cache of its prefix
     """
 
-    def __init__(
-        self, prompt: Prompt, arguments: dict[str, Any], explain: Explain
-    ) -> None:
+    def __init__(self, prompt: Prompt, cache: Any, explain: Explain) -> None:
         self.prompt = prompt
+        self.cache = cache
         self.explain_step = explain
         self.positions: list[Tensor | None] = []
-        self.tokens: list[Tensor] = []
-        settings = GenerationSettings(prompt.model, arguments)
-        self.cache: Any = given_cache(prompt, settings, arguments)
+        plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
+        self._is_replayed = plan == "replay"
+        self._own: PromptCache | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
+        """Notes the position ids of the prompt, for running on its cache."""
         with watched_positions(self.prompt.model) as self.positions:
             yield
 
     def explain(
-        self, token: Tensor, target_logits: TargetLogits, number: int
+        self, answer: Tensor, target_logits: TargetLogits, number: int
     ) -> StepAttributions:
-        self.tokens.append(token)
-        answer = torch.cat(self.tokens, dim=1)
-        step = DecodingSteps(self.prompt, answer, target_logits, first_step=number)
-        if self.cache is None:
-            with kept_state(self.prompt.model):
-                return self.explain_step(step, None)
-        (position,) = self.positions
-        self.prompt.adapter.crop(self.cache, 1, self.prompt.config)
-        length = self.cache.get_seq_length()
-        before = PromptCache(self.cache, position, first_step=number)
+        """The attributions of the last token of an answer.
+
+        Args:
+            answer (Tensor): all its tokens so far, ``(1, tokens)``
+            target_logits (TargetLogits): of the last token, in generating
+            number (int): index of the last token
+        """
+        step = DecodingSteps(self.prompt, answer, first_step=number)
+        dtype = rounding_dtype(self.prompt.model)
         with kept_state(self.prompt.model):
-            explained = self.explain_step(step, before)
-            if self.cache.get_seq_length() == length:
-                # The method did not use the cache.
-                before.first_step = number
-                with torch.no_grad():
-                    step.cached_pass(before).logits()
+            if not self._is_replayed:
+                explained = self.explain_step(step, None)
+            else:
+                explained = self._on_cache(step, number)
+        check_log_probs(target_logits, explained.token_log_probs, dtype, [1])
         return explained
+
+    def _on_cache(self, step: DecodingSteps, number: int) -> StepAttributions:
+        if self.cache is not None:
+            (position,) = self.positions
+            self.prompt.adapter.crop(self.cache, 1, self.prompt.config)
+            before = PromptCache(self.cache, position, first_step=number)
+        else:
+            if self._own is None:
+                self._own = step.prefilled()
+                # Tokens that were explained another way.
+                earlier = DecodingSteps(self.prompt, step.answer_ids[:, :number])
+                if number:
+                    with torch.no_grad():
+                        earlier.cached_pass(self._own).logits()
+            self._own.first_step = number
+            before = self._own
+        assert before.cache is not None
+        length = before.cache.get_seq_length()
+        explained = self.explain_step(step, before)
+        if before.cache.get_seq_length() == length:
+            # The method did not use the cache.
+            before.first_step = number
+            with torch.no_grad():
+                step.cached_pass(before).logits()
+        return explained
+
+
+class _Explaining:
+    """Explains tokens online, or each in a separate pass where that is not possible.
+
+    Args:
+        online (OnlineAttribution or None): explains a token in the pass that predicts
+            it
+        after (_AfterEachToken): explains it in another pass
+    """
+
+    def __init__(
+        self, online: OnlineAttribution | None, after: _AfterEachToken
+    ) -> None:
+        self.online = online
+        self.after = after
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within it passes are recorded, as far as needed."""
+        with ExitStack() as stack:
+            stack.enter_context(self.after.watching())
+            if self.online is not None:
+                stack.enter_context(self.online.watching())
+            yield
+
+    def explain(self, watch: GenerationWatch, answer: Tensor) -> StepAttributions:
+        """The attributions of the last token of an answer, ``(1, tokens)``."""
+        number = watch.target_logits.num_steps - 1
+        target_logits = watch.target_logits.since(number)
+        if self.online is not None:
+            try:
+                if watch.num_passes == 1:
+                    return self.online.explain(answer[:, -1:], target_logits, number)
+            except Inconsistent:
+                pass
+            self.online.stop()
+            self.online = None
+        return self.after.explain(answer, target_logits, number)
 
 
 def streamed(
@@ -116,25 +182,28 @@ def streamed(
     Raises:
         ValueError: several beams, answers or tokens per pass are requested, so tokens
             are not final one by one.
+        RuntimeError: generation did not start from the prompt.
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     model: Any = prompt.model
     settings = GenerationSettings(model, arguments)
-    for name in NOT_STREAMED:
-        if name in arguments and (settings[name] or 1) != 1:
-            raise ValueError(
-                f"{name}={arguments[name]} can't be streamed, because tokens are not "
-                "final one by one. Use attribute()."
-            )
-    at_each: Any = online
-    if online is None:
-        at_each = _AfterEachToken(prompt, arguments, explain)
+    for name in settings.several_at_once:
+        raise ValueError(
+            f"{name}={settings[name]} can't be streamed, because tokens are not "
+            "final one by one. Use attribute()."
+        )
+    if not settings.holds_every_key:
+        online = None
+    # Must be read before our own cache is added to the arguments.
+    cache = None if online is not None else given_cache(prompt, settings, arguments)
+    explaining = _Explaining(online, _AfterEachToken(prompt, cache, explain))
     results: Queue[Any] = Queue()
 
     def put(sequences: Tensor, step: int) -> None:
-        token = sequences[:, -1:].clone()
-        target_logits = watch.target_logits.since(step)
-        results.put((token[:, 0], at_each.explain(token, target_logits, step)))
+        if step == 0:
+            check_prompt(sequences, prompt)
+        answer = sequences[:, prompt.length :].clone()
+        results.put((answer[:, -1], explaining.explain(watch, answer)))
 
     watch = _StoppableWatch(model, put)
     watch.stop = threading.Event()
@@ -146,7 +215,7 @@ def streamed(
                 torch.no_grad(),
                 kept_state(model),
                 watch.watching(),
-                at_each.watching(),
+                explaining.watching(),
             ):
                 model.generate(**prompt.given_inputs, **arguments)
             results.put(_Done())

@@ -1,6 +1,6 @@
 """DEX-AR as a Captum attribution method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
 from captum_dexar.methods.options import DexAROptions
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.memory import tokens_at_once
 from captum_dexar.model.state import check_model_state, frozen_parameters, is_offloaded
@@ -225,6 +226,26 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         options = DexAROptions(**arguments)
+        try:
+            return self._explained(
+                steps, self._engines(steps, cache, options), options, on_layer
+            )
+        except Inconsistent:
+            if self.engine == "autograd":
+                raise
+        # No shortcut: one pass over prompt and answer, and the graphs of that very run.
+        engine = ClosedForm(
+            steps.full_pass(), replays=False, **self._shared(steps, options)
+        )
+        return self._explained(steps, [engine], options, on_layer)
+
+    def _explained(
+        self,
+        steps: DecodingSteps,
+        engines: Iterable[AttentionGradients],
+        options: DexAROptions,
+        on_layer: Callable[[int], object] | None,
+    ) -> StepAttributions:
         decoder = find_decoder(self.model)
         scores = AnswerScores(
             steps.prompt.image_keys,
@@ -239,19 +260,24 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                     self.layer_indices,
                     lambda gradients: scores.add(gradients, on_layer),
                 )
-                for engine in self._engines(steps, cache, options)
+                for engine in engines
             ]
         return scores.result(TargetLogits.joined(target_logits))
+
+    @staticmethod
+    def _shared(steps: DecodingSteps, options: DexAROptions) -> dict[str, Any]:
+        """Arguments of every engine."""
+        return {
+            "attention_power": options.attention_power,
+            "grad_kwargs": options.grad_kwargs,
+            "contrast_ids": steps.contrast_ids,
+        }
 
     def _engines(
         self, steps: DecodingSteps, cache: Any, options: DexAROptions
     ) -> Iterator[AttentionGradients]:
         """One for each pass, to be run before the next."""
-        shared: dict[str, Any] = {
-            "attention_power": options.attention_power,
-            "grad_kwargs": options.grad_kwargs,
-            "contrast_ids": steps.contrast_ids,
-        }
+        shared = self._shared(steps, options)
         if self.engine == "autograd":
             yield AutogradReference(
                 self.model,
@@ -263,10 +289,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             )
             return
         size = options.max_tokens_per_pass or tokens_at_once(
-            self.model,
-            self.layer[0],
-            steps.target_ids,
-            with_logits=steps.target_logits is None,
+            self.model, self.layer[0], steps.target_ids
         )
         for explained_pass in steps.passes(cache, size):
             yield ClosedForm(

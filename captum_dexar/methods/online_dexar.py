@@ -44,6 +44,10 @@ class OnlineDexAR:
         with frozen_parameters(self.prompt.model), self.gradients.watching():
             yield
 
+    def stop(self) -> None:
+        """See :class:`OnlineAttribution`."""
+        self.gradients.stop()
+
     def is_due(self, num_waiting: int) -> bool:
         """See :class:`OnlineAttribution`."""
         max_tokens = self.options.max_tokens_per_pass

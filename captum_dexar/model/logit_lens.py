@@ -4,6 +4,7 @@ import math
 from functools import cached_property
 
 import torch
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
@@ -82,7 +83,7 @@ class LogitLens:
 
         Raises:
             ValueError: a target is a token that the model never generates.
-            RuntimeError: the logits differ by more than rounding.
+            Inconsistent: the logits differ by more than rounding.
         """
         with torch.no_grad():
             raw = self._targets.logits(self._normed(last_hidden), slice(None))
@@ -100,7 +101,7 @@ class LogitLens:
         dtypes = {theirs.dtype, self.decoder.rounds_to or theirs.dtype}
         largest = float(target_logits.largest)
         if not error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
-            raise RuntimeError(
+            raise Inconsistent(
                 "The logit lens does not reproduce this model: on its last layer it is "
                 f"off by up to {error:.3g} from the model's own logits, with "
                 f"{self.decoder.description}. Attributions would be wrong, so none are "

@@ -26,20 +26,13 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def tokens_at_once(
-    model: nn.Module,
-    layer: nn.Module,
-    target_ids: Tensor,
-    *,
-    with_logits: bool,
-) -> int:
+def tokens_at_once(model: nn.Module, layer: nn.Module, target_ids: Tensor) -> int:
     """How many decoding steps are explained together.
 
     Args:
         model (nn.Module): the model
         layer (nn.Module): one of its decoder layers
         target_ids (Tensor): ``(batch, steps)``
-        with_logits (bool): whether logits over the vocabulary are computed as well
     """
     config: Any = model.config
     text = config.get_text_config(decoder=True)
@@ -48,9 +41,7 @@ def tokens_at_once(
         for module in layer.modules()
         if isinstance(module, nn.Linear)
     )
-    width = COPIES * (projections + 8 * text.hidden_size)
-    if with_logits:
-        width += COPIES * text.vocab_size
+    width = COPIES * (projections + 8 * text.hidden_size + text.vocab_size)
     a_token = width * torch.float32.itemsize * target_ids.shape[0]
     fitting = int(free_memory(target_ids.device) * PART_OF_FREE) // a_token
     return int(max(FEWEST_TOKENS, min(MOST_TOKENS, fitting)))

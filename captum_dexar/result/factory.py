@@ -22,6 +22,7 @@ def answer_result(
     processor: Any,
     method: str,
     normalize: bool,
+    verification: Any = None,
 ) -> VLMAttributionResult:
     """The result of one answer, on the CPU.
 

@@ -119,8 +119,8 @@ def test_projections_are_computed_once(
     model = model_of(case, 0, case.implementations[0])
     reused: list[tuple[int, int]] = []
 
-    def watched(*given: Any, left_out: list[Tensor] | None = None) -> Any:
-        hidden = replay_layer(*given, left_out=left_out)
+    def watched(*given: Any, left_out: list[Tensor] | None, **rest: Any) -> Any:
+        hidden = replay_layer(*given, left_out=left_out, **rest)
         reused.append((len(given[4]), len(left_out or [])))
         return hidden
 
@@ -145,9 +145,9 @@ def test_layers_with_a_gated_attention_are_replayed_whole(
     model = model_of(case, 0, case.implementations[0])
     without: list[bool] = []
 
-    def watched(*given: Any, left_out: list[Tensor] | None = None) -> Any:
+    def watched(*given: Any, left_out: list[Tensor] | None, **rest: Any) -> Any:
         without.append(left_out is not None)
-        return replay_layer(*given, left_out=left_out)
+        return replay_layer(*given, left_out=left_out, **rest)
 
     monkeypatch.setattr(layer_replay, "replay_layer", watched)
     VLMAttribution(LayerDexAR(model)).attribute(

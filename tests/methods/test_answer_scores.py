@@ -169,7 +169,7 @@ def test_tokens_at_once_follow_the_free_memory(
     model: Any = tiny_vlm()
     layer = model.model.language_model.layers[0]
     ids = torch.zeros(2, 3, dtype=torch.long)
-    tokens = memory_budget.tokens_at_once(model, layer, ids, with_logits=True)
+    tokens = memory_budget.tokens_at_once(model, layer, ids)
     assert tokens == expected
 
 

@@ -1,0 +1,78 @@
+"""What gradients assume of an attention call, compared with the call."""
+
+from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.model.consistency import are_same, Inconsistent, mismatch
+from captum_dexar.model.precision import widened
+from torch import Tensor
+
+
+def check_keys(
+    call: AttentionCall, num_keys: int, own_keys: Tensor, allowed: Tensor | None
+) -> None:
+    """Raises unless a self-attention reads the prompt and the answer, in order.
+
+    Args:
+        call (AttentionCall): the call
+        num_keys (int): tokens of the prompt and the answer up to the last query
+        own_keys (Tensor): the explained positions' own keys, counted from the last key
+            that the call holds: -1 for that, ``(steps,)``
+        allowed (Tensor or None): see :meth:`AttentionCall.allowed_keys`
+
+    Raises:
+        Inconsistent: there are more keys, or fewer than a sliding window holds, or a
+            position may not attend to what should be its own key.
+    """
+    held = call.value.shape[2]
+    at_least = min(num_keys, call.window or num_keys)
+    if not at_least <= held <= num_keys:
+        raise Inconsistent(
+            f"The attention of decoder layer {call.layer} reads {held} keys, but prompt "
+            f"and answer have {num_keys} tokens up to there. Virtual tokens, a cache "
+            "of another kind or one that drops keys would be the reason."
+        )
+    if allowed is None:
+        return
+    own = (own_keys + held).to(allowed.device)
+    rows = allowed.expand(*allowed.shape[:2], len(own), allowed.shape[3])
+    index = own[None, None, :, None].expand(*rows.shape[:3], 1)
+    if not bool(rows.gather(3, index).all()):
+        raise Inconsistent(
+            f"In decoder layer {call.layer} a position may not attend to the key that "
+            "should be its own, so keys are not in the order of the tokens."
+        )
+
+
+def check_cross_keys(call: AttentionCall, image_keys: Tensor) -> None:
+    """Raises Inconsistent unless a cross-attention reads every image token."""
+    held = call.value.shape[2]
+    if image_keys.numel() and held <= int(image_keys.max()):
+        raise Inconsistent(
+            f"The cross-attention of decoder layer {call.layer} reads {held} keys, but "
+            f"image tokens are expected up to key {int(image_keys.max())}."
+        )
+
+
+def check_probabilities(
+    call: AttentionCall, probabilities: Tensor, output: Tensor
+) -> None:
+    """Raises unless probabilities that were computed again give the known output.
+
+    Args:
+        call (AttentionCall): the call
+        probabilities (Tensor): ``(batch, heads, positions, keys)``
+        output (Tensor): what the model's own attention gave there, ``(batch, positions,
+            heads, head size)``
+
+    Raises:
+        Inconsistent: the output is another one.
+    """
+    value = widened(call.value)
+    batch, heads, positions, keys = probabilities.shape
+    grouped = probabilities.reshape(batch, value.shape[1], -1, keys)
+    given = (grouped @ value).view(batch, heads, positions, -1).transpose(1, 2)
+    if not are_same([mismatch(given.to(output.dtype), output.detach())]):
+        raise Inconsistent(
+            f"Attention probabilities of decoder layer {call.layer}, computed by its "
+            "eager implementation, do not give the output of the implementation that "
+            "ran."
+        )

@@ -1,0 +1,113 @@
+"""Recomputing one token in one layer by plain autograd."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from captum_dexar.attention_gradients import AutogradReference, LayerGradients
+from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.inputs import Prompt
+from captum_dexar.methods import scoring
+from captum_dexar.methods.options import DexAROptions
+from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.precision import rounding_dtype
+from captum_dexar.model.state import frozen_parameters
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of one map with plain autograd.
+
+    Attributes:
+        token (int): index of the token in the answer
+        layer (int or None): index of the decoder layer; None if the maps of single
+            layers were not kept, so that their sum was compared
+        error (float): the largest difference, relative to the largest value of the map
+    """
+
+    token: int
+    layer: int | None
+    error: float
+
+
+def verify(
+    prompt: Prompt,
+    answer_ids: Tensor,
+    explained: StepAttributions,
+    example: int,
+    options: DexAROptions,
+) -> Verification:
+    """Compares a random token's map in a random layer with plain autograd.
+
+    That is a pass under eager attention over the prompt and the answer's tokens before
+    it, without a cache. The choice does not touch the user's random numbers.
+
+    Args:
+        prompt (Prompt): one prompt
+        answer_ids (Tensor): its answer, ``(steps,)``
+        explained (StepAttributions): of the batch that it was explained in
+        example (int): its row there
+        options (DexAROptions): those it was explained with
+
+    Raises:
+        Inconsistent: the maps differ by more than rounding.
+    """
+    chooser = random.SystemRandom()
+    token = chooser.randrange(len(answer_ids))
+    layers = list(explained.layer_indices or [])
+    place = chooser.randrange(len(layers))
+    if explained.layer_attr is None:
+        given = explained.token_attr[example, token]
+    else:
+        given = explained.layer_attr[example, token, place]
+        layers = [layers[place]]
+    maps: list[Tensor] = []
+    unfiltered: list[Tensor] = []
+
+    def add(gradients: LayerGradients) -> None:
+        image = scoring.head_scores(
+            gradients.image, gradients.num_image_keys, top_k=options.top_k
+        )
+        text = scoring.head_scores(
+            gradients.text_blocks, gradients.num_text_keys, top_k=options.top_k
+        )
+        weights = scoring.head_weights(image, text, head_filter=options.head_filter)
+        maps.append(scoring.token_map(gradients.image, weights).cpu().double())
+        largest = torch.maximum(image.abs(), text.abs())
+        unfiltered.append(scoring.token_map(gradients.image, largest).cpu().double())
+
+    steps = DecodingSteps(prompt, answer_ids[None, : token + 1], first_step=token)
+    reference = AutogradReference(
+        prompt.model,
+        steps.prefixes(),
+        steps.target_ids,
+        prompt.image_keys,
+        options.attention_power,
+        options.grad_kwargs,
+        prompt.adapter.cross_attention,
+        steps.contrast_ids,
+    )
+    with frozen_parameters(prompt.model):
+        reference(find_decoder(prompt.model), layers, add)
+    expected = torch.stack(maps).sum(0)[0, 0]
+    difference = float((given.cpu().double() - expected).abs().max())
+    largest = float(expected.max())
+    eps = torch.finfo(rounding_dtype(prompt.model)).eps
+    # Head weights are small differences of large scores, which are rounded.
+    rounding = 64 * eps * float(torch.stack(unfiltered).sum(0).max())
+    verified = Verification(
+        token,
+        layers[0] if len(layers) == 1 else None,
+        difference / largest if largest else difference,
+    )
+    if not difference <= eps**0.5 * largest + rounding:
+        where = "all layers" if verified.layer is None else f"layer {verified.layer}"
+        raise Inconsistent(
+            f"Verification failed: the map of token {token} in {where} differs from "
+            f"plain autograd by {verified.error:.3g} of its largest value. Please "
+            "report this, with the model's type and the versions of torch and "
+            'transformers. LayerDexAR(..., engine="autograd") is slow but independent.'
+        )
+    return verified
