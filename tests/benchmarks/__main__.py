@@ -13,6 +13,7 @@ import pytest
 # In the order in which the table shows them.
 FILES = (
     "bench_generating.py",
+    "bench_checks.py",
     "bench_floor.py",
     "bench_teacher_forced.py",
     "bench_integrated_gradients.py",
