@@ -54,18 +54,24 @@ class _Attention:
     is_cross: bool
 
 
+def exact(model: nn.Module) -> nn.Module:
+    """A copy of a model in float64, with eager attention."""
+    copied: Any = copy.deepcopy(model).double().requires_grad_()
+    copied.set_attn_implementation("eager")
+    reference: nn.Module = copied
+    return reference
+
+
 def independent(
-    model: nn.Module, inputs: Mapping[str, Any], answer: Tensor
+    reference: nn.Module, inputs: Mapping[str, Any], answer: Tensor
 ) -> Reference:
     """Explains every token of an answer to one prompt.
 
     Args:
-        model (nn.Module): the model; it is copied
+        reference (nn.Module): what :func:`exact` makes of the model
         inputs (Mapping): the prompt, as the processor makes it, without padding
         answer (Tensor): the answer's ids, ``(steps,)``
     """
-    reference: Any = copy.deepcopy(model).double().requires_grad_()
-    reference.set_attn_implementation("eager")
     steps = [
         _one_step(reference, _prefix(reference, inputs, answer[:step]), int(token))
         for step, token in enumerate(answer)
@@ -198,9 +204,11 @@ def _prefix(model: Any, inputs: Mapping[str, Any], answer: Tensor) -> dict[str, 
     """The model's inputs for the prompt and the first tokens of the answer."""
     config = model.config
     grown = {
-        name: value.double()
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
+        name: (
+            value.double()
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else value
+        )
         for name, value in inputs.items()
     }
     ids: Tensor = grown["input_ids"]

@@ -1,22 +1,22 @@
 """One cell of the table: right, refused, or wrong."""
 
-import copy
 import re
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
+from captum_dexar import LayerDexAR, VLMAttribution
 from tests.helpers.independent import Reference
-from tests.helpers.untouched import state_of
-from tests.right_or_refused.arguments import Argument
-from tests.right_or_refused.setting import EQUAL, Setting, UNEQUAL, SEED
+from tests.right_or_refused.argument import Argument
+from tests.right_or_refused.setting import SEED, Setting
+from tests.right_or_refused.ways import Explained, Way
 from torch import Tensor
 
 REFUSALS = (ValueError, TypeError, NotImplementedError, RuntimeError)
+# Answers of all prompts, each ``(answers of the prompt, tokens)``.
+Answers = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -37,205 +37,137 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What plain generation gives for each prompt, or how it refuses."""
-
-    answers: tuple[Tensor, ...] = ()
-    error: Exception | None = None
-    changes: frozenset[str] = frozenset()
-
-
-class Wrong(Exception):
-    """A silent difference."""
-
-
-Explain = Callable[[Setting, Any, dict[str, Any]], list["Explained"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    ids: Tensor
-    token_attr: Tensor
-    token_weights: Tensor
-    head_weights: Tensor
-    layer_attr: Tensor
-    token_log_probs: Tensor
-    placed: Tensor
-
-    @classmethod
-    def of(cls, *parts: VLMAttributionResult) -> "Explained":
-        def joined(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in parts])
-
-        return cls(
-            joined("target_ids"),
-            joined("token_attr"),
-            joined("token_weights"),
-            joined("head_weights"),
-            joined("layer_attr"),
-            joined("token_log_probs"),
-            parts[0].layout.placed,
-        )
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way of running the method.
+    """What plain generation does on a copy that the package never sees.
 
     Attributes:
-        name: in the table
-        run: the explanations of some prompts
-        before: the prompts' numbers of text tokens before the image
-        engine: of the method
+        answers: of all prompts; several possibilities, if the answers of a batch are
+            drawn differently from those of its prompts one by one
+        error: how it refuses
+        changes: what it leaves changed in the model
     """
 
-    name: str
-    run: Callable[[VLMAttribution, list[dict[str, Any]], dict[str, Any]], list[Explained]]
-    before: tuple[int, ...] = EQUAL[:1]
-    engine: str = "closed_form"
-
-
-def attributed(method: VLMAttribution, prompts: Any, arguments: Any) -> list[Explained]:
-    return [Explained.of(method.attribute(prompts[0], gen_args=arguments))]
-
-
-def listed(method: VLMAttribution, prompts: Any, arguments: Any) -> list[Explained]:
-    return [Explained.of(one) for one in method.attribute(prompts, gen_args=arguments)]
-
-
-def streamed(method: VLMAttribution, prompts: Any, arguments: Any) -> list[Explained]:
-    parts = list(method.stream(prompts[0], gen_args=arguments))
-    if not parts:
-        raise Wrong("no token and no error")
-    return [Explained.of(*parts)]
-
-
-ATTRIBUTE = Way("attribute", attributed)
-LIST = Way("list", listed, EQUAL)
-PADDED = Way("list, padded", listed, UNEQUAL)
-STREAM = Way("stream", streamed)
-AUTOGRAD = Way("attribute, autograd", attributed, engine="autograd")
-AUTOGRAD_STREAM = Way("stream, autograd", streamed, engine="autograd")
-GIVEN = Way("given", attributed)
-WAYS = (ATTRIBUTE, LIST, PADDED, STREAM, GIVEN, AUTOGRAD, AUTOGRAD_STREAM)
+    answers: tuple[Answers, ...]
+    error: Exception | None
+    changes: frozenset[str]
 
 
 def outcome(setting: Setting, argument: Argument, way: Way) -> Outcome:
     """Runs one cell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if way is GIVEN:
-            return _given(setting, argument)
-        expected = expected_of(setting, argument, way.before)
+        expected = _expected(setting, argument, way.before)
         model = argument.configured(setting, setting.model)
         method = VLMAttribution(LayerDexAR(model, engine=way.engine))
-        before = state_of(model)
-        explained, error = [], None
+        arguments = argument.call(setting)
+        if way.is_given:
+            if expected.error is not None:
+                return Outcome("refused", "generate gives no answer")
+            arguments = {"target": expected.answers[0][0][0]}
+        setting.watch(model)
+        error: Exception | None = None
+        # Forked, so that drawing random numbers is none of the changes.
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            try:
+                prompts = setting.prompts(way.before)
+                explained = way.run(method, prompts, arguments)
+            except Exception as raised:
+                error = raised
+        left = sorted(setting.changes(model) - expected.changes)
+        if left:
+            return Outcome("wrong", f"changed afterwards: {left}, {error!r}")
+        if error is not None:
+            return _refused(argument, error, expected.error)
+        if expected.error is not None:
+            return Outcome("wrong", f"generate itself raises {expected.error!r}")
+        return _compared(setting, way, explained, expected.answers)
+
+
+@lru_cache(maxsize=None)
+def _expected(
+    setting: Setting, argument: Argument, before: tuple[int, ...]
+) -> Expected:
+    model = argument.configured(setting, setting.pristine)
+    prompts = setting.prompts(before)
+    setting.watch(model)
+    possible: list[Answers] = []
+    error = None
+
+    def generated(inputs: dict[str, Any]) -> Tensor:
+        return setting.generated(model, inputs, argument.call(setting))
+
+    with torch.random.fork_rng():
         try:
-            with torch.random.fork_rng():
+            if argument.is_random and len(prompts) > 1 and setting.case.can_be_padded:
                 torch.manual_seed(SEED)
-                explained = way.run(
-                    method, setting.prompts(way.before), argument.call(setting)
-                )
-        except Wrong as wrong:
-            return Outcome("wrong", str(wrong))
+                rows = generated(setting.batch(prompts))
+                possible.append(rows.split(len(rows) // len(prompts)))
+            torch.manual_seed(SEED)
+            possible.append(tuple(generated(prompt) for prompt in prompts))
         except Exception as raised:
             error = raised
-        after = state_of(model)
-        changed = {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)}
-        left = sorted(changed - expected.changes)
-        if left:
-            return Outcome("wrong", f"left behind {left[:3]}; {error!r}"[:200])
-        if error is not None:
-            return refusal(argument, error, expected.error)
-        if expected.error is not None:
-            return Outcome("wrong", f"explained, but generate raises {expected.error!r}"[:200])
-        return compared(setting, way.before, explained, expected.answers)
+    return Expected(tuple(possible), error, setting.changes(model))
 
 
-def _given(setting: Setting, argument: Argument) -> Outcome:
-    expected = expected_of(setting, argument, EQUAL[:1])
-    if expected.error is not None:
-        return Outcome("refused", "by generate")
-    model = argument.configured(setting, setting.model)
-    answer = expected.answers[0][0]
-    result = VLMAttribution(LayerDexAR(model)).attribute(setting.prompt(), answer)
-    return compared(setting, EQUAL[:1], [Explained.of(result)], (answer[None],))
+def _refused(
+    argument: Argument, error: Exception, by_generate: Exception | None
+) -> Outcome:
+    said = f"{type(error).__name__}: {error}".replace("\n", " ")
+    is_clear = isinstance(error, REFUSALS) and re.search(argument.named, str(error))
+    if is_clear:
+        return Outcome("refused", said)
+    if type(error) is type(by_generate):
+        return Outcome("refused", f"generate itself does, {said}")
+    return Outcome("wrong", f"a refusal that does not say {argument.named!r}: {said}")
 
 
-def compared(setting: Setting, before: Any, explained: list[Explained], answers: tuple[Tensor, ...]) -> Outcome:
+def _compared(
+    setting: Setting,
+    way: Way,
+    explained: list[Explained],
+    possible: tuple[Answers, ...],
+) -> Outcome:
+    ids = [one.ids.tolist() for one in explained]
+    matching = [
+        answers
+        for answers in possible
+        if all(len(answer) == 1 for answer in answers)
+        and [answer[0].tolist() for answer in answers] == ids
+    ]
+    if not matching:
+        right = [[answer.tolist() for answer in answers] for answers in possible]
+        return Outcome("wrong", f"explained {ids}, but generate answers {right[-1]}")
     wrong = []
-    worst = 0.0
-    for seed, (length, ours, answer) in enumerate(zip(before, explained, answers)):
-        if answer.shape[0] != 1:
-            wrong.append(f"{answer.shape[0]} answers were asked for, one is explained")
-            continue
-        if ours.ids.tolist() != answer[0].tolist():
-            wrong.append(f"ids of prompt {seed}: {ours.ids.tolist()}, not {answer[0].tolist()}")
-            continue
-        reference = setting.reference(seed, length, answer[0])
-        errors = differences(ours, reference)
-        big = {name: f"{error:.1g}" for name, error in errors.items() if not error <= setting.case.tolerance}
-        worst = max(worst, *errors.values())
-        if big:
-            wrong.append(f"prompt {seed}: {big}")
+    for seed, (length, one) in enumerate(zip(way.before, explained)):
+        reference = setting.reference(seed, length, one.ids)
+        large = {
+            name: f"{error:.1g}"
+            for name, error in errors(one, reference).items()
+            if not error <= setting.case.tolerance
+        }
+        if large:
+            wrong.append(f"prompt {seed}: {large}")
     return Outcome("wrong", "; ".join(wrong)) if wrong else Outcome("right")
 
 
-def differences(ours: Explained, reference: Reference) -> dict[str, float]:
-    """Errors of all fields, relative to the largest value of each."""
-    placed = ours.placed
-    scale = reference.head_weights.abs().max()
+def errors(one: Explained, reference: Reference) -> dict[str, float]:
+    """The largest error of every field, relative to its largest value."""
+    placed = one.placed
+    heads = reference.head_weights
     return {
-        "maps": _error(ours.token_attr, reference.token_attr[:, placed]),
-        "layer maps": _error(ours.layer_attr, reference.layer_attr[..., placed]),
-        "head weights": _error(ours.head_weights, reference.head_weights),
-        "token weights": _error(ours.token_weights, reference.token_weights, scale),
-        "log-probs": _error(ours.token_log_probs, reference.token_log_probs),
+        "maps": _error(one.token_attr, reference.token_attr[:, placed]),
+        "layer maps": _error(one.layer_attr, reference.layer_attr[..., placed]),
+        "head weights": _error(one.head_weights, heads),
+        # A difference of maxima: relative to what it is a difference of.
+        "token weights": _error(one.token_weights, reference.token_weights, heads),
+        "log-probs": _error(one.token_log_probs, reference.token_log_probs),
     }
 
 
 def _error(value: Tensor, reference: Tensor, scale: Tensor | None = None) -> float:
     if value.shape != reference.shape:
         return float("inf")
-    largest = reference.abs().max() if scale is None else scale
-    difference = (value.double() - reference.double()).abs().max()
-    return float(difference / largest.clamp(min=1e-6))
-
-
-def refusal(argument: Argument, error: Exception, by_generate: Exception | None) -> Outcome:
-    said = f"{type(error).__name__}: {error}".replace("\n", " ")
-    if by_generate is not None and type(error) is type(by_generate):
-        return Outcome("refused", "by generate, " + said[:150])
-    if not isinstance(error, REFUSALS):
-        return Outcome("wrong", said[:200])
-    if not re.search(argument.named, str(error)):
-        return Outcome("wrong", f"the argument is not named: {said}"[:300])
-    return Outcome("refused", said[:150])
-
-
-@lru_cache(maxsize=None)
-def expected_of(setting: Setting, argument: Argument, before: tuple[int, ...]) -> Expected:
-    """What plain generation does on an untouched copy."""
-    model = argument.configured(setting, setting.pristine)
-    prompts = setting.prompts(before)
-    if argument.is_random and len(prompts) > 1:
-        prompts = [setting.batch(prompts)]
-    answers, was = [], state_of(model)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for prompt in prompts:
-                answers.append(
-                    setting.generated(model, prompt, argument.call(setting))
-                )
-    except Exception as error:
-        return Expected(error=error, changes=_changes(was, state_of(model)))
-    changes = _changes(was, state_of(model))
-    if argument.is_random and len(before) > 1:
-        answers = list(answers[0].split(1))
-    return Expected(tuple(answers), None, changes)
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    names = before.keys() | after.keys()
-    return frozenset(n for n in names if before.get(n) != after.get(n))
+    largest = (reference if scale is None else scale).abs().max()
+    difference = (value.double() - reference).abs().max()
+    # Where all is zero, it has to be zero.
+    return float(difference / largest.clamp(min=torch.finfo(torch.float32).tiny))

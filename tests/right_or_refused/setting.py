@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from tests.helpers.family_case import FamilyCase, left_padded_batch
-from tests.helpers.independent import independent, Reference
+from tests.helpers.independent import exact, independent, Reference
+from tests.helpers.untouched import state_of
 from tests.right_or_refused.wrappers import Wrapper
 from torch import nn, Tensor
 
-NUM_TOKENS = 4
+NUM_TOKENS = 3
 SEED = 5
-GREEDY: dict[str, Any] = {"max_new_tokens": NUM_TOKENS, "do_sample": False}
 # Numbers of text tokens before the image, of three prompts of a list.
-EQUAL, UNEQUAL = (3, 3, 3), (2, 5, 3)
+EQUAL, UNEQUAL = (3, 3, 3), (3, 4, 2)
 
 
 @dataclass(eq=False)
@@ -41,6 +41,7 @@ class Setting:
         self.pristine = copy.deepcopy(self.model)
         self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._references: dict[tuple[Any, ...], Reference] = {}
+        self.states: dict[int, tuple[Any, dict[str, Any]]] = {}
         # Some hooks of transformers are only installed by the first pass.
         for one in (self.model, self.pristine):
             with torch.no_grad():
@@ -57,22 +58,33 @@ class Setting:
         return [self.prompt(seed, length) for seed, length in enumerate(before)]
 
     @cached_property
+    def exact(self) -> nn.Module:
+        """What the right explanations are computed with."""
+        return exact(self.pristine)
+
+    @cached_property
     def greedy(self) -> list[int]:
         """What the model answers to the first prompt."""
-        made = self.generated(self.pristine, self.prompt(), {**GREEDY, "eos_token_id": None})
-        return made[0].tolist()
+        made = self.generated(
+            self.pristine,
+            self.prompt(),
+            {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": None},
+        )
+        tokens: list[int] = made[0].tolist()
+        return tokens
 
     def generated(
         self, model: Any, inputs: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> Tensor:
         """The answers of a plain ``generate``, ``(rows, tokens)``."""
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(SEED)
+        with torch.no_grad():
             made = model.generate(**inputs, **arguments)
         sequences: Tensor = made if isinstance(made, Tensor) else made.sequences
-        config = model.config
-        given = arguments.get("decoder_input_ids") if config.is_encoder_decoder else inputs["input_ids"]
-        return sequences[:, 1 if given is None else given.shape[1] :]
+        prompt = inputs["input_ids"]
+        if model.config.is_encoder_decoder:
+            start = model.config.get_text_config(decoder=True).decoder_start_token_id
+            prompt = arguments.get("decoder_input_ids", torch.tensor([[start]]))
+        return sequences[:, prompt.shape[1] :]
 
     def batch(self, prompts: list[dict[str, Any]]) -> dict[str, Any]:
         """The prompts in one batch, padded on the left."""
@@ -83,6 +95,18 @@ class Setting:
         key = (seed, before, *answer.tolist())
         if key not in self._references:
             self._references[key] = independent(
-                self.pristine, self.prompt(seed, before), answer
+                self.exact, self.prompt(seed, before), answer
             )
         return self._references[key]
+
+    def watch(self, model: nn.Module) -> None:
+        """Remembers a model's state, for :meth:`changes`."""
+        if id(model) not in self.states:
+            self.states[id(model)] = (model, state_of(model))
+
+    def changes(self, model: nn.Module) -> frozenset[str]:
+        """What differs from the state that was last remembered."""
+        before, now = self.states[id(model)][1], state_of(model)
+        self.states[id(model)] = (model, now)
+        names = before.keys() | now.keys()
+        return frozenset(name for name in names if before.get(name) != now.get(name))
