@@ -63,8 +63,11 @@ def missing_model(model_type: str) -> str | None:
     Returns:
         **str or None**: the reason, None if there is none
     """
-    oldest, there = OLDEST_TRANSFORMERS_OF.get(model_type), installed("transformers")
-    if oldest is None or there is None or there >= oldest:
+    oldest = OLDEST_TRANSFORMERS_OF.get(model_type)
+    if oldest is None:
+        return None  # without reading the metadata, which takes milliseconds
+    there = installed("transformers")
+    if there is None or there >= oldest:
         return None
     return (
         f"Models of type {model_type!r} need transformers>={_text(oldest)}, but "

@@ -1,0 +1,1 @@
+"""What every argument of ``generate`` does to an explanation, in a table."""

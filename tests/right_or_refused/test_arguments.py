@@ -1,0 +1,125 @@
+"""Every argument of ``generate``: the right explanation, or a clear refusal.
+
+``python -m tests.right_or_refused`` prints the whole table.
+"""
+
+import inspect
+
+import pytest
+from tests.right_or_refused.argument import Argument
+from tests.right_or_refused.arguments import (
+    ARGUMENTS,
+    BEAMS,
+    CACHES,
+    ENDS,
+    named,
+    SAMPLING,
+    SCORES,
+)
+from tests.right_or_refused.cells import outcome
+from tests.right_or_refused.settings import setting_of
+from tests.right_or_refused.ways import (
+    ATTRIBUTE,
+    AUTOGRAD_STREAM,
+    GIVEN,
+    LIST,
+    PADDED_LIST,
+    STREAM,
+    Way,
+)
+from transformers import GenerationConfig, GenerationMixin
+
+# Settings that no call of generate takes, or that have no effect on an answer here.
+LEFT_OUT = {
+    "assistant_confidence_threshold",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "continuous_batching_config",
+    "diversity_penalty",
+    "max_matching_ngram_size",
+    "negative_prompt_attention_mask",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+}
+# One argument of every kind, for more families, ways and wrappers.
+KINDS = (
+    "num_beams=2",
+    "num_beams=2, eos_token_id=the second token",
+    "do_sample=True, top_k=0",
+    "guidance_scale=1.5",
+    "repetition_penalty=1.8",
+    "max_length",
+    "stopping_criteria",
+    "cache_implementation='static'",
+    "use_cache=False",
+    "prefill_chunk_size=5",
+    "prompt_lookup_num_tokens=2",
+)
+CORE = ("qwen2_5_vl", "gemma3", "mllama", "florence2")
+
+every_argument = pytest.mark.parametrize(
+    "argument", ARGUMENTS, ids=lambda argument: argument.name
+)
+every_kind = pytest.mark.parametrize("name", KINDS)
+
+
+def check(family: str, argument: Argument, way: Way, wrapper: str = "plain") -> None:
+    of_cell = outcome(setting_of(family, wrapper), argument, way)
+    assert of_cell.kind in ("right", "refused"), of_cell.text
+
+
+def test_no_argument_is_left_out() -> None:
+    taken = set(GenerationConfig().to_dict())
+    taken |= set(inspect.signature(GenerationMixin.generate).parameters)
+    tried = " ".join(argument.name + " " + argument.named for argument in ARGUMENTS)
+    missing = {
+        name for name in taken - LEFT_OUT - {"self", "kwargs"} if name not in tried
+    }
+    assert not {name for name in missing if not name.startswith("_")}
+
+
+@every_argument
+def test_attribute(argument: Argument) -> None:
+    check("llava", argument, ATTRIBUTE)
+
+
+@every_argument
+def test_stream(argument: Argument) -> None:
+    check("llava", argument, STREAM)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [*BEAMS, *SCORES, *ENDS, named("generation_config, num_beams=2")],
+    ids=lambda argument: argument.name,
+)
+def test_list(argument: Argument) -> None:
+    """Prompts of different lengths; drawn answers depend on the batch."""
+    check("llava", argument, LIST if argument.is_random else PADDED_LIST)
+
+
+@pytest.mark.parametrize("argument", SAMPLING[:2], ids=lambda argument: argument.name)
+def test_list_of_drawn_answers(argument: Argument) -> None:
+    check("llava", argument, LIST)
+
+
+@pytest.mark.parametrize("argument", CACHES, ids=lambda argument: argument.name)
+def test_stream_by_autograd(argument: Argument) -> None:
+    """Each token is explained after the pass that has chosen it."""
+    check("llava", argument, AUTOGRAD_STREAM)
+
+
+@every_kind
+def test_given_answers(name: str) -> None:
+    check("llava", named(name), GIVEN)
+
+
+@every_kind
+@pytest.mark.parametrize("family", CORE)
+def test_kinds_in_other_families(family: str, name: str) -> None:
+    argument = named(name)
+    for way in (ATTRIBUTE, STREAM, LIST if argument.is_random else PADDED_LIST):
+        check(family, argument, way)
