@@ -81,8 +81,11 @@ def independent(
 
 def _one_step(model: Any, prefix: dict[str, Any], token: int) -> tuple[Tensor, ...]:
     """The fields of :class:`Reference` for one token."""
+    given = dict(prefix)
+    if "inputs_embeds" in given:
+        given.pop("input_ids")
     with torch.enable_grad(), _recorded(model) as attention:
-        logits = model(**prefix, use_cache=False).logits[:, -1]
+        logits = model(**given, use_cache=False).logits[:, -1]
     maps, weights, best_image, best_text = [], [], [], []
     for layer, calls in enumerate(attention):
         if not calls:
@@ -214,12 +217,18 @@ def _prefix(model: Any, inputs: Mapping[str, Any], answer: Tensor) -> dict[str, 
     ids: Tensor = grown["input_ids"]
     if config.is_encoder_decoder:
         start = config.get_text_config(decoder=True).decoder_start_token_id
-        first = torch.tensor([start, *answer.tolist()])
-        return {**grown, "decoder_input_ids": first[None]}
+        first = grown.get("decoder_input_ids", torch.tensor([[start]]))
+        return {**grown, "decoder_input_ids": torch.cat([first, answer[None]], dim=1)}
     grown["input_ids"] = torch.cat([ids, answer[None]], dim=1)
     for name, fill in GROWING.get(config.model_type, GROWING["default"]).items():
         if name in grown:
             last = grown[name][:, -1:]
             ending = last if fill is None else torch.full_like(last, fill)
             grown[name] = torch.cat([grown[name], *[ending] * len(answer)], dim=1)
+    if "position_ids" in grown:
+        following = grown["position_ids"][..., -1:] + 1 + torch.arange(len(answer))
+        grown["position_ids"] = torch.cat([grown["position_ids"], following], dim=-1)
+    if "inputs_embeds" in grown:
+        embedded = model.get_input_embeddings()(answer[None])
+        grown["inputs_embeds"] = torch.cat([grown["inputs_embeds"], embedded], dim=1)
     return grown

@@ -24,6 +24,7 @@ class Argument:
         is_random: whether the answers of a batch differ from those of its prompts
         on_config: whether they are set in ``model.generation_config`` instead
         base: further arguments of the call
+        inputs: the model's inputs that it changes, if any
     """
 
     name: str
@@ -32,6 +33,7 @@ class Argument:
     is_random: bool = False
     on_config: bool = False
     base: Made | None = None
+    inputs: Callable[[Setting], Made] | None = None
 
     def call(self, setting: Setting) -> dict[str, Any]:
         """The arguments of one call."""
@@ -73,3 +75,12 @@ def made(
 ) -> Argument:
     """Arguments that depend on the model or the prompt; ``name`` begins with one."""
     return Argument(name, make, named or name.split("=")[0].split(",")[0], base=base)
+
+
+def model_input(name: str, make: Callable[[Setting], Any]) -> Argument:
+    """An input of the model that is given among the arguments."""
+
+    def given(setting: Setting) -> Made:
+        return {name: make(setting)}
+
+    return Argument(name, given, name, inputs=given)

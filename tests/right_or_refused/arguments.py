@@ -1,7 +1,14 @@
 """Every argument of ``generate``, as one or several values."""
 
 import torch
-from tests.right_or_refused.argument import Argument, GREEDY, made, Made, values
+from tests.right_or_refused.argument import (
+    Argument,
+    GREEDY,
+    made,
+    Made,
+    model_input,
+    values,
+)
 from tests.right_or_refused.own_objects import (
     Bias,
     cache_of_first_tokens,
@@ -15,6 +22,7 @@ from tests.right_or_refused.own_objects import (
     word_tokenizer,
 )
 from tests.right_or_refused.setting import Setting
+from torch import Tensor
 from transformers import (
     CompileConfig,
     DynamicCache,
@@ -35,6 +43,21 @@ def length_of(setting: Setting) -> int:
     if setting.pristine.config.is_encoder_decoder:
         return 1
     return int(setting.prompt()["input_ids"].shape[1])
+
+
+def mask_of_all_but_two(setting: Setting) -> Tensor:
+    """The first two tokens are hidden."""
+    mask = torch.ones_like(setting.prompt()["input_ids"])
+    mask[:, :2] = 0
+    return mask
+
+
+def changed_embeddings(setting: Setting) -> Tensor:
+    """Those of the prompt, but for its first two tokens."""
+    embeddings = setting.pristine.get_input_embeddings()
+    embedded: Tensor = embeddings(setting.prompt()["input_ids"]).detach()
+    embedded[:, :2] += 0.5
+    return embedded
 
 
 def stopping(setting: Setting) -> StoppingCriteriaList:
@@ -259,26 +282,23 @@ CONFIGURATIONS = (
     values(generation_config={"max_new_tokens": 2}, base={}),
 )
 INPUTS = (
-    made(
-        "attention_mask",
-        lambda s: {"attention_mask": torch.ones_like(s.prompt()["input_ids"])},
+    model_input("attention_mask", mask_of_all_but_two),
+    model_input("position_ids", lambda s: 2 * torch.arange(length_of(s))[None]),
+    model_input("inputs_embeds", changed_embeddings),
+    model_input("input_ids", lambda s: s.prompt()["input_ids"].flip(1)),
+    model_input("pixel_values", lambda s: s.prompt()["pixel_values"] * 0),
+    model_input("decoder_input_ids", lambda s: torch.tensor([[2, 9]])),
+    made("inputs", lambda s: {"inputs": s.prompt()["input_ids"]}),
+    Argument(
+        "decoder_start_token_id",
+        lambda s: {"decoder_start_token_id": 9},
+        "decoder_start_token_id|decoder_input_ids",
+        inputs=lambda s: (
+            {"decoder_input_ids": torch.tensor([[9]])}
+            if s.pristine.config.is_encoder_decoder
+            else {}
+        ),
     ),
-    made(
-        "position_ids", lambda s: {"position_ids": torch.arange(length_of(s))[None] + 3}
-    ),
-    made(
-        "inputs_embeds",
-        lambda s: {
-            "inputs_embeds": s.pristine.get_input_embeddings()(
-                s.prompt()["input_ids"]
-            ).detach()
-        },
-    ),
-    made("input_ids", lambda s: {"input_ids": s.prompt()["input_ids"][:, :-1]}),
-    made("inputs", lambda s: {"inputs": s.prompt()["input_ids"][:, :-1]}),
-    made("pixel_values", lambda s: {"pixel_values": s.prompt()["pixel_values"] * 0}),
-    made("decoder_input_ids", lambda s: {"decoder_input_ids": torch.tensor([[2, 9]])}),
-    values(decoder_start_token_id=9),
     values(bos_token_id=9),
     values(logits_to_keep=1),
     values(logits_to_keep=0),

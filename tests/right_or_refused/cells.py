@@ -80,7 +80,7 @@ def outcome(setting: Setting, argument: Argument, way: Way) -> Outcome:
             return _refused(argument, error, expected.error)
         if expected.error is not None:
             return Outcome("wrong", f"generate itself raises {expected.error!r}")
-        return _compared(setting, way, explained, expected.answers)
+        return _compared(setting, argument, way, explained, expected.answers)
 
 
 @lru_cache(maxsize=None)
@@ -123,6 +123,7 @@ def _refused(
 
 def _compared(
     setting: Setting,
+    argument: Argument,
     way: Way,
     explained: list[Explained],
     possible: tuple[Answers, ...],
@@ -139,7 +140,8 @@ def _compared(
         return Outcome("wrong", f"explained {ids}, but generate answers {right[-1]}")
     wrong = []
     for seed, (length, one) in enumerate(zip(way.before, explained)):
-        reference = setting.reference(seed, length, one.ids)
+        changed = {} if argument.inputs is None else argument.inputs(setting)
+        reference = setting.reference(seed, length, one.ids, changed)
         large = {
             name: f"{error:.1g}"
             for name, error in errors(one, reference).items()

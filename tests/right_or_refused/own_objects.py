@@ -78,10 +78,12 @@ def second_best(model: Any, input_ids: Tensor, **given: Any) -> Tensor:
 
 def word_tokenizer() -> Any:
     """A tokenizer of the tiny models' vocabulary: ``w0`` to ``w98``."""
-    vocabulary = {f"w{index}": index for index in range(VOCABULARY)}
+    # Transformers looks how it decodes what comes after this word.
+    words = {4: "abcdef"}
+    vocabulary = {words.get(index, f"w{index}"): index for index in range(VOCABULARY)}
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="w4")),
-        unk_token="w4",
+        tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="abcdef")),
+        unk_token="abcdef",
         pad_token="w0",
     )
 

@@ -90,13 +90,26 @@ class Setting:
         """The prompts in one batch, padded on the left."""
         return left_padded_batch(self.pristine, prompts)
 
-    def reference(self, seed: int, before: int, answer: Tensor) -> Reference:
-        """The right explanation of an answer, computed once."""
+    def reference(
+        self,
+        seed: int,
+        before: int,
+        answer: Tensor,
+        changed: Mapping[str, Any] | None = None,
+    ) -> Reference:
+        """The right explanation of an answer, computed once.
+
+        Args:
+            seed, before: as in :meth:`prompt`
+            answer: the ids, ``(steps,)``
+            changed: inputs of the model that are not those of the prompt
+        """
+        prompt = self.prompt(seed, before)
+        if changed:
+            return independent(self.exact, {**prompt, **changed}, answer)
         key = (seed, before, *answer.tolist())
         if key not in self._references:
-            self._references[key] = independent(
-                self.exact, self.prompt(seed, before), answer
-            )
+            self._references[key] = independent(self.exact, prompt, answer)
         return self._references[key]
 
     def watch(self, model: nn.Module) -> None:
