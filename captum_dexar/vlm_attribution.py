@@ -190,8 +190,8 @@ class VLMAttribution(Attribution):
         self._check_arguments(contrast, kwargs)
         if verify and not isinstance(self._method, LayerDexAR):
             raise TypeError(
-                "verify=True compares LayerDexAR with plain autograd, but the method is "
-                f"{self._method.get_name()}."
+                "verify=True compares LayerDexAR with plain autograd, but the method "
+                f"is {self._method.get_name()}."
             )
         inps, targets = (inp, target) if is_list else ([inp], [target])
         if targets is None:
@@ -315,20 +315,26 @@ class VLMAttribution(Attribution):
         prepared again when needed.
         """
         prepared: dict[int, Prompt] = {}
-        groups: dict[tuple[Hashable, bool], list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
+        settings = GenerationSettings(self.model, gen_args or {})
+        is_batched = settings.treats_prompts_alike
+        if count > 1 and settings["past_key_values"] is not None:
+            raise ValueError(
+                "gen_args: past_key_values is one cache for a list of inputs. Explain "
+                "them one by one."
+            )
         for place in range(count):
             prompt = prompt_of(place)
-            key = place if not self._method.can_be_batched else batch_key(prompt)
-            groups.setdefault((key, prompt.answer is None), []).append(place)
+            is_generated = prompt.answer is None
+            key: Hashable = place
+            if self._method.can_be_batched and (is_batched or not is_generated):
+                key = batch_key(prompt), is_generated
+            groups.setdefault(key, []).append(place)
             if len(prepared) < MOST_PREPARED:
                 prepared[place] = prompt
-        can_be_generated = GenerationSettings(
-            self.model, gen_args or {}
-        ).treats_prompts_alike
-        for (_, is_generated), group in groups.items():
-            size = 1 if is_generated and not can_be_generated else batch_size
-            for start in range(0, len(group), size):
-                places = group[start : start + size]
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                places = group[start : start + batch_size]
                 yield places, [
                     prepared.pop(place) if place in prepared else prompt_of(place)
                     for place in places

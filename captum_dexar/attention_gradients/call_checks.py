@@ -26,9 +26,9 @@ def check_keys(
     at_least = min(num_keys, call.window or num_keys)
     if not at_least <= held <= num_keys:
         raise Inconsistent(
-            f"The attention of decoder layer {call.layer} reads {held} keys, but prompt "
-            f"and answer have {num_keys} tokens up to there. Virtual tokens, a cache "
-            "of another kind or one that drops keys would be the reason."
+            f"The attention of decoder layer {call.layer} reads {held} keys, but the "
+            f"prompt and the answer have {num_keys} tokens up to there. Virtual tokens, "
+            "or a cache that drops keys or has room for more, would be the reason."
         )
     if allowed is None:
         return

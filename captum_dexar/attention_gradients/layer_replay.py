@@ -91,7 +91,7 @@ def _replayed(
     mismatches: list[Tensor] | None = None,
     left_out: list[Tensor] | None = None,
 ) -> Tensor | None:
-    """As :func:`replay_layer`; None if the layer can't be run at some positions only."""
+    """As :func:`replay_layer`; None if the layer can't be run at these positions."""
     try:
         return replay_layer(
             layer,

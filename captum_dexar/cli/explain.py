@@ -14,7 +14,7 @@ from captum_dexar.cli.options import (
     layer_numbers,
     loaded_input,
 )
-from captum_dexar.cli.reports import report
+from captum_dexar.cli.reports import report, verified
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
@@ -39,6 +39,12 @@ def add_to(commands: Commands) -> None:
         "and 1 show which patches were read",
     )
     add_layers(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="recompute a random token in a random layer by plain autograd, and print "
+        "the error",
+    )
     add_out(parser, "captum-dexar-output")
     parser.set_defaults(run=run)
 
@@ -56,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
         target=options.target,
         gen_args=gen_args,
         attention_power=options.attention_power,
+        verify=options.verify,
     )
     print()
+    if options.verify:
+        print(f"{verified(result)}\n")
     report(result, options.out)

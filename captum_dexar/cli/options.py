@@ -204,6 +204,7 @@ def explained(
     target: Any = None,
     gen_args: dict[str, Any] | None = None,
     attention_power: float = 0.0,
+    verify: bool = False,
 ) -> VLMAttributionResult:
     """Explains the answer with DEX-AR on the layers given by ``--layers``."""
     from captum_dexar import LayerDexAR, VLMAttribution
@@ -216,6 +217,7 @@ def explained(
         gen_args=gen_args,
         progress=target is None,
         attention_power=attention_power,
+        verify=verify,
     )
     return result
 

@@ -36,6 +36,20 @@ def report(result: VLMAttributionResult, folder: Path) -> None:
     print(f"In the same folder:  {', '.join(files)}")
 
 
+def verified(result: VLMAttributionResult) -> str:
+    """What was recomputed by plain autograd, and how far it is from the result."""
+    verification = result.verification
+    assert verification is not None
+    where = "all layers"
+    if verification.layer is not None:
+        where = f"layer {verification.layer}"
+    token = result.output_tokens[verification.token]
+    return (
+        f"Verified:   token {verification.token} ({token!r}) in {where} by plain "
+        f"autograd, relative error {verification.error:.2g}"
+    )
+
+
 def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:
     """Saves and closes the figure returned by a plot."""
     import matplotlib.pyplot as plt

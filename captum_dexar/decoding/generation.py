@@ -65,18 +65,14 @@ def generate(
     with torch.no_grad(), kept_state(model), generation.watching():
         made = model.generate(**prompt.given_inputs, **generation.arguments)
     # Other outputs may hold a large KV cache.
-    sequences, logits, beams = (
-        getattr(made, name, None) for name in ("sequences", "logits", "beam_indices")
-    )
+    logits, beams = getattr(made, "logits", None), getattr(made, "beam_indices", None)
+    sequences = made if isinstance(made, Tensor) else getattr(made, "sequences", None)
+    made_type = type(made).__name__
     del made
     if not isinstance(sequences, Tensor):
         raise TypeError(
-            "model.generate returned no sequences"
-            + (
-                ", with gen_args custom_generate."
-                if "custom_generate" in arguments
-                else "."
-            )
+            "model.generate must return token ids, or an output with sequences, got "
+            f"{made_type}. A custom_generate in gen_args decides that."
         )
     if sequences.shape[0] != prompt.ids.shape[0]:
         raise ValueError(
@@ -115,6 +111,7 @@ class _WatchedGeneration:
         self.prompt = prompt
         self.arguments = arguments
         self.settings = GenerationSettings(prompt.model, arguments)
+        self.settings.check(prompt)
         self.explained: list[StepAttributions] = []
         self.num_waiting = 0
         self.watch: GenerationWatch | None = None
@@ -126,7 +123,9 @@ class _WatchedGeneration:
         self.cache: Any = given_cache(prompt, self.settings, arguments)
         self.online = online if is_one_by_one and holds_every_key else None
         if is_one_by_one:
-            self.watch = GenerationWatch(prompt.model, self._on_token)
+            self.watch = GenerationWatch(
+                prompt.model, self._on_token, self.settings.is_chunked
+            )
             add_stopping_criterion(arguments, self.watch)
         elif self.settings.raw_logits_fit(prompt):
             arguments["output_logits"] = True

@@ -7,6 +7,7 @@ import torch
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.memory import free_memory, PART_OF_FREE
 from torch import nn
+from transformers import GenerationConfig
 
 # Settings by which several tokens or answers are considered at once.
 SEVERAL_AT_ONCE = (
@@ -32,11 +33,8 @@ ACT_ON_EACH_PROMPT = {
     "cache_implementation",
     "decoder_start_token_id",
     "disable_compile",
-    "do_sample",
     "early_stopping",
     "eos_token_id",
-    "epsilon_cutoff",
-    "eta_cutoff",
     "generation_config",
     "length_penalty",
     "low_memory",
@@ -44,7 +42,6 @@ ACT_ON_EACH_PROMPT = {
     "max_new_tokens",
     "min_new_tokens",
     "min_p",
-    "no_repeat_ngram_size",
     "num_beams",
     "output_attentions",
     "output_hidden_states",
@@ -68,11 +65,45 @@ ACT_ON_EACH_PROMPT = {
 
 
 class GenerationSettings:
-    """Generation settings from the arguments or the model's defaults."""
+    """Generation settings from the arguments or the model's defaults.
+
+    Args:
+        model (nn.Module): the model that generates
+        arguments (Mapping): arguments of ``generate``
+
+    Raises:
+        TypeError: ``generation_config`` is no GenerationConfig.
+    """
 
     def __init__(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
         self.arguments = arguments
+        custom = self.arguments.get("generation_config")
+        if custom is not None and not isinstance(custom, GenerationConfig):
+            raise TypeError(
+                "gen_args: generation_config must be a transformers.GenerationConfig, "
+                f"got {type(custom).__name__}."
+            )
         self.defaults: Any = model.generation_config
+
+    def check(self, prompt: Prompt) -> None:
+        """Raises unless ``generate`` can take the arguments for this prompt.
+
+        Raises:
+            ValueError: an argument is part of the input, or generation happens
+                elsewhere.
+        """
+        own = {"inputs", "inputs_embeds", "position_ids", *prompt.inputs}
+        of_input = sorted(own & set(self.arguments))
+        if of_input:
+            raise ValueError(
+                f"gen_args must not hold {', '.join(of_input)}, which belong to the "
+                "input. Pass them in inp."
+            )
+        if self["cache_implementation"] == "paged":
+            raise ValueError(
+                "cache_implementation='paged' generates in a scheduler of its own, "
+                "whose passes can't be explained. Leave it out."
+            )
 
     def __getitem__(self, name: str) -> Any:
         for source in (self._given(), vars(self.defaults)):
@@ -102,7 +133,7 @@ class GenerationSettings:
             self.arguments.get("past_key_values") is None
             and self["use_cache"] is not False
             and self["cache_implementation"] is None
-            and self["prefill_chunk_size"] is None
+            and not self.is_chunked
             and set(self.several_at_once) <= {"num_beams"}
         )
 
@@ -110,7 +141,7 @@ class GenerationSettings:
     def holds_every_key(self) -> bool:
         """Whether a pass reads all keys so far, and no others."""
         has_own_cache = self.arguments.get("past_key_values") is not None
-        if has_own_cache:
+        if has_own_cache or self.is_chunked:
             return False
         return self["use_cache"] is False or self["cache_implementation"] in (
             None,
@@ -120,7 +151,12 @@ class GenerationSettings:
     @property
     def is_one_by_one(self) -> bool:
         """Whether every token is chosen, for good, after a pass that predicts it."""
-        return not self.several_at_once and self["prefill_chunk_size"] is None
+        return not self.several_at_once
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the prompt is run in chunks."""
+        return self["prefill_chunk_size"] is not None
 
     @property
     def several_at_once(self) -> tuple[str, ...]:
@@ -146,4 +182,5 @@ class GenerationSettings:
 
 def _is_neutral(value: Any) -> bool:
     """Whether a setting changes nothing."""
-    return value is None or (value is not True and value in (0, 1))
+    is_number = isinstance(value, (int, float)) and value is not True
+    return value is None or (is_number and value in (0, 1))

@@ -19,11 +19,13 @@ class GenerationWatch(StoppingCriteria):
 
     The logits are the model's raw outputs, before any sampling temperature, penalty or
     filter. A token may take several passes, as when the model is also run without the
-    prompt for guidance; ``generate`` then takes its logits from the first.
+    prompt for guidance; ``generate`` then takes its logits from the first. Only of a
+    prompt in chunks it takes those of the last.
 
     Args:
         model (nn.Module): the model that generates
         on_token (Callable): called after every token
+        is_chunked (bool, optional): whether the prompt is run in chunks. Default: False
 
     Attributes:
         target_logits (GrowingLogits): logits of the answer's tokens so far
@@ -31,8 +33,11 @@ class GenerationWatch(StoppingCriteria):
         num_passes (int): how often the model ran for the newest token
     """
 
-    def __init__(self, model: nn.Module, on_token: OnToken) -> None:
+    def __init__(
+        self, model: nn.Module, on_token: OnToken, is_chunked: bool = False
+    ) -> None:
         self.model = model
+        self.is_chunked = is_chunked
         self.on_token = on_token
         self.target_logits = GrowingLogits()
         self.sequences: Tensor | None = None
@@ -49,7 +54,8 @@ class GenerationWatch(StoppingCriteria):
             if threading.get_ident() != thread or not self._is_watching:
                 return
             self.num_passes += 1
-            if self._logits is None:
+            is_prompt = self.is_chunked and self.sequences is None
+            if self._logits is None or is_prompt:
                 self._logits = output.logits[:, -1:]
 
         handle = _running(self.model).register_forward_hook(keep)

@@ -187,9 +187,12 @@ def streamed(
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     model: Any = prompt.model
     settings = GenerationSettings(model, arguments)
+    settings.check(prompt)
     for name in settings.several_at_once:
+        value = settings[name]
+        shown = value if isinstance(value, (int, float, str)) else type(value).__name__
         raise ValueError(
-            f"{name}={settings[name]} can't be streamed, because tokens are not "
+            f"{name}={shown} can't be streamed, because tokens are not "
             "final one by one. Use attribute()."
         )
     if not settings.holds_every_key:
@@ -205,7 +208,7 @@ def streamed(
         answer = sequences[:, prompt.length :].clone()
         results.put((answer[:, -1], explaining.explain(watch, answer)))
 
-    watch = _StoppableWatch(model, put)
+    watch = _StoppableWatch(model, put, settings.is_chunked)
     watch.stop = threading.Event()
     add_stopping_criterion(arguments, watch)
 

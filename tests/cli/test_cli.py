@@ -62,6 +62,18 @@ def test_explain_writes_everything(
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")
+def test_explain_prints_the_error_of_a_verification(
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert _explain(folder, image, "--max-new-tokens", "3", "--verify", *out) == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("Verified:"))
+    assert "by plain autograd" in line
+    assert float(line.rpartition(" ")[2]) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_explain_takes_an_answer_and_settings(
     folder: Path, image: Path, tmp_path: Path
 ) -> None:
