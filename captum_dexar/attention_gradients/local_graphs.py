@@ -5,7 +5,6 @@ positions: all that a logit-lens reading depends on the layer's attention throug
 graph spans two layers, and none holds positions that are not explained.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from captum_dexar.attention_gradients.layer_replay import (
 )
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
+from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
 
@@ -108,13 +108,11 @@ class LocalGraphs:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
-        finish = partial(self._finish, threading.get_ident())
-        handles = [
-            self.decoder.layers[index].register_forward_hook(
-                partial(finish, index), with_kwargs=True
-            )
+        hooks = {
+            self.decoder.layers[index]: partial(self._finish, index)
             for index in self._hooked
-        ]
+        }
+        hooked = forward_hooks(hooks, with_kwargs=True)
         forwards: dict[nn.Module, Forward] = {}
         if self._replay.reuses_projections:
             forwards = {
@@ -126,11 +124,9 @@ class LocalGraphs:
             self._layer_of, self._tap, self._cross_attention
         )
         try:
-            with torch.no_grad(), replaced_forward(forwards), intercepted:
+            with torch.no_grad(), hooked, replaced_forward(forwards), intercepted:
                 yield
         finally:
-            for handle in handles:
-                handle.remove()
             self._calls.clear()
             self._projections.clear()
 
@@ -170,7 +166,6 @@ class LocalGraphs:
 
     def _finish(
         self,
-        thread: int,
         index: int,
         module: nn.Module,
         args: Any,
@@ -178,8 +173,6 @@ class LocalGraphs:
         output: Any,
     ) -> Any:
         """Passes on the graph of a layer that has run."""
-        if threading.get_ident() != thread:
-            return output
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)
         num_queries = hidden.shape[1]

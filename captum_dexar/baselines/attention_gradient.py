@@ -7,7 +7,6 @@ from captum_dexar.attention_gradients import ClosedForm, LayerGradients
 from captum_dexar.baselines.baseline import by_layer, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
-from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -47,8 +46,7 @@ class LayerAttentionGradient(LayerBaseline):
             parts.setdefault(gradients.layer, []).append(part)
 
         engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)
-        with frozen_parameters(self.model):
-            target_logits = engine(find_decoder(self.model), self.layer_indices, keep)
+        target_logits = engine(find_decoder(self.model), self.layer_indices, keep)
         for _ in parts:
             on_layer()
         stacked, layers = by_layer(parts, self.layer_indices)
