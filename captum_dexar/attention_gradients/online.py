@@ -88,6 +88,8 @@ class OnlineGradients(ABC):
         lens.check(self._last_hidden(), target_logits)
         for graph in self._graphs(num_steps):
             contraction(graph, self.num_keys + first_step + num_steps - 1, consume)
+            # It holds the layer's weights, which may only be loaded for a while.
+            del graph
 
     @abstractmethod
     def _last_hidden(self) -> Tensor:
