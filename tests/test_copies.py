@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
+from captum_dexar.attention_gradients.interception import replaced_forward
 from captum_dexar.model.temporary import temporarily, Temporary
+from captum_dexar.model.thread_hooks import (
+    forward_hooks,
+    forward_pre_hooks,
+    only_in_this_thread,
+)
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.untouched import state_of, untouched, warm
 from torch import nn, Tensor
@@ -19,30 +25,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is z
 SEEN = ("hooks", "attributes", "training", "configuration")
 
 
-def pickled(model: nn.Module) -> Any:
-    return pickle.loads(pickle.dumps(model))
-
-
-def saved(model: nn.Module) -> Any:
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-COPIERS: list[Callable[[nn.Module], Any]] = [copy.deepcopy, pickled, saved]
-
-
 class Copying(StoppingCriteria):
     """Copies the model after every token."""
 
-    def __init__(self, model: nn.Module, copier: Callable[[nn.Module], Any]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.copier = copier
         self.copies: list[Any] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **unused: Any) -> Tensor:
-        self.copies.append(self.copier(self.model))
+        self.copies.append(copy.deepcopy(self.model))
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
 
@@ -62,14 +53,11 @@ def changed_logits(model: Any) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize("copier", COPIERS, ids=lambda copier: copier.__name__)
 @pytest.mark.parametrize("engine", ["closed_form", "autograd"])
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
-def test_between_two_tokens(
-    is_streamed: bool, engine: str, copier: Callable[[nn.Module], Any]
-) -> None:
+def test_between_two_tokens(is_streamed: bool, engine: str) -> None:
     model = warm(tiny_vlm(), prompt_inputs())
-    before, copying = visible(model), Copying(model, copier)
+    before, copying = visible(model), Copying(model)
     gen_args = {
         "max_new_tokens": 2,
         "do_sample": False,
@@ -115,6 +103,51 @@ def test_in_the_middle_of_a_pass(part: str, engine: str) -> None:
     handle.remove()
     assert visible(made) == before
     assert torch.equal(changed_logits(made), changed_logits(tiny_vlm()))
+
+
+def pickled(module: nn.Module) -> Any:
+    return pickle.loads(pickle.dumps(module))
+
+
+def saved(module: nn.Module) -> Any:
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def hook(*unused: Any) -> None:
+    """The user's."""
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickled, saved])
+def test_everything_that_this_package_can_put_on_a_module(
+    copier: Callable[[nn.Module], Any],
+) -> None:
+    """Whole models of transformers can't be pickled once they have run."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.Tanh()).eval()
+    linear = module[0]
+    linear.register_forward_hook(hook, with_kwargs=True)
+    before = visible(module)
+    one = torch.ones(1, 2)
+    expected = module(one)
+    with (
+        replaced_forward({linear: lambda tensor: tensor, module: lambda tensor: one}),
+        forward_hooks({linear: print, module: print}, with_kwargs=True),
+        forward_pre_hooks({linear: print}),
+        only_in_this_thread(module.modules()),
+    ):
+        handle = linear.register_forward_hook(print)
+        assert visible(module) != before
+        made = copier(module)
+        handle.remove()
+        if copier is not copy.copy:
+            assert visible(made) == before
+            assert torch.equal(made(one), expected)
+        assert visible(copier(linear)) == visible(nn.Linear(2, 2).eval()) | {
+            "hooks of ": before["hooks of 0"]
+        }
+    assert visible(module) == before
 
 
 class _WithState(nn.Linear):

@@ -13,6 +13,9 @@ from torch import nn
 
 _LOCK = threading.RLock()
 _GETSTATE = "__getstate__"
+# Part of the names of the dictionaries in which a module keeps hooks and their options.
+_HOOKS = "_hooks"
+_NOTHING = object()
 
 
 class Temporary:
@@ -43,23 +46,31 @@ class _StateOfCopies(Temporary):
         state = vars(self.module) if self.original is None else self.original()
         if not isinstance(state, dict):
             return state
-        return {
-            name: _without_temporary(name, value)
-            for name, value in state.items()
-            if not isinstance(value, Temporary) or value.replaces is not None
+        own = {name: _users(value) for name, value in state.items()}
+        hooks = {
+            name: value
+            for name, value in own.items()
+            if _HOOKS in name and isinstance(value, dict)
         }
+        ours = {
+            key
+            for registered in hooks.values()
+            for key, hook in registered.items()
+            if isinstance(hook, Temporary)
+        }
+        for name, registered in hooks.items():
+            # Of the dictionary's own type: their order matters.
+            own[name] = registered.copy()
+            for key in ours & own[name].keys():
+                del own[name][key]
+        return {name: value for name, value in own.items() if value is not _NOTHING}
 
 
-def _without_temporary(name: str, value: Any) -> Any:
-    if isinstance(value, Temporary):
-        return value.replaces
-    if name.endswith("_hooks") and isinstance(value, dict):
-        kept = value.copy()
-        for key, hook in value.items():
-            if isinstance(hook, Temporary):
-                del kept[key]
-        return kept
-    return value
+def _users(value: Any) -> Any:
+    """What the user has in an attribute."""
+    if not isinstance(value, Temporary):
+        return value
+    return _NOTHING if value.replaces is None else value.replaces
 
 
 @contextmanager

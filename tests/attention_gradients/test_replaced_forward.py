@@ -121,7 +121,7 @@ def test_a_patch_of_the_attention_in_the_meantime_stays() -> None:
             AttentionInterface.get_interface = get_interface
         for _ in range(2):
             with intercepted_attention({module: 0}, look):
-                attend = AttentionInterface().get_interface("none", function)
+                attend = AttentionInterface().get_interface("eager", function)
                 assert attend(module, ONE, ONE, ONE) is ONE
             assert AttentionInterface.get_interface is get_interface
         assert calls == ["theirs", "ours"] * 2
