@@ -240,4 +240,9 @@ def test_what_a_model_remembers_is_each_threads_own() -> None:
         assert seen and all(delta is mine for delta in seen)
         assert remembering.rope_deltas is mine
         assert elsewhere(lambda: remembering.rope_deltas) is mine
+        # What another thread's pass leaves in the meantime stays as well.
+        with interleaved(model, [model], lambda: model(**inputs)):
+            generated(dexar, others)
+        assert remembering.rope_deltas is not mine
+        assert not torch.equal(remembering.rope_deltas, mine)
     assert "rope_deltas" not in vars(type(remembering))

@@ -3,7 +3,7 @@
 It runs one pass per token, and shares nothing with the closed form but the discovery of
 layers, norm and head. It is slow and takes memory quadratic in the prompt, but needs no
 attention interface: any model whose attention modules return their probabilities will
-do.
+do. Eager attention is on in the explaining thread only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -48,7 +48,7 @@ class PostAttentionReplay:
         """The layer's hidden states at some positions, with a graph.
 
         Args:
-            layer (nn.Module): the decoder layer; parameters must be frozen
+            layer (nn.Module): the decoder layer
             arguments (tuple): its positional and keyword arguments for the positions
             outputs (list of Tensor): as in :func:`replay_layer`
             projections (Mapping): likewise
@@ -91,8 +91,7 @@ def replay_layer(
             are not computed again. Default: None
         left_out (list, optional): receives placeholders for the outputs of projections
             before the attention, which are then not computed: in most layers nothing
-            but the attention depends on them. Parameters must be frozen. Default: None,
-            they are computed
+            but the attention depends on them. Default: None, they are computed
     """
     num_calls = 0
 

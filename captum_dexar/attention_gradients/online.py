@@ -47,8 +47,7 @@ class OnlineGradients(ABC):
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[None]:
-        """Within it the passes of this thread can be explained; parameters have to be
-        frozen."""
+        """Within it the passes of this thread can be explained."""
 
     def num_bytes(self) -> int:
         """The size of what is recorded and not yet explained, where it matters."""

@@ -122,6 +122,9 @@ def kept_state(model: nn.Module) -> Iterator[None]:
         for module, attributes in before:
             now = vars(module)
             for name, value in attributes.items():
+                if name == remembered.get(module):
+                    # What it is now was put there by another thread.
+                    continue
                 other = now.get(name)
                 if other is not value and isinstance(
                     other if value is None else value, Tensor

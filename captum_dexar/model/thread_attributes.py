@@ -13,14 +13,17 @@ _Key = tuple[int, nn.Module, str]
 _VALUES: dict[_Key, list[Any]] = {}
 # How many blocks need a class to have such an attribute.
 _USERS: dict[tuple[type, str], int] = {}
+_NOTHING = object()
 
 
 class _ThreadAttribute:
     """An attribute of a class, whose values lie in the instances' dictionaries, or in
     ``_VALUES`` for threads that have values of their own."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, default: Any) -> None:
         self.name = name
+        # What the class itself has by that name.
+        self.default = default
 
     def __get__(self, module: nn.Module | None, owner: type | None = None) -> Any:
         if module is None:
@@ -28,10 +31,10 @@ class _ThreadAttribute:
         values = _VALUES.get((threading.get_ident(), module, self.name))
         if values:
             return values[-1]
-        try:
-            return vars(module)[self.name]
-        except KeyError:
-            raise AttributeError(self.name) from None
+        value = vars(module).get(self.name, self.default)
+        if value is _NOTHING:
+            raise AttributeError(self.name)
+        return value
 
     def __set__(self, module: nn.Module, value: Any) -> None:
         values = _VALUES.get((threading.get_ident(), module, self.name))
@@ -64,9 +67,9 @@ def thread_attributes(names: Mapping[nn.Module, str]) -> Iterator[None]:
             _, module, name = key
             _VALUES.setdefault(key, []).append(getattr(module, name))
             users = _USERS.setdefault((type(module), name), 0)
-            # What a class defines itself is left as it is.
-            if not users and not _is_defined(type(module), name):
-                setattr(type(module), name, _ThreadAttribute(name))
+            if not users:
+                default = vars(type(module)).get(name, _NOTHING)
+                setattr(type(module), name, _ThreadAttribute(name, default))
             _USERS[type(module), name] = users + 1
     try:
         yield
@@ -81,12 +84,8 @@ def thread_attributes(names: Mapping[nn.Module, str]) -> Iterator[None]:
                 if _USERS[type(module), name]:
                     continue
                 del _USERS[type(module), name]
-                if isinstance(vars(type(module)).get(name), _ThreadAttribute):
+                default = vars(type(module))[name].default
+                if default is _NOTHING:
                     delattr(type(module), name)
-
-
-def _is_defined(owner: type, name: str) -> bool:
-    return any(
-        name in vars(base) and not isinstance(vars(base)[name], _ThreadAttribute)
-        for base in owner.__mro__
-    )
+                else:
+                    setattr(type(module), name, default)

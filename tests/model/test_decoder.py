@@ -142,11 +142,11 @@ def test_a_soft_cap_that_is_added_later_is_noticed() -> None:
 def test_what_turned_out_wrong_is_found_anew() -> None:
     """A change that can't be seen from outside is refused once, and not for good."""
     model: Any = tiny_vlm()
-    model.config.text_config.final_logit_softcapping = 5.0
+    model.config.text_config.final_logit_softcapping = 0.2
     decoder = find_decoder(model)
     model.register_forward_hook(
         lambda module, args, output: setattr(
-            output, "logits", 5.0 * torch.tanh(output.logits / 5.0)
+            output, "logits", 0.2 * torch.tanh(output.logits / 0.2)
         )
     )
     dexar = VLMAttribution(LayerDexAR(model))
