@@ -250,6 +250,14 @@ class VLMAttribution(Attribution):
         methods run the position that predicted the newest token again on the KV cache
         of its prefix or, in families where that is not exact, the whole prompt.
 
+        The model generates in a thread of its own. Other threads may run the same
+        model, take gradients of it, explain it and copy it at any time, and get what
+        they would get alone. Until the iterator is closed, the model has hooks on it
+        and on its decoder layers, these layers and their projections have a
+        ``forward`` of their own, and ``AttentionInterface.get_interface`` is wrapped;
+        all of them do nothing in other threads, and copies lack them. The model itself
+        (its weights, modules and adapters) must not be changed meanwhile.
+
         Args:
             inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
             gen_args (Mapping, optional): as in :meth:`attribute`; one beam

@@ -115,3 +115,16 @@ def test_long_classes_have_a_reason(path: Path) -> None:
             if node.end_lineno - node.lineno + 1 > MAX_CLASS_LINES:
                 above = lines[node.lineno - len(node.decorator_list) - 2]
                 assert above.startswith("#"), f"{node.name} is long"
+
+
+@pytest.mark.parametrize("path", source_files(), ids=module_of)
+def test_hooks_act_in_one_thread(path: Path) -> None:
+    """Only the file that sees to it registers any."""
+    registered = [
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("register_")
+        and node.attr.endswith("_hook")
+    ]
+    assert not registered or module_of(path) == "captum_dexar.model.thread_hooks"

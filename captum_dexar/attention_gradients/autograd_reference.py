@@ -3,7 +3,7 @@
 It runs one pass per token, and shares nothing with the closed form but the discovery of
 layers, norm and head. It is slow and takes memory quadratic in the prompt, but needs no
 attention interface: any model whose attention modules return their probabilities will
-do.
+do. Eager attention is on in the explaining thread only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.eager_attention import eager_attention
 from captum_dexar.attention_gradients.gradients import (
     check_differentiable,
     Consumer,
@@ -24,6 +25,7 @@ from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
 
 
@@ -81,11 +83,8 @@ class AutogradReference:
         """Runs one pass per step; see :class:`AttentionGradients`."""
         steps: list[dict[int, list[_Gradient]]] = []
         target_logits: list[TargetLogits] = []
-        with (
-            eager_attention(self.model),
-            kept_state(self.model),
-            torch.enable_grad(),
-        ):
+        # A graph is built from the first decoder layer on: see :func:`_recorded`.
+        with eager_attention(self.model), kept_state(self.model), torch.no_grad():
             for step, inputs in enumerate(self.prefixes):
                 gradients, of_step = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)
@@ -105,8 +104,9 @@ class AutogradReference:
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
         recorded = _recorded(decoder, layers, self.cross_attention)
-        with recorded as (attention, hidden_states):
+        with recorded as (attention, hidden_states), torch.no_grad():
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
+        with torch.enable_grad():
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
             lens = LogitLens(decoder, targets, contrast)
             lens.check(hidden_states[len(decoder.layers) - 1].detach(), target_logits)
@@ -181,26 +181,6 @@ class AutogradReference:
 
 
 @contextmanager
-def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Switches every configuration of ``model`` to eager attention, and back."""
-    configs: dict[int, Any] = {
-        id(module.config): module.config
-        for module in model.modules()
-        if hasattr(module, "config") and hasattr(module.config, "_attn_implementation")
-    }
-    before = {
-        key: config._attn_implementation_internal for key, config in configs.items()
-    }
-    try:
-        for config in configs.values():
-            config._attn_implementation_internal = "eager"
-        yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation_internal = before[key]
-
-
-@contextmanager
 def _recorded(
     decoder: Decoder, layers: list[int], cross_attention: str | None
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
@@ -222,24 +202,22 @@ def _recorded(
         hidden_states[index] = hidden_of(output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        # A frozen model has no graph unless its first hidden states require one.
-        hidden = hidden_argument(args, kwargs)
-        if not hidden.requires_grad:
-            hidden = hidden.detach().requires_grad_()
+        # Nothing before the layers depends on their attention.
+        torch.set_grad_enabled(True)
+        hidden = hidden_argument(args, kwargs).detach().requires_grad_()
         return with_hidden(args, kwargs, hidden)
 
-    handles = [
-        decoder.layers[0].register_forward_pre_hook(start_graph, with_kwargs=True)
-    ]
+    hooks: dict[nn.Module, Any] = {}
+    outputs: dict[nn.Module, Any] = {}
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
-        handles.append(layer.register_forward_hook(partial(keep_hidden, index)))
+        outputs[layer] = partial(keep_hidden, index)
         for name, module in layer.named_modules() if index in layers else ():
             if module is not layer:
-                keep = partial(keep_probabilities, index, name)
-                handles.append(module.register_forward_hook(keep, with_kwargs=True))
-    try:
+                hooks[module] = partial(keep_probabilities, index, name)
+    with (
+        forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True),
+        forward_hooks(outputs),
+        forward_hooks(hooks, with_kwargs=True),
+    ):
         yield attention, hidden_states
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -26,8 +26,8 @@ def check_keys(
     at_least = min(num_keys, call.window or num_keys)
     if not at_least <= held <= num_keys:
         raise Inconsistent(
-            f"The attention of decoder layer {call.layer} reads {held} keys, but the "
-            f"prompt and the answer have {num_keys} tokens up to there. Virtual tokens, "
+            f"The attention of decoder layer {call.layer} reads {held} keys, where "
+            f"prompt and answer have {num_keys} tokens up to there. Virtual tokens, "
             "or a cache that drops keys or has room for more, would be the reason."
         )
     if allowed is None:

@@ -9,6 +9,7 @@ from captum_dexar.attention_gradients.attention_call import (
     AttentionCall,
     AttentionFunction,
 )
+from captum_dexar.model.temporary import temporarily, Temporary
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
@@ -25,7 +26,9 @@ class _Interception(NamedTuple):
 _LOCK = threading.Lock()
 # Active interceptions by thread, the innermost last.
 _INTERCEPTIONS: dict[int, list[_Interception]] = {}
-_ORIGINAL = AttentionInterface.get_interface
+# Our wrapper of ``AttentionInterface.get_interface``, and what it wraps.
+_WRAPPER: Forward | None = None
+_ORIGINAL: Forward = AttentionInterface.get_interface
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def intercepted_attention(
     """
     thread = threading.get_ident()
     with _LOCK:
-        if not _INTERCEPTIONS:
+        if _WRAPPER is None:
             _patch()
         _INTERCEPTIONS.setdefault(thread, []).append(
             _Interception(layer_of, cross_attention, tap)
@@ -66,11 +69,11 @@ def intercepted_attention(
             if not _INTERCEPTIONS[thread]:
                 del _INTERCEPTIONS[thread]
             if not _INTERCEPTIONS:
-                AttentionInterface.get_interface = _ORIGINAL
+                _unpatch()
 
 
 def _patch() -> None:
-    global _ORIGINAL
+    global _ORIGINAL, _WRAPPER
     # Whatever is there now is put back later, even somebody else's patch.
     original = _ORIGINAL = AttentionInterface.get_interface
 
@@ -81,7 +84,8 @@ def _patch() -> None:
             self, attn_implementation, default
         )
         interceptions = _INTERCEPTIONS.get(threading.get_ident())
-        if not interceptions:
+        # A wrapper that somebody else has kept must not intercept a second time.
+        if not interceptions or _WRAPPER is not get_interface:
             return attention_function
 
         def routed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -99,31 +103,43 @@ def _patch() -> None:
 
         return routed
 
-    AttentionInterface.get_interface = get_interface
+    AttentionInterface.get_interface = _WRAPPER = get_interface
 
 
-class _Route:
-    """Where the calls of a module go.
+def _unpatch() -> None:
+    global _WRAPPER
+    # A patch that somebody has put over ours in the meantime stays.
+    if AttentionInterface.get_interface is _WRAPPER:
+        AttentionInterface.get_interface = _ORIGINAL
+    _WRAPPER = None
+
+
+class _RoutedForward(Temporary):
+    """Takes the place of a module's ``forward``; what it runs depends on the thread.
 
     Attributes:
+        replaces (Callable or None): a ``forward`` found in the instance's attributes
         original (Callable): the module's own ``forward``
-        in_instance (Callable or None): a ``forward`` found in the instance's attributes
         by_thread (dict): replacements by thread, the innermost last
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.original: Forward = module.forward
-        self.in_instance: Forward | None = vars(module).get("forward")
+        self.replaces = vars(module).get("forward")
+        # For its signature, which some callers ask for.
+        self.original = self.__wrapped__ = module.forward
         self.by_thread: dict[int, list[Forward]] = {}
 
-    def forward(self) -> Forward:
-        """What a call from this thread runs."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         forwards = self.by_thread.get(threading.get_ident())
-        return forwards[-1] if forwards else self.original
+        return (forwards[-1] if forwards else self.original)(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        # Somebody may have kept it: a copy is the ``forward`` of the module's copy.
+        return _itself, (self.original,)
 
 
-# Modules with an active replacement.
-_ROUTES: dict[nn.Module, _Route] = {}
+def _itself(forward: Forward) -> Forward:
+    return forward
 
 
 @contextmanager
@@ -135,59 +151,61 @@ def replaced_forward(replacements: Mapping[nn.Module, Forward]) -> Iterator[None
 
     Args:
         replacements (Mapping): what is called in place of each module's ``forward``.
-            Other threads run the module itself; of two nested replacements the inner
-            one is called.
+            Other threads run the module itself, as copies of it do; of two nested
+            replacements the inner one is called.
     """
     thread = threading.get_ident()
-    with _LOCK:
-        for module, forward in replacements.items():
-            if module not in _ROUTES:
-                _ROUTES[module] = _routed(module)
-            _ROUTES[module].by_thread.setdefault(thread, []).append(forward)
-    try:
-        yield
-    finally:
+    with temporarily(*replacements):
+        routes: dict[nn.Module, _RoutedForward] = {}
         with _LOCK:
-            for module in replacements:
-                by_thread = _ROUTES[module].by_thread
-                by_thread[thread].pop()
-                if not by_thread[thread]:
-                    del by_thread[thread]
-                if not by_thread:
-                    _restore(module, _ROUTES.pop(module))
+            for module, forward in replacements.items():
+                routes[module] = route = _route(module)
+                route.by_thread.setdefault(thread, []).append(forward)
+        try:
+            yield
+        finally:
+            with _LOCK:
+                for module, route in routes.items():
+                    route.by_thread[thread].pop()
+                    if not route.by_thread[thread]:
+                        del route.by_thread[thread]
+                    if not route.by_thread:
+                        _restore(module, route)
 
 
 def forward_of(module: nn.Module) -> Forward:
     """What this thread's calls of a module run, for a replacement to call."""
-    route = _ROUTES.get(module)
-    return module.forward if route is None else route.forward()
+    forward: Forward = module.forward
+    if not isinstance(forward, _RoutedForward):
+        return forward
+    forwards = forward.by_thread.get(threading.get_ident())
+    return forwards[-1] if forwards else forward.original
 
 
 def is_unpatched(module: nn.Module) -> bool:
     """Whether nobody but this package has replaced a module's ``forward``, as
     offloading does."""
-    route = _ROUTES.get(module)
-    if route is None:
-        return "forward" not in vars(module)
-    return route.in_instance is None
+    forward = vars(module).get("forward")
+    if isinstance(forward, _RoutedForward):
+        return forward.replaces is None
+    return forward is None
 
 
-def _routed(module: nn.Module) -> _Route:
-    route = _Route(module)
-    by_thread, original = route.by_thread, route.original
-    get_ident = threading.get_ident
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        forwards = by_thread.get(get_ident())
-        return (forwards[-1] if forwards else original)(*args, **kwargs)
-
-    # Modules watch assignments to their attributes, but not their dictionary.
-    vars(module)["forward"] = forward
+def _route(module: nn.Module) -> _RoutedForward:
+    route = vars(module).get("forward")
+    if not isinstance(route, _RoutedForward):
+        route = _RoutedForward(module)
+        # Modules watch assignments to their attributes, but not their dictionary.
+        vars(module)["forward"] = route
     return route
 
 
-def _restore(module: nn.Module, route: _Route) -> None:
-    if route.in_instance is None:
-        del vars(module)["forward"]
+def _restore(module: nn.Module, route: _RoutedForward) -> None:
+    attributes = vars(module)
+    if attributes.get("forward") is not route:
+        # What somebody has put there in the meantime stays.
+        return
+    if route.replaces is None:
+        del attributes["forward"]
     else:
-        vars(module)["forward"] = route.in_instance
+        attributes["forward"] = route.replaces

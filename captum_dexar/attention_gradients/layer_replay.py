@@ -50,7 +50,7 @@ class PostAttentionReplay:
         """The layer's hidden states at some positions, with a graph.
 
         Args:
-            layer (nn.Module): the decoder layer; parameters must be frozen
+            layer (nn.Module): the decoder layer
             arguments (tuple): its positional and keyword arguments for the positions
             outputs (list of Tensor): as in :func:`replay_layer`
             projections (Mapping): likewise
@@ -133,8 +133,7 @@ def replay_layer(
             from the projection of its input in this replay, 0-d each. Default: None
         left_out (list, optional): receives placeholders for the outputs of projections
             before the attention, which are then not computed: in most layers nothing
-            but the attention depends on them. Parameters must be frozen. Default: None,
-            they are computed
+            but the attention depends on them. Default: None, they are computed
     """
     num_calls = 0
 

@@ -5,7 +5,6 @@ positions: all that a logit-lens reading depends on the layer's attention throug
 graph spans two layers, and none holds positions that are not explained.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from captum_dexar.attention_gradients.layer_replay import (
     PostAttentionReplay,
     product_of,
 )
-from captum_dexar.model.consistency import has_hooks, Inconsistent, watching_hook
+from captum_dexar.model.consistency import has_hooks, Inconsistent
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
+from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
 
@@ -122,16 +122,14 @@ class LocalGraphs:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
-        finish = partial(self._finish, threading.get_ident())
         self._with_hooks = {
             index for index in self._hooked if has_hooks(self.decoder.layers[index])
         }
-        handles = [
-            self.decoder.layers[index].register_forward_hook(
-                watching_hook(partial(finish, index)), with_kwargs=True
-            )
+        hooks = {
+            self.decoder.layers[index]: partial(self._finish, index)
             for index in self._hooked
-        ]
+        }
+        hooked = forward_hooks(hooks, with_kwargs=True)
         forwards: dict[nn.Module, Forward] = {}
         if self._replay.reuses_projections and self.replays:
             forwards = {
@@ -143,11 +141,9 @@ class LocalGraphs:
             self._layer_of, self._tap, self._cross_attention
         )
         try:
-            with torch.no_grad(), replaced_forward(forwards), intercepted:
+            with torch.no_grad(), hooked, replaced_forward(forwards), intercepted:
                 yield
         finally:
-            for handle in handles:
-                handle.remove()
             self._calls.clear()
             self._projections.clear()
 
@@ -190,7 +186,6 @@ class LocalGraphs:
 
     def _finish(
         self,
-        thread: int,
         index: int,
         module: nn.Module,
         args: Any,
@@ -198,7 +193,7 @@ class LocalGraphs:
         output: Any,
     ) -> Any:
         """Passes on the graph of a layer that has run."""
-        if threading.get_ident() != thread or self.is_paused:
+        if self.is_paused:
             return output
         torch.set_grad_enabled(False)
         hidden = hidden_of(output)

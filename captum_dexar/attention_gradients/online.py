@@ -47,8 +47,7 @@ class OnlineGradients(ABC):
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[None]:
-        """Within it the passes of this thread can be explained; parameters have to be
-        frozen."""
+        """Within it the passes of this thread can be explained."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -99,6 +98,8 @@ class OnlineGradients(ABC):
         lens.check(last_hidden, target_logits)
         for graph in self._graphs(num_steps):
             contraction(graph, self.num_keys + first_step + num_steps - 1, consume)
+            # It holds the layer's weights, which may only be loaded for a while.
+            del graph
 
     @abstractmethod
     def _last_hidden(self) -> Tensor:

@@ -8,7 +8,6 @@ from captum_dexar.baselines.baseline import by_layer, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
-from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -48,8 +47,7 @@ class LayerAttentionGradient(LayerBaseline):
             parts.setdefault(gradients.layer, []).append(part)
 
         def run(engine: ClosedForm) -> TargetLogits:
-            with frozen_parameters(self.model):
-                return engine(find_decoder(self.model), self.layer_indices, keep)
+            return engine(find_decoder(self.model), self.layer_indices, keep)
 
         try:
             engine = ClosedForm(steps.cheapest_pass(cache), attention_power=1.0)

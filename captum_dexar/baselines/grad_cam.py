@@ -9,6 +9,7 @@ from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.layers import hidden_argument, with_hidden
 from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.thread_hooks import forward_pre_hooks
 from torch import Tensor
 
 
@@ -62,14 +63,9 @@ class LayerImageGradCam(LayerBaseline):
             leaves.append(hidden_argument(args, kwargs).detach().requires_grad_())
             return with_hidden(args, kwargs, leaves[0])
 
-        handle = decoder.layers[0].register_forward_pre_hook(
-            start_graph, with_kwargs=True
-        )
-        try:
-            with torch.enable_grad():
-                logits = steps.full_pass().logits()
-        finally:
-            handle.remove()
+        hooks = forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True)
+        with torch.enable_grad(), hooks:
+            logits = steps.full_pass().logits()
         index = steps.prompt.image_keys.to(leaves[0].device)[..., None]
         index = index.expand(-1, -1, leaves[0].shape[-1])
         tokens = leaves[0].detach().gather(1, index).float()

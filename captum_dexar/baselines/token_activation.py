@@ -10,6 +10,7 @@ from captum_dexar.model.decoder import Decoder, find_decoder
 from captum_dexar.model.layers import find_layers, hidden_of
 from captum_dexar.model.state import loaded_weights
 from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
 _WINDOW = 3
@@ -81,17 +82,16 @@ class LayerTokenActivation(LayerBaseline):
         decoder = find_decoder(self.model)
         explained_pass = steps.full_pass()
         states: list[Tensor] = []
-        handle = decoder.layers[self.layer_indices[0]].register_forward_hook(
-            lambda module, args, output: states.append(hidden_of(output).detach())
-        )
-        try:
-            with torch.no_grad():
-                target_logits = explained_pass.run()
-                hidden = states[0]
-                if decoder.final_norm is not None:
-                    hidden = decoder.final_norm(hidden)
-        finally:
-            handle.remove()
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            states.append(hidden_of(output).detach())
+
+        layer = decoder.layers[self.layer_indices[0]]
+        with torch.no_grad(), forward_hooks({layer: keep}):
+            target_logits = explained_pass.run()
+            hidden = states[0]
+            if decoder.final_norm is not None:
+                hidden = decoder.final_norm(hidden)
         on_layer()
         maps = torch.stack(
             [

@@ -10,6 +10,8 @@ from captum_dexar.captum_methods.request import StepRequest
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.base import check_known, DecoderLayerAttribution
+from captum_dexar.model.state import kept_state
+from captum_dexar.model.thread_hooks import only_in_this_thread
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn
 
@@ -74,9 +76,10 @@ class CaptumMethod:
             if on_layer is not None:
                 on_layer(1)
 
-        made: StepAttributions = self.kind.run(
-            StepRequest(self.method, steps, arguments, on_step)
-        )
+        with kept_state(self.model), only_in_this_thread(self.model.modules()):
+            made: StepAttributions = self.kind.run(
+                StepRequest(self.method, steps, arguments, on_step)
+            )
         return made
 
 

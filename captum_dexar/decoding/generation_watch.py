@@ -1,12 +1,12 @@
 """Observes each generated token and its logits as soon as it is chosen."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from captum_dexar.model.target_logits import GrowingLogits
+from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
@@ -48,21 +48,19 @@ class GenerationWatch(StoppingCriteria):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Observes the model's forward passes in this thread."""
-        thread = threading.get_ident()
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            if threading.get_ident() != thread or not self._is_watching:
+            if not self._is_watching:
                 return
             self.num_passes += 1
             is_prompt = self.is_chunked and self.sequences is None
             if self._logits is None or is_prompt:
                 self._logits = output.logits[:, -1:]
 
-        handle = _running(self.model).register_forward_hook(keep)
         try:
-            yield
+            with forward_hooks({_running(self.model): keep}):
+                yield
         finally:
-            handle.remove()
             self._logits = None
 
     def __call__(self, input_ids: Tensor, scores: Any, **unused: Any) -> Any:
@@ -86,7 +84,7 @@ class GenerationWatch(StoppingCriteria):
 
 @contextmanager
 def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the encoder output passed to the first forward pass."""
+    """Collects the encoder output passed to this thread's first forward pass."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -94,11 +92,8 @@ def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
         if not seen and outputs is not None:
             seen.append(outputs[0])
 
-    handle = _running(model).register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with forward_pre_hooks({_running(model): keep}, with_kwargs=True):
         yield seen
-    finally:
-        handle.remove()
 
 
 def _running(model: nn.Module) -> nn.Module:

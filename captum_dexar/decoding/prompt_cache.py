@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from captum_dexar.decoding.growing_cache import growing_cache
 from captum_dexar.families import FamilyAdapter
+from captum_dexar.model.thread_hooks import forward_pre_hooks
 from torch import nn, Tensor
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
@@ -76,7 +77,7 @@ def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCa
 
 @contextmanager
 def watched_positions(model: nn.Module) -> Iterator[list[Tensor | None]]:
-    """Collects the position id of the first forward pass's last token."""
+    """Collects the position id of the last token of this thread's first pass."""
     root: Any = model
     seen: list[Tensor | None] = []
 
@@ -86,8 +87,5 @@ def watched_positions(model: nn.Module) -> Iterator[list[Tensor | None]]:
             is_tensor = isinstance(positions, Tensor)
             seen.append(positions[..., -1:].clone() if is_tensor else None)
 
-    handle = root.get_decoder().register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with forward_pre_hooks({root.get_decoder(): keep}, with_kwargs=True):
         yield seen
-    finally:
-        handle.remove()

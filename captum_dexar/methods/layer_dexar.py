@@ -23,7 +23,7 @@ from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.memory import tokens_at_once
-from captum_dexar.model.state import check_model_state, frozen_parameters, is_offloaded
+from captum_dexar.model.state import check_model_state, is_offloaded
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
 
@@ -253,15 +253,14 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             self.layer_indices,
             options,
         )
-        with frozen_parameters(self.model):
-            target_logits = [
-                engine(
-                    decoder,
-                    self.layer_indices,
-                    lambda gradients: scores.add(gradients, on_layer),
-                )
-                for engine in engines
-            ]
+        target_logits = [
+            engine(
+                decoder,
+                self.layer_indices,
+                lambda gradients: scores.add(gradients, on_layer),
+            )
+            for engine in engines
+        ]
         return scores.result(TargetLogits.joined(target_logits))
 
     @staticmethod

@@ -9,7 +9,6 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.memory import recorded_bytes
-from captum_dexar.model.state import frozen_parameters
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -41,7 +40,7 @@ class OnlineDexAR:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """See :class:`OnlineAttribution`."""
-        with frozen_parameters(self.prompt.model), self.gradients.watching():
+        with self.gradients.watching():
             yield
 
     def stop(self) -> None:

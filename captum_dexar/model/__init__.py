@@ -15,7 +15,6 @@ from captum_dexar.model.precision import widened
 from captum_dexar.model.state import (
     check_model_state,
     device_of,
-    frozen_parameters,
     is_offloaded,
     kept_state,
     loaded_weights,
@@ -28,7 +27,6 @@ __all__ = [
     "device_of",
     "find_decoder",
     "find_layers",
-    "frozen_parameters",
     "GrowingLogits",
     "hidden_argument",
     "hidden_of",

@@ -1,11 +1,8 @@
 """What a shortcut assumed of a model, compared with what happened."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import torch
 from captum_dexar.model.precision import widened
+from captum_dexar.model.temporary import Temporary
 from torch import nn, Tensor
 
 
@@ -65,9 +62,9 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks of its own, other than :func:`watching_hook`."""
+    """Whether a module has hooks of its own, other than this package's."""
     return any(
-        not getattr(hook, "only_watches", False)
+        not isinstance(hook, Temporary)
         for hooks in (
             module._forward_hooks,
             module._forward_pre_hooks,
@@ -76,10 +73,3 @@ def is_hooked(module: nn.Module) -> bool:
         )
         for hook in hooks.values()
     )
-
-
-def watching_hook(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a hook of this package, which changes nothing of what a module computes."""
-    marked = partial(hook)
-    marked.only_watches = True  # type: ignore[attr-defined]
-    return marked

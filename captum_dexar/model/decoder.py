@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from captum_dexar.model.layers import find_layers, hidden_of, output_head
 from captum_dexar.model.precision import logit_tolerance, widened
-from captum_dexar.model.state import device_of
+from captum_dexar.model.state import device_of, kept_state
 from captum_dexar.model.target_logits import is_forbidden
+from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
-from torch.utils.hooks import RemovableHandle
 
 LogitTransform = Callable[[Tensor], Tensor]
 
@@ -44,7 +44,25 @@ class Decoder:
     rounds_to: torch.dtype | None = None
 
 
-_DECODERS: "weakref.WeakKeyDictionary[nn.Module, Decoder]" = weakref.WeakKeyDictionary()
+class _Known:
+    """A decoder that was found, and what it was found in."""
+
+    def __init__(self, model: nn.Module, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.modules = [weakref.ref(module) for module in model.modules()]
+        self.settings = _settings(model)
+
+    def holds_for(self, model: nn.Module) -> bool:
+        """Whether the model still has the same modules and settings."""
+        modules = list(model.modules())
+        return (
+            len(modules) == len(self.modules)
+            and all(ref() is module for ref, module in zip(self.modules, modules))
+            and self.settings == _settings(model)
+        )
+
+
+_KNOWN: "weakref.WeakKeyDictionary[nn.Module, _Known]" = weakref.WeakKeyDictionary()
 
 
 def find_decoder(model: nn.Module) -> Decoder:
@@ -65,18 +83,22 @@ def find_decoder(model: nn.Module) -> Decoder:
         RuntimeError: what was derived does not reproduce the model's logits.
     """
     layers, head = find_layers(model), output_head(model)
-    known = _DECODERS.get(model)
-    if known and known.head is head and known.layers == layers:
-        return known
-    decoder = _probe(model, layers, head)
-    _DECODERS[model] = decoder
-    return decoder
+    known = _KNOWN.get(model)
+    if known is None or not known.holds_for(model):
+        known = _KNOWN[model] = _Known(model, _probe(model, layers, head))
+    return known.decoder
+
+
+def forget_decoder(decoder: Decoder) -> None:
+    """Lets a decoder that has turned out wrong be found anew at the next call."""
+    for model, known in list(_KNOWN.items()):
+        if known.decoder is decoder:
+            del _KNOWN[model]
 
 
 def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decoder:
     last_output: list[Tensor] = []
     norm_of_last_output: list[nn.Module] = []
-    handles: list[RemovableHandle] = []
 
     def keep_last_output(module: nn.Module, args: Any, output: Any) -> None:
         # Of the layers that run: a model may skip those that read an image.
@@ -88,19 +110,15 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
         if last_output and fed is last_output[-1] and module is not head:
             norm_of_last_output.append(module)
 
-    try:
-        for layer in layers:
-            handles.append(layer.register_forward_hook(keep_last_output))
-        for module in model.modules():
-            handles.append(
-                module.register_forward_pre_hook(keep_if_fed_by_last, with_kwargs=True)
-            )
-        ids = _probe_ids(model)
-        with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    finally:
-        for handle in handles:
-            handle.remove()
+    ids = _probe_ids(model)
+    every_module = dict.fromkeys(model.modules(), keep_if_fed_by_last)
+    with (
+        torch.no_grad(),
+        kept_state(model),
+        forward_hooks(dict.fromkeys(layers, keep_last_output)),
+        forward_pre_hooks(every_module, with_kwargs=True),
+    ):
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
     final_norm = norm_of_last_output[0] if norm_of_last_output else None
     is_allowed = ~is_forbidden(logits)
@@ -115,8 +133,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     error, description, transform = min(errors, key=lambda candidate: candidate[0])
     largest = float(logits[is_allowed].abs().max())
     if error <= logit_tolerance(hidden.dtype, largest):
-        is_int8 = any(weight.dtype == torch.int8 for weight in model.parameters())
-        rounds_to = torch.float16 if is_int8 else None
+        rounds_to = torch.float16 if _settings(model)[-1] else None
         return Decoder(layers, final_norm, head, transform, description, rounds_to)
     raise RuntimeError(
         f"The output head of {type(model).__name__} on its last decoder layer does not "
@@ -128,11 +145,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
 def _logit_transforms(model: nn.Module) -> Iterator[tuple[str, LogitTransform]]:
     """Candidates, the plain head first: a declared cap or scale may not be applied."""
     yield "the head's output as it is", _identity
-    config: Any = model.config
-    text = config.get_text_config(decoder=True)
-    cap = getattr(text, "final_logit_softcapping", None)
-    scale = getattr(text, "logit_scale", None)
-    divisor = getattr(text, "logits_scaling", None)
+    cap, scale, divisor, _ = _settings(model)
     if scale is None and divisor:
         scale = 1.0 / divisor
     if cap:
@@ -144,6 +157,16 @@ def _logit_transforms(model: nn.Module) -> Iterator[tuple[str, LogitTransform]]:
             f"a scale of {scale} and a soft cap of {cap}",
             lambda raw: cap * torch.tanh(raw * scale / cap),
         )
+
+
+def _settings(model: nn.Module) -> tuple[Any, ...]:
+    """The soft cap, scale and divisor of a configuration, and whether weights are
+    integers."""
+    config: Any = model.config
+    text = config.get_text_config(decoder=True)
+    names = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    is_int8 = any(weight.dtype == torch.int8 for weight in model.parameters())
+    return (*(getattr(text, name, None) for name in names), is_int8)
 
 
 def _identity(raw: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 from captum_dexar.model.consistency import Inconsistent
-from captum_dexar.model.decoder import Decoder
+from captum_dexar.model.decoder import Decoder, forget_decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
 from captum_dexar.model.target_logits import is_forbidden, TargetLogits
@@ -101,6 +101,8 @@ class LogitLens:
         dtypes = {theirs.dtype, self.decoder.rounds_to or theirs.dtype}
         largest = float(target_logits.largest)
         if not error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
+            # In case the model has changed in a way that was not seen.
+            forget_decoder(self.decoder)
             raise Inconsistent(
                 "The logit lens does not reproduce this model: on its last layer it is "
                 f"off by up to {error:.3g} from the model's own logits, with "

@@ -5,7 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from captum_dexar.model.thread_attributes import thread_attributes
 from torch import nn, Tensor
+
+# Attributes in which models of transformers remember the last prompt.
+REMEMBERED = ("rope_deltas",)
 
 
 def check_model_state(model: nn.Module) -> None:
@@ -101,36 +105,28 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     """Restores the tensors that a model keeps as plain attributes between two passes.
 
     Models with multi-axis positions remember where the last prompt's ended
-    (``rope_deltas``). Users who decode with a cache of their own rely on it.
+    (``rope_deltas``). Users who decode with a cache of their own rely on it. Within the
+    block other threads neither see nor change what this thread's passes remember.
     """
     before = [(module, dict(vars(module))) for module in model.modules()]
+    remembered = {
+        module: name
+        for module, attributes in before
+        for name in REMEMBERED
+        if name in attributes
+    }
     try:
-        yield
+        with thread_attributes(remembered):
+            yield
     finally:
         for module, attributes in before:
             now = vars(module)
             for name, value in attributes.items():
+                if name == remembered.get(module):
+                    # What it is now was put there by another thread.
+                    continue
                 other = now.get(name)
                 if other is not value and isinstance(
                     other if value is None else value, Tensor
                 ):
                     now[name] = value
-
-
-@contextmanager
-def frozen_parameters(model: nn.Module) -> Iterator[None]:
-    """Within it no parameter requires a gradient, and nothing is stored for one."""
-    requiring = [
-        (module, name)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    ]
-    try:
-        for module, name in requiring:
-            module.get_parameter(name).requires_grad_(False)
-        yield
-    finally:
-        for module, name in requiring:
-            # By its name: offloading exchanges the parameter objects.
-            module.get_parameter(name).requires_grad_(True)

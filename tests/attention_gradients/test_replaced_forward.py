@@ -1,16 +1,21 @@
 """A module is run otherwise by one thread, and by no other."""
 
+import copy
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.interception import (
     forward_of,
+    intercepted_attention,
     is_unpatched,
     replaced_forward,
 )
 from torch import nn, Tensor
+from transformers.modeling_utils import AttentionInterface
 
 ONE = torch.ones(1)
 
@@ -73,3 +78,52 @@ def test_other_threads_run_the_module_itself() -> None:
     others.join()
     assert set(seen["one"]) == {12} and set(seen["other"]) == {102}
     assert module(ONE) == 2 and "forward" not in vars(module)
+
+
+def test_a_patch_of_the_user_in_the_meantime_stays() -> None:
+    module = _Doubles()
+    with replaced_forward({module: plus(10)}):
+        inner = module.forward
+        vars(module)["forward"] = lambda tensor: inner(tensor) + 100
+        assert module(ONE) == 111
+    assert module(ONE) == 102
+    # And one that is put back later than it should be does no harm.
+    vars(module)["forward"] = inner
+    assert module(ONE) == 2 and is_unpatched(module)
+    with replaced_forward({module: plus(10)}):
+        assert module(ONE) == 11
+    assert module(ONE) == 2
+    made = copy.deepcopy(module)
+    assert made.forward.__self__ is made
+
+
+def test_a_patch_of_the_attention_in_the_meantime_stays() -> None:
+    original = AttentionInterface.get_interface
+    calls: list[str] = []
+
+    def look(call: AttentionCall) -> Tensor:
+        calls.append("ours")
+        made: Tensor = call.run()
+        return made
+
+    def function(module: nn.Module, *args: Any) -> Tensor:
+        return ONE
+
+    module = _Doubles()
+    try:
+        with intercepted_attention({module: 0}, look):
+            inner: Any = AttentionInterface.get_interface
+
+            def get_interface(self: Any, *args: Any) -> Any:
+                calls.append("theirs")
+                return inner(self, *args)
+
+            AttentionInterface.get_interface = get_interface
+        for _ in range(2):
+            with intercepted_attention({module: 0}, look):
+                attend = AttentionInterface().get_interface("eager", function)
+                assert attend(module, ONE, ONE, ONE) is ONE
+            assert AttentionInterface.get_interface is get_interface
+        assert calls == ["theirs", "ours"] * 2
+    finally:
+        AttentionInterface.get_interface = original

@@ -1,10 +1,12 @@
 """Finding layers, norm and head, and refusing what does not reproduce the logits."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.layers import hidden_of
 from captum_dexar.model.logit_lens import LogitLens
@@ -105,3 +107,111 @@ def test_a_new_head_is_noticed() -> None:
     assert find_decoder(model) is before
     model.lm_head = nn.Linear(48, 99, bias=False)
     assert find_decoder(model).head is model.lm_head
+
+
+def test_a_new_norm_is_noticed() -> None:
+    """Also one that wraps the old one, which is still among the model's modules."""
+    model: Any = tiny_vlm()
+    find_decoder(model)
+    language_model = model.model.language_model
+    language_model.norm = nn.Sequential(language_model.norm, nn.Tanh()).eval()
+    assert find_decoder(model).final_norm is language_model.norm
+    assert find_decoder(model) is find_decoder(model)
+
+
+def test_a_new_layer_is_noticed() -> None:
+    model: Any = tiny_vlm()
+    find_decoder(model)
+    layers = model.model.language_model.layers
+    layers[1] = copy.deepcopy(layers[1])
+    assert find_decoder(model).layers == list(layers)
+
+
+def test_a_soft_cap_that_is_added_later_is_noticed() -> None:
+    model = tiny_vlm()
+    assert find_decoder(model).description == "the head's output as it is"
+    model.config.text_config.final_logit_softcapping = 5.0
+    model.register_forward_hook(
+        lambda module, args, output: setattr(
+            output, "logits", 5.0 * torch.tanh(output.logits / 5.0)
+        )
+    )
+    assert find_decoder(model).description == "a soft cap of 5.0"
+
+
+def test_what_turned_out_wrong_is_found_anew() -> None:
+    """A change that can't be seen from outside is refused once, and not for good."""
+    model: Any = tiny_vlm()
+    model.config.text_config.final_logit_softcapping = 0.2
+    decoder = find_decoder(model)
+    model.register_forward_hook(
+        lambda module, args, output: setattr(
+            output, "logits", 0.2 * torch.tanh(output.logits / 0.2)
+        )
+    )
+    dexar = VLMAttribution(LayerDexAR(model))
+    with pytest.raises(RuntimeError, match="does not reproduce this model"):
+        dexar.attribute(prompt_inputs(), [40, 41])
+    assert find_decoder(model) is not decoder
+    assert dexar.attribute(prompt_inputs(), [40, 41]).token_attr.max() > 0
+
+
+def _double(model: Any) -> None:
+    model.double()
+
+
+def _other_weights(model: Any) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+
+
+def _other_head(model: Any) -> None:
+    model.lm_head = copy.deepcopy(model.lm_head)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.5)
+
+
+def _other_norm(model: Any) -> None:
+    language_model = model.model.language_model
+    language_model.norm = nn.Sequential(language_model.norm, nn.Tanh()).eval()
+
+
+def _other_layer(model: Any) -> None:
+    layers = model.model.language_model.layers
+    layers[1] = copy.deepcopy(layers[2])
+
+
+def _other_attention(model: Any) -> None:
+    model.set_attn_implementation("eager")
+
+
+CHANGES = [
+    _double,
+    _other_weights,
+    _other_head,
+    _other_norm,
+    _other_layer,
+    _other_attention,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_model_that_was_changed_is_explained_as_a_new_one(change: Any) -> None:
+    model, new, target = tiny_vlm(), tiny_vlm(), [40, 41]
+    # Layers are chosen when the method is made.
+    dexar = VLMAttribution(LayerDexAR(model))
+    dexar.attribute(prompt_inputs(), target)
+    change(model)
+    change(new)
+    if change is _other_layer:
+        dexar = VLMAttribution(LayerDexAR(model))
+    made = dexar.attribute(prompt_inputs(), target)
+    expected = VLMAttribution(LayerDexAR(new)).attribute(prompt_inputs(), target)
+    assert torch.equal(made.token_attr, expected.token_attr)
+    assert torch.equal(made.token_log_probs, expected.token_log_probs)
+    streamed = list(dexar.stream(prompt_inputs(), gen_args={"max_new_tokens": 2}))
+    generated = VLMAttribution(LayerDexAR(new)).attribute(
+        prompt_inputs(), gen_args={"max_new_tokens": 2}
+    )
+    assert [int(part.target_ids) for part in streamed] == generated.target_ids.tolist()

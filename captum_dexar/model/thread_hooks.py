@@ -1,0 +1,134 @@
+"""Hooks on modules that act in one thread only.
+
+Other threads may run the same model at the same time. Their passes are neither taken
+for those of the explaining thread nor changed. No other file of this package registers
+hooks.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, ExitStack
+from typing import Any
+
+from captum_dexar.model.temporary import temporarily, Temporary
+from torch import nn
+
+Hook = Callable[..., Any]
+
+
+class _ThreadHook(Temporary):
+    """A hook that does nothing in other threads than the one that made it."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        self.thread = threading.get_ident()
+
+    # While a hook is being removed another thread may call it with fewer arguments.
+    def __call__(self, module: nn.Module, *args: Any) -> Any:
+        if threading.get_ident() == self.thread:
+            return self.hook(module, *args)
+        return None
+
+
+@contextmanager
+def forward_hooks(
+    hooks: Mapping[nn.Module, Hook], *, with_kwargs: bool = False
+) -> Iterator[None]:
+    """Runs hooks after the forward passes of modules, in this thread.
+
+    Args:
+        hooks (Mapping): a hook for each module, as
+            ``nn.Module.register_forward_hook`` takes it
+        with_kwargs (bool, optional): as there. Default: False
+    """
+    with _registered(hooks, "register_forward_hook", with_kwargs):
+        yield
+
+
+@contextmanager
+def forward_pre_hooks(
+    hooks: Mapping[nn.Module, Hook], *, with_kwargs: bool = False
+) -> Iterator[None]:
+    """Runs hooks before the forward passes of modules, in this thread.
+
+    Args:
+        hooks (Mapping): a hook for each module, as
+            ``nn.Module.register_forward_pre_hook`` takes it
+        with_kwargs (bool, optional): as there. Default: False
+    """
+    with _registered(hooks, "register_forward_pre_hook", with_kwargs):
+        yield
+
+
+@contextmanager
+def _registered(
+    hooks: Mapping[nn.Module, Hook], register: str, with_kwargs: bool
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(temporarily(*hooks))
+        for module, hook in hooks.items():
+            # Of the class: within :func:`only_in_this_thread` an instance has its own.
+            handle = getattr(type(module), register)(
+                module, _ThreadHook(hook), with_kwargs=with_kwargs
+            )
+            stack.callback(handle.remove)
+        yield
+
+
+class _Register(Temporary):
+    """A module's method to register hooks, which act in one thread only."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module = module
+        self.name = name
+        self.replaces = vars(module).get(name)
+        self.original = getattr(module, name)
+        self.threads: list[int] = []
+
+    def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() in self.threads:
+            hook = _ThreadHook(hook)
+        return self.original(hook, *args, **kwargs)
+
+
+_LOCK = threading.Lock()
+_REGISTERING = ("register_forward_hook", "register_forward_pre_hook")
+
+
+@contextmanager
+def only_in_this_thread(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it the hooks that this thread registers on modules act in it only.
+
+    For Captum's layer methods, which register hooks of their own.
+    """
+    modules, thread = list(modules), threading.get_ident()
+    with temporarily(*modules):
+        with _LOCK:
+            registers = [_register(m, name) for m in modules for name in _REGISTERING]
+            for register in registers:
+                register.threads.append(thread)
+        try:
+            yield
+        finally:
+            with _LOCK:
+                for register in registers:
+                    _release(register, thread)
+
+
+def _register(module: nn.Module, name: str) -> _Register:
+    register = vars(module).get(name)
+    if not isinstance(register, _Register):
+        register = _Register(module, name)
+        vars(module)[name] = register
+    return register
+
+
+def _release(register: _Register, thread: int) -> None:
+    register.threads.remove(thread)
+    attributes = vars(register.module)
+    if register.threads or attributes.get(register.name) is not register:
+        return
+    if register.replaces is None:
+        del attributes[register.name]
+    else:
+        attributes[register.name] = register.replaces
