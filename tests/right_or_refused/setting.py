@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tests.helpers.family_case import FamilyCase, left_padded_batch
 from tests.helpers.independent import exact, independent, Reference
+from tests.helpers.tiny_models import IMAGE_TOKEN
 from tests.helpers.untouched import state_of
 from tests.right_or_refused.wrappers import Wrapper
 from torch import nn, Tensor
@@ -38,6 +39,9 @@ class Setting:
     def __post_init__(self) -> None:
         model = self.case.model(0, self.case.implementations[0])
         self.model = self.wrapper.apply(model)
+        # A trained model never answers with the image's placeholder.
+        configuration: Any = self.model.generation_config
+        configuration.suppress_tokens = [IMAGE_TOKEN]
         self.pristine = copy.deepcopy(self.model)
         self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._references: dict[tuple[Any, ...], Reference] = {}
