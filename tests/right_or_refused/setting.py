@@ -27,18 +27,20 @@ class Setting:
     Attributes:
         case: the family
         wrapper: what was done to the model
+        dtype: of the model; float64 where rounding is not to be looked at
         model: the one to be explained
         pristine: a copy of it, which the package never sees
     """
 
     case: FamilyCase
     wrapper: Wrapper
+    dtype: torch.dtype = torch.float32
     model: nn.Module = field(init=False)
     pristine: Any = field(init=False)
 
     def __post_init__(self) -> None:
         model = self.case.model(0, self.case.implementations[0])
-        self.model = self.wrapper.apply(model)
+        self.model = self.wrapper.apply(model).to(self.dtype).eval()
         # A trained model never answers with the image's placeholder.
         configuration: Any = self.model.generation_config
         configuration.suppress_tokens = [IMAGE_TOKEN]
@@ -54,7 +56,10 @@ class Setting:
     def prompt(self, seed: int = 0, before: int = EQUAL[0]) -> dict[str, Any]:
         """The model's inputs for one prompt."""
         if (seed, before) not in self._prompts:
-            self._prompts[seed, before] = self.case.inputs(seed, before)
+            self._prompts[seed, before] = {
+                name: value.to(self.dtype) if value.is_floating_point() else value
+                for name, value in self.case.inputs(seed, before).items()
+            }
         return self._prompts[seed, before]
 
     def prompts(self, before: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Lists, beams, caches and guidance in every family."""
 
 import pytest
+import torch
 from tests.families.cases import CASES
 from tests.helpers.family_case import FamilyCase
 from tests.right_or_refused.argument import GREEDY, values
@@ -24,5 +25,5 @@ CELLS = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_family(case: FamilyCase, cell: str) -> None:
     argument, way = CELLS[cell]
-    of_cell = outcome(setting_of(case.name), argument, way)
+    of_cell = outcome(setting_of(case.name, dtype=torch.float64), argument, way)
     assert of_cell.kind in ("right", "refused"), of_cell.text
