@@ -7,11 +7,13 @@ from tests.helpers.family_case import FamilyCase
 from tests.right_or_refused.argument import GREEDY, values
 from tests.right_or_refused.cells import outcome
 from tests.right_or_refused.settings import setting_of
-from tests.right_or_refused.ways import ATTRIBUTE, PADDED_LIST, STREAM
+from tests.right_or_refused.ways import ATTRIBUTE, LIST, PADDED_LIST, STREAM
 
 SHORT = {**GREEDY, "max_new_tokens": 2}
+GREEDILY = values(eos_token_id=None, base=SHORT)
 CELLS = {
-    "list": (values(eos_token_id=None, base=SHORT), PADDED_LIST),
+    "list": (GREEDILY, LIST),
+    "list of different lengths": (GREEDILY, PADDED_LIST),
     "list with beams": (values(num_beams=2, base=SHORT), PADDED_LIST),
     "stream on a static cache": (
         values(cache_implementation="static", base=SHORT),
