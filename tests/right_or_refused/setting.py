@@ -41,9 +41,11 @@ class Setting:
     def __post_init__(self) -> None:
         model = self.case.model(0, self.case.implementations[0])
         self.model = self.wrapper.apply(model).to(self.dtype).eval()
-        # A trained model never answers with the image's placeholder.
-        configuration: Any = self.model.generation_config
-        configuration.suppress_tokens = [IMAGE_TOKEN]
+        # A trained model never answers with an image's placeholder or indicators, which
+        # mean something else in a pass over the whole prefix.
+        changed: Any = self.model
+        indicators = getattr(changed.config, "visual_indicator_token_ids", [])
+        changed.generation_config.suppress_tokens = [IMAGE_TOKEN, *indicators]
         self.pristine = copy.deepcopy(self.model)
         self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._references: dict[tuple[Any, ...], Reference] = {}

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from captum_dexar import LayerDexAR, VLMAttribution
 from tests.right_or_refused.argument import Argument
 from tests.right_or_refused.arguments import (
     ARGUMENTS,
@@ -117,6 +118,15 @@ def test_list_of_drawn_answers(argument: Argument) -> None:
 def test_stream_by_autograd(argument: Argument) -> None:
     """Each token is explained after the pass that has chosen it."""
     check(argument, AUTOGRAD_STREAM)
+
+
+@pytest.mark.parametrize("way", [ATTRIBUTE, LIST, STREAM], ids=str)
+def test_paged_generation(way: Way) -> None:
+    """It is another way of generating, which takes minutes: refused beforehand."""
+    setting = setting_of("llava")
+    method = VLMAttribution(LayerDexAR(setting.model))
+    with pytest.raises(ValueError, match="cache_implementation"):
+        way.run(method, setting.prompts(way.before), {"cache_implementation": "paged"})
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in KINDS}))
