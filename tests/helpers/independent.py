@@ -219,6 +219,8 @@ def _prefix(model: Any, inputs: Mapping[str, Any], answer: Tensor) -> dict[str, 
         start = config.get_text_config(decoder=True).decoder_start_token_id
         first = grown.get("decoder_input_ids", torch.tensor([[start]]))
         return {**grown, "decoder_input_ids": torch.cat([first, answer[None]], dim=1)}
+    # Without a mask, positions with gaps are taken for those of several sequences.
+    grown.setdefault("attention_mask", torch.ones_like(ids))
     grown["input_ids"] = torch.cat([ids, answer[None]], dim=1)
     for name, fill in GROWING.get(config.model_type, GROWING["default"]).items():
         if name in grown:

@@ -1,5 +1,7 @@
 """Every argument of ``generate``, as one or several values."""
 
+from dataclasses import replace
+
 import torch
 from tests.right_or_refused.argument import (
     Argument,
@@ -45,11 +47,29 @@ def length_of(setting: Setting) -> int:
     return int(setting.prompt()["input_ids"].shape[1])
 
 
-def mask_of_all_but_two(setting: Setting) -> Tensor:
-    """The first two tokens are hidden."""
+def masked(setting: Setting) -> Made:
+    """Two tokens before the image are hidden."""
     mask = torch.ones_like(setting.prompt()["input_ids"])
-    mask[:, :2] = 0
-    return mask
+    mask[:, 1:3] = 0
+    return {"attention_mask": mask}
+
+
+def masked_inputs(setting: Setting) -> Made:
+    """The mask, and the positions that ``generate`` counts from it."""
+    mask: Tensor = masked(setting)["attention_mask"]
+    if hasattr(setting.pristine.model, "get_rope_index"):
+        return {"attention_mask": mask}
+    return {"attention_mask": mask, "position_ids": mask.cumsum(-1) - 1}
+
+
+def with_beams(argument: Argument) -> Argument:
+    """The same with two beams, whose answers are explained in passes of their own."""
+
+    def make(setting: Setting) -> Made:
+        return {"num_beams": 2, **argument.make(setting)}
+
+    name, regex = f"num_beams=2, {argument.name}", f"num_beams|{argument.named}"
+    return replace(argument, name=name, named=regex, make=make)
 
 
 def changed_embeddings(setting: Setting) -> Tensor:
@@ -281,9 +301,13 @@ CONFIGURATIONS = (
     configuration("guidance_scale=1.5", guidance_scale=1.5),
     values(generation_config={"max_new_tokens": 2}, base={}),
 )
+MASK = Argument("attention_mask", masked, "attention_mask", inputs=masked_inputs)
+POSITIONS = model_input("position_ids", lambda s: 2 * torch.arange(length_of(s))[None])
 INPUTS = (
-    model_input("attention_mask", mask_of_all_but_two),
-    model_input("position_ids", lambda s: 2 * torch.arange(length_of(s))[None]),
+    MASK,
+    with_beams(MASK),
+    POSITIONS,
+    with_beams(POSITIONS),
     model_input("inputs_embeds", changed_embeddings),
     model_input("input_ids", lambda s: s.prompt()["input_ids"].flip(1)),
     model_input("pixel_values", lambda s: s.prompt()["pixel_values"] * 0),

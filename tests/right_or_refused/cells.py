@@ -77,7 +77,7 @@ def outcome(setting: Setting, argument: Argument, way: Way) -> Outcome:
         if left:
             return Outcome("wrong", f"changed afterwards: {left}, {error!r}")
         if error is not None:
-            return _refused(argument, error, expected.error)
+            return _refused(setting, argument, error, expected.error)
         if expected.error is not None:
             return Outcome("wrong", f"generate itself raises {expected.error!r}")
         return _compared(setting, argument, way, explained, expected.answers)
@@ -110,10 +110,14 @@ def _expected(
 
 
 def _refused(
-    argument: Argument, error: Exception, by_generate: Exception | None
+    setting: Setting,
+    argument: Argument,
+    error: Exception,
+    by_generate: Exception | None,
 ) -> Outcome:
+    named = f"{argument.named}|{setting.wrapper.named}"
     said = f"{type(error).__name__}: {error}".replace("\n", " ")
-    is_clear = isinstance(error, REFUSALS) and re.search(argument.named, str(error))
+    is_clear = isinstance(error, REFUSALS) and re.search(named, str(error))
     if is_clear:
         return Outcome("refused", said)
     if type(error) is type(by_generate):

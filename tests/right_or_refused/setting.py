@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tests.helpers.family_case import FamilyCase, left_padded_batch
 from tests.helpers.independent import exact, independent, Reference
+from tests.helpers.tiny_models import IMAGE_TOKEN
 from tests.helpers.untouched import state_of
 from tests.right_or_refused.wrappers import Wrapper
 from torch import nn, Tensor
@@ -26,18 +27,25 @@ class Setting:
     Attributes:
         case: the family
         wrapper: what was done to the model
+        dtype: of the model; float64 where rounding is not to be looked at
         model: the one to be explained
         pristine: a copy of it, which the package never sees
     """
 
     case: FamilyCase
     wrapper: Wrapper
+    dtype: torch.dtype = torch.float32
     model: nn.Module = field(init=False)
     pristine: Any = field(init=False)
 
     def __post_init__(self) -> None:
         model = self.case.model(0, self.case.implementations[0])
-        self.model = self.wrapper.apply(model)
+        self.model = self.wrapper.apply(model).to(self.dtype).eval()
+        # A trained model never answers with an image's placeholder or indicators, which
+        # mean something else in a pass over the whole prefix.
+        changed: Any = self.model
+        indicators = getattr(changed.config, "visual_indicator_token_ids", [])
+        changed.generation_config.suppress_tokens = [IMAGE_TOKEN, *indicators]
         self.pristine = copy.deepcopy(self.model)
         self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._references: dict[tuple[Any, ...], Reference] = {}
@@ -50,7 +58,10 @@ class Setting:
     def prompt(self, seed: int = 0, before: int = EQUAL[0]) -> dict[str, Any]:
         """The model's inputs for one prompt."""
         if (seed, before) not in self._prompts:
-            self._prompts[seed, before] = self.case.inputs(seed, before)
+            self._prompts[seed, before] = {
+                name: value.to(self.dtype) if value.is_floating_point() else value
+                for name, value in self.case.inputs(seed, before).items()
+            }
         return self._prompts[seed, before]
 
     def prompts(self, before: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@
 import inspect
 
 import pytest
+import torch
+from captum_dexar import LayerDexAR, VLMAttribution
 from tests.right_or_refused.argument import Argument
 from tests.right_or_refused.arguments import (
     ARGUMENTS,
@@ -44,30 +46,36 @@ LEFT_OUT = {
     "target_lookbehind",
     "transformers_version",
 }
-# One argument of every kind, for more families, ways and wrappers.
+# An argument of every kind, in the way that tells most about it.
 KINDS = (
-    "num_beams=2",
-    "num_beams=2, eos_token_id=the second token",
-    "do_sample=True, top_k=0",
-    "guidance_scale=1.5",
-    "repetition_penalty=1.8",
-    "max_length",
-    "stopping_criteria",
-    "cache_implementation='static'",
-    "use_cache=False",
-    "prefill_chunk_size=5",
-    "prompt_lookup_num_tokens=2",
+    ("num_beams=2", PADDED_LIST),
+    ("num_beams=2, eos_token_id=the second token", ATTRIBUTE),
+    ("do_sample=True, top_k=0", LIST),
+    ("guidance_scale=1.5", ATTRIBUTE),
+    ("guidance_scale=1.5", STREAM),
+    ("repetition_penalty=1.8", STREAM),
+    ("max_length", PADDED_LIST),
+    ("stopping_criteria", LIST),
+    ("cache_implementation='static'", ATTRIBUTE),
+    ("cache_implementation='static'", STREAM),
+    ("use_cache=False", ATTRIBUTE),
+    ("prefill_chunk_size=5", STREAM),
+    ("prompt_lookup_num_tokens=2", ATTRIBUTE),
 )
 CORE = ("qwen2_5_vl", "gemma3", "mllama", "florence2")
 
 every_argument = pytest.mark.parametrize(
     "argument", ARGUMENTS, ids=lambda argument: argument.name
 )
-every_kind = pytest.mark.parametrize("name", KINDS)
 
 
-def check(family: str, argument: Argument, way: Way, wrapper: str = "plain") -> None:
-    of_cell = outcome(setting_of(family, wrapper), argument, way)
+def check(
+    argument: Argument,
+    way: Way,
+    family: str = "llava",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    of_cell = outcome(setting_of(family, dtype=dtype), argument, way)
     assert of_cell.kind in ("right", "refused"), of_cell.text
 
 
@@ -83,12 +91,12 @@ def test_no_argument_is_left_out() -> None:
 
 @every_argument
 def test_attribute(argument: Argument) -> None:
-    check("llava", argument, ATTRIBUTE)
+    check(argument, ATTRIBUTE)
 
 
 @every_argument
 def test_stream(argument: Argument) -> None:
-    check("llava", argument, STREAM)
+    check(argument, STREAM)
 
 
 @pytest.mark.parametrize(
@@ -98,28 +106,35 @@ def test_stream(argument: Argument) -> None:
 )
 def test_list(argument: Argument) -> None:
     """Prompts of different lengths; drawn answers depend on the batch."""
-    check("llava", argument, LIST if argument.is_random else PADDED_LIST)
+    check(argument, LIST if argument.is_random else PADDED_LIST)
 
 
 @pytest.mark.parametrize("argument", SAMPLING[:2], ids=lambda argument: argument.name)
 def test_list_of_drawn_answers(argument: Argument) -> None:
-    check("llava", argument, LIST)
+    check(argument, LIST)
 
 
 @pytest.mark.parametrize("argument", CACHES, ids=lambda argument: argument.name)
 def test_stream_by_autograd(argument: Argument) -> None:
     """Each token is explained after the pass that has chosen it."""
-    check("llava", argument, AUTOGRAD_STREAM)
+    check(argument, AUTOGRAD_STREAM)
 
 
-@every_kind
+@pytest.mark.parametrize("way", [ATTRIBUTE, LIST, STREAM], ids=str)
+def test_paged_generation(way: Way) -> None:
+    """It is another way of generating, which takes minutes: refused beforehand."""
+    setting = setting_of("llava")
+    method = VLMAttribution(LayerDexAR(setting.model))
+    with pytest.raises(ValueError, match="cache_implementation"):
+        way.run(method, setting.prompts(way.before), {"cache_implementation": "paged"})
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in KINDS}))
 def test_given_answers(name: str) -> None:
-    check("llava", named(name), GIVEN)
+    check(named(name), GIVEN)
 
 
-@every_kind
+@pytest.mark.parametrize(("name", "way"), KINDS, ids=str)
 @pytest.mark.parametrize("family", CORE)
-def test_kinds_in_other_families(family: str, name: str) -> None:
-    argument = named(name)
-    for way in (ATTRIBUTE, STREAM, LIST if argument.is_random else PADDED_LIST):
-        check(family, argument, way)
+def test_kinds_in_other_families(family: str, name: str, way: Way) -> None:
+    check(named(name), way, family, torch.float64)

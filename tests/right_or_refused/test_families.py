@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from captum_dexar import LayerDexAR, VLMAttribution
 from tests.families.cases import CASES
-from tests.helpers.explained import relative_error
-from tests.right_or_refused.argument import Argument, made, values
+from tests.helpers.family_case import FamilyCase
+from tests.right_or_refused.argument import GREEDY, values
 from tests.right_or_refused.cells import outcome
 from tests.right_or_refused.settings import setting_of
-from tests.right_or_refused.ways import ATTRIBUTE, PADDED_LIST, STREAM, Way
+from tests.right_or_refused.ways import ATTRIBUTE, LIST, PADDED_LIST, STREAM
 
-SHORT = {"max_new_tokens": 2, "do_sample": False, "eos_token_id": None}
+SHORT = {**GREEDY, "max_new_tokens": 2}
+GREEDILY = values(eos_token_id=None, base=SHORT)
 CELLS = {
-    "list": (values("greedily", "$", base=SHORT, do_sample=False), PADDED_LIST),
+    "list": (GREEDILY, LIST),
+    "list of different lengths": (GREEDILY, PADDED_LIST),
     "list with beams": (values(num_beams=2, base=SHORT), PADDED_LIST),
     "stream on a static cache": (
         values(cache_implementation="static", base=SHORT),
@@ -22,9 +23,9 @@ CELLS = {
 }
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_family(case) -> None:
-    setting = setting_of(case.name)
-    for name, (argument, way) in CELLS.items():
-        of_cell = outcome(setting, argument, way)
-        assert of_cell.kind in ("right", "refused"), (name, of_cell.text)
+def test_every_family(case: FamilyCase, cell: str) -> None:
+    argument, way = CELLS[cell]
+    of_cell = outcome(setting_of(case.name, dtype=torch.float64), argument, way)
+    assert of_cell.kind in ("right", "refused"), of_cell.text

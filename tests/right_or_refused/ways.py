@@ -68,6 +68,9 @@ class Way:
     engine: str = "closed_form"
     is_given: bool = False
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def _attributed(
     method: VLMAttribution, prompts: Prompts, arguments: Arguments

@@ -16,10 +16,12 @@ class Wrapper:
     Attributes:
         name: in the table
         apply: changes the model, in place, and returns it
+        named: what a refusal has to say, as a regular expression
     """
 
     name: str
     apply: Callable[[nn.Module], nn.Module]
+    named: str = "hook|forward|output of"
 
 
 class Adapted(nn.Module):
@@ -106,7 +108,8 @@ def replaced_forward(model: nn.Module) -> nn.Module:
     return model
 
 
-PLAIN = Wrapper("plain", lambda model: model)
+# Nothing is refused for it.
+PLAIN = Wrapper("plain", lambda model: model, "(?!)")
 WRAPPERS = (
     Wrapper("hook on a decoder layer", steered),
     Wrapper("hook on an attention", scaled_attention),
