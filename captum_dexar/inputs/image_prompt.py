@@ -120,7 +120,11 @@ class ImagePromptInput(ImageTokenInput):
             made = adapter.process(images, text, processor)
             return made if model is None else made.to(device_of(model))
 
-        images = rgb_as_processed(pictures, lambda some: make_inputs(one_or_all(some)))
+        images = rgb_as_processed(
+            pictures,
+            lambda some: make_inputs(one_or_all(some)),
+            getattr(processor, "image_processor", None),
+        )
         model_inputs = make_inputs(one_or_all(images))
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]

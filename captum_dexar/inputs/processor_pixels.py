@@ -1,6 +1,7 @@
 """RGB images from which a processor makes the same pixels as from the given ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,23 @@ WHITE = (255, 255, 255, 255)
 
 
 def rgb_as_processed(
-    images: Sequence[Image.Image], process: Callable[[list[Image.Image]], Any]
+    images: Sequence[Image.Image],
+    process: Callable[[list[Image.Image]], Any],
+    image_processor: Any = None,
 ) -> list[Image.Image]:
     """The images in RGB, converted as the processor itself converts them.
 
     Processors, and versions of one, differ in what they make of an image that is not
     RGB: transparent pixels become white, or keep the colour that is stored below them;
-    without ``do_convert_rgb`` the channels of YCbCr are taken for colours. So every
-    conversion is tried, and that is chosen which gives the model's inputs that the
+    without ``do_convert_rgb`` the channels of YCbCr are taken for colours. So several
+    conversions are tried, and that is chosen which gives the model's inputs that the
     processor makes of the images themselves.
 
     Args:
         images (sequence of PIL.Image.Image): images of any mode, 8 bits per channel
         process (Callable): makes the model's inputs of a list of images
+        image_processor (BaseImageProcessor, optional): whose own conversion is tried
+            first. Default: None
 
     Raises:
         ValueError: A mode has no conversion, the processor uses none that is known, or
@@ -32,7 +37,7 @@ def rgb_as_processed(
     """
     if all(_is_plain(image) for image in images):
         return list(images)
-    versions = list(_versions(images))
+    versions = list(_versions(images, image_processor))
     modes = ", ".join(sorted({image.mode for image in images}))
     if not versions:
         raise ValueError(
@@ -84,18 +89,27 @@ def _channels_as_colours(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image))
 
 
-_CONVERSIONS = (_on_white, _without_alpha, _channels_as_colours)
+def _by_processor(image: Image.Image, image_processor: Any) -> Image.Image:
+    convert = image_processor.do_convert_rgb
+    made = image_processor.process_image(image, do_convert_rgb=convert)
+    pixels = np.moveaxis(np.asarray(made), 0, -1)
+    if pixels.shape != (image.height, image.width, 3) or pixels.dtype != np.uint8:
+        raise ValueError("no RGB")
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _versions(images: Sequence[Image.Image]) -> Iterator[list[Image.Image]]:
+def _versions(
+    images: Sequence[Image.Image], image_processor: Any
+) -> Iterator[list[Image.Image]]:
     """The images by each conversion that is possible, no result twice."""
     seen = set()
-    for convert in _CONVERSIONS:
+    by_processor = partial(_by_processor, image_processor=image_processor)
+    for convert in (by_processor, _on_white, _without_alpha, _channels_as_colours):
         try:
             version = [
                 image if _is_plain(image) else convert(image) for image in images
             ]
-        except ValueError:
+        except Exception:  # Pillow has no such conversion, or processors raise
             continue
         pixels = tuple(image.tobytes() for image in version)
         if pixels not in seen:

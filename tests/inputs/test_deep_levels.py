@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def in_memory(values: np.ndarray, dtype: str) -> Image.Image:
 
 
 TWELVE = levels(12)
-STATED = {
+STATED: dict[str, Callable[[], Image.Image]] = {
     "12 bits in 12": lambda: tiff(twelve_bits_packed(TWELVE), [12]),
     "the largest value": lambda: tiff(TWELVE.tobytes(), [16], t281=("H", 4095)),
     "the largest value as a float": lambda: tiff(

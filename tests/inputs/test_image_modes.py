@@ -1,5 +1,6 @@
 """An image of any mode gives the pixels that the model's own processor makes of it."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from captum_dexar import ImagePromptInput
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.helpers.every_processor import model_needed, PROCESSORS
 from tests.helpers.processors import CROP, llava_processor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 QUESTION = "what is in the image ?"
 
@@ -55,7 +57,7 @@ def integers(mode: str, dtype: str) -> Image.Image:
 
 
 # Those with transparent pixels first, of which processors make different things.
-TRANSPARENT = {
+TRANSPARENT: dict[str, Callable[[], Image.Image]] = {
     "LA": lambda: noise().convert("LA"),
     "P, a transparent colour": transparent_palette,
     "PA": palette_with_alpha,
@@ -63,7 +65,7 @@ TRANSPARENT = {
     "RGBA": noise,
     "RGBa": lambda: noise().convert("RGBa"),
 }
-OPAQUE = {
+OPAQUE: dict[str, Callable[[], Image.Image]] = {
     "1": lambda: noise().convert("1"),
     "L": lambda: noise().convert("L"),
     "P": palette,
@@ -173,17 +175,43 @@ def test_a_mode_that_pillow_does_not_convert() -> None:
         ImagePromptInput(image, QUESTION, llava_processor(CROP))
 
 
-def test_another_conversion_than_any_that_is_known() -> None:
-    """A processor that inverts what is not RGB."""
+class OnChecks(LlavaImageProcessorPil):
+    """Shows a chequered pattern behind transparent pixels."""
+
+    def process_image(self, image: Any, *args: Any, **options: Any) -> Any:
+        if getattr(image, "mode", None) == "RGBA":
+            rows, columns = np.indices((image.height, image.width)) // 8
+            grey = np.where((rows + columns) % 2, 153, 204).astype(np.uint8)
+            behind = Image.fromarray(grey).convert("RGBA")
+            image = Image.alpha_composite(behind, image).convert("RGB")
+        return super().process_image(image, *args, **options)
+
+
+class Inverting(LlavaImageProcessorPil):
+    """Inverts whatever is not RGB, before it is converted."""
+
+    def preprocess(self, images: Any, *args: Any, **options: Any) -> Any:
+        given = images if isinstance(images, list) else [images]
+        inverted = [
+            one if one.mode == "RGB" else ImageOps.invert(one.convert("RGB"))
+            for one in given
+        ]
+        return super().preprocess(inverted, *args, **options)
+
+
+def test_a_processor_s_own_background_is_found() -> None:
     processor = llava_processor(CROP)
-    convert = processor.image_processor.process_image
+    processor.image_processor = OnChecks(**CROP)
+    inp = ImagePromptInput(noise(), QUESTION, processor)
+    expected = own_inputs("llava", processor, noise(), inp.prompt)
+    assert_equal(inp.to_model_input(), expected)
+    on_white = ImagePromptInput(noise(), QUESTION, llava_processor(CROP)).image
+    assert inp.image.tobytes() != on_white.tobytes()
 
-    def inverted(image: Any, **options: Any) -> Any:
-        pixels = convert(image, **options)
-        is_rgb = getattr(image, "mode", "RGB") == "RGB"
-        return pixels if is_rgb else 255 - pixels
 
-    processor.image_processor.process_image = inverted
+def test_a_conversion_that_is_not_found_is_refused() -> None:
+    processor = llava_processor(CROP)
+    processor.image_processor = Inverting(**CROP)
     with pytest.raises(ValueError, match="mode L is not known"):
         ImagePromptInput(OPAQUE["L"](), QUESTION, processor)
 

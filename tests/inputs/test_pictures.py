@@ -86,7 +86,7 @@ def test_a_path_is_the_image_in_the_file(tmp_path: Path) -> None:
 def test_several_images_of_different_kinds(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     Image.fromarray(RGB).save(path)
-    given = [RGB, torch.tensor(RGB), path, Image.fromarray(RGB)]
+    given: Any = [RGB, torch.tensor(RGB), path, Image.fromarray(RGB)]
     inp = ImagePromptInput(given, QUESTION, llava_processor(CROP))
     assert len({image.tobytes() for image in inp.images}) == 1
     assert len(inp.images) == 4
