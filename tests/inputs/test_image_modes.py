@@ -128,6 +128,7 @@ def test_pixels_are_those_of_the_processor(name: str, mode: str) -> None:
         return
     # What is painted is the same picture.
     present = inp.to_tensor()
+    assert_equal(inp.to_model_input(present), expected)
     present[0, 0] = 0
     pixels = np.array(inp.image)
     pixels[inp.get_mask_list()[0].numpy()] = 255
