@@ -24,6 +24,7 @@ from captum_dexar.inputs import (
     answers_of,
     batch_key,
     batch_of,
+    check_processor,
     Prompt,
     read_prompt,
     Target,
@@ -65,7 +66,7 @@ class VLMAttribution(Attribution):
             places of the image tokens of a plain ``ImageMaskInput``. Default: None
 
     Raises:
-        TypeError: the method is not supported.
+        TypeError: the method is not supported, or the processor is none.
 
     Examples::
 
@@ -83,6 +84,8 @@ class VLMAttribution(Attribution):
 
     def __init__(self, attr_method: Attribution, processor: Any = None) -> None:
         self._method = as_step_method(attr_method)
+        if processor is not None:
+            check_processor(processor, or_tokenizer=True)
         super().__init__(attr_method.forward_func)
         self.attr_method = attr_method
         self.processor = processor

@@ -1,6 +1,7 @@
 """The inputs of an explanation: image, prompt, model inputs and target ids."""
 
 from captum_dexar.inputs.batching import answers_of, batch_key, batch_of
+from captum_dexar.inputs.given_processor import check_processor
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.inputs.image_tokens import display_input, ImageTokenInput, token_names
 from captum_dexar.inputs.model_inputs import logits_of, positional_inputs, prepared
@@ -16,6 +17,7 @@ __all__ = [
     "batch_key",
     "batch_of",
     "check_integers",
+    "check_processor",
     "check_vocabulary",
     "display_input",
     "ids_of",

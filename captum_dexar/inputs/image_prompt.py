@@ -1,18 +1,20 @@
 """An image and a prompt as one Captum input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from captum_dexar.families import (
     adapter_for_config,
     adapter_for_processor,
     FamilyAdapter,
     given_layout,
 )
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.inputs.given_processor import check_processor
+from captum_dexar.inputs.image_tokens import ImageTokenInput, one_or_all
+from captum_dexar.inputs.messages import Conversation
+from captum_dexar.inputs.pictures import Picture, picture_of
+from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.model.state import device_of
-from PIL import Image, ImageOps
 from torch import nn, Tensor
 
 
@@ -26,13 +28,22 @@ class ImagePromptInput(ImageTokenInput):
     forward pass does not see the perturbed pixels.
 
     Args:
-        image (PIL.Image.Image or list of PIL.Image.Image): the image, or several in the
-            order of their placeholders. Each is rotated according to its EXIF tag and
-            converted to RGB from palette, grey (8 or 16 bits), CMYK or RGBA. The
-            originals are not changed.
-        prompt (str): a plain question, which is wrapped in the model's chat template
-            (or the family's raw prompt); or a complete prompt with one image
-            placeholder per image, which is used unchanged.
+        image (PIL.Image.Image, numpy.ndarray, Tensor, str, os.PathLike, list or None):
+            the image, or a list of several in the order of their placeholders; None if
+            the images are inside chat messages. A PIL image of any mode; an array or
+            tensor, ``(H, W)``, ``(H, W, channels)`` or ``(channels, H, W)``, uint8 or
+            floating point between 0 and 1; or the path of a file, which is opened with
+            Pillow. It is rotated according to its EXIF tag, and converted to RGB as the
+            processor converts it, so that transparent pixels, for example, get the
+            processor's background. Levels of more than 8 bits are scaled. The originals
+            are not changed.
+        prompt (str or list of dict): a plain question, which is wrapped in the model's
+            chat template (or the family's raw prompt); a complete prompt with one image
+            placeholder per image, which is used unchanged; or chat messages, as
+            ``processor.apply_chat_template`` takes them. The parts
+            ``{"type": "image"}`` of messages may hold their images; those that don't
+            take the images of ``image`` in order. If the last message is the
+            assistant's, the answer goes on from it.
         processor (ProcessorMixin): the model's processor
         model (nn.Module, optional): if given, inputs are created on its device, and its
             configuration takes precedence over the processor's. Default: None
@@ -47,11 +58,13 @@ class ImagePromptInput(ImageTokenInput):
         prompt (str): the whole prompt, image placeholders included
 
     Raises:
-        TypeError: an image is not a PIL image, the prompt is not a string, or the
-            processor belongs to no supported family.
-        ValueError: an image is empty or has floating point pixels, the number of
-            placeholders is not the number of images, the image tokens do not fill the
-            grid, or the number of boxes is not the number of image tokens.
+        TypeError: an image or the prompt has another type, or the processor belongs to
+            no supported family.
+        ValueError: an image is empty, an address, or its levels or axes can have two
+            meanings; the number of placeholders is not the number of images; the chat
+            template is missing or does not take the messages; the image tokens do not
+            fill the grid, or the number of boxes is not the number of image tokens.
+        FileNotFoundError: there is no such file.
 
     Examples::
 
@@ -63,12 +76,22 @@ class ImagePromptInput(ImageTokenInput):
         'USER: <image>\nDescribe it. ASSISTANT:'
         >>> inp.n_itp_features
         144
+
+        A conversation, with the beginning of the answer:
+
+        >>> question = [{"type": "image"}, {"type": "text", "text": "Describe it."}]
+        >>> messages = [
+        ...     {"role": "user", "content": question},
+        ...     {"role": "assistant", "content": "the image shows"},
+        ... ]
+        >>> ImagePromptInput(make_scene(0).image, messages, processor).prompt
+        'USER: <image>\nDescribe it. ASSISTANT: the image shows'
     """
 
     def __init__(
         self,
-        image: Image.Image | Sequence[Image.Image],
-        prompt: str,
+        image: Picture | Sequence[Picture] | None,
+        prompt: str | Sequence[Mapping[str, Any]],
         processor: Any,
         model: nn.Module | None = None,
         *,
@@ -80,17 +103,29 @@ class ImagePromptInput(ImageTokenInput):
             adapter = adapter_for_processor(processor)
         else:
             adapter = adapter_for_config(config)
-        images = [
-            rgb_image(one)
-            for one in (image if isinstance(image, (list, tuple)) else [image])
-        ]
-        text = _whole_prompt(prompt, processor, adapter, len(images))
+            check_processor(processor)
+        given = _listed(image)
+        asked = prompt if isinstance(prompt, str) else Conversation.of(prompt)
+        if isinstance(asked, Conversation):
+            given = asked.all_images(given)
+        if not given:
+            raise ValueError(
+                "There is no image: image is None or an empty list, and the prompt "
+                "holds none."
+            )
+        pictures = [picture_of(one) for one in given]
+        text = _whole_prompt(asked, processor, adapter, len(pictures))
 
         def make_inputs(images: Any) -> Any:
             made = adapter.process(images, text, processor)
             return made if model is None else made.to(device_of(model))
 
-        model_inputs = make_inputs(images[0] if len(images) == 1 else images)
+        images = rgb_as_processed(
+            pictures,
+            lambda some: make_inputs(one_or_all(some)),
+            getattr(processor, "image_processor", None),
+        )
+        model_inputs = make_inputs(one_or_all(images))
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]
         if grid is None and boxes is None:
@@ -108,14 +143,28 @@ class ImagePromptInput(ImageTokenInput):
         self.places_are_given = grid is not None or boxes is not None
 
 
+def _listed(image: Any) -> list[Any]:
+    if image is None:
+        return []
+    return list(image) if isinstance(image, (list, tuple)) else [image]
+
+
 def _whole_prompt(
-    prompt: Any, processor: Any, adapter: FamilyAdapter, num_images: int
+    prompt: str | Conversation, processor: Any, adapter: FamilyAdapter, num_images: int
 ) -> str:
-    if not isinstance(prompt, str):
-        raise TypeError(f"prompt must be a string, got {type(prompt).__name__}.")
-    if num_images == 0:
-        raise ValueError("There is no image: the list of images is empty.")
+    """The prompt with its image placeholders, one per image."""
     placeholder = adapter.placeholder(processor)
+    if isinstance(prompt, Conversation):
+        text = prompt.prompt(processor)
+        count = text.count(placeholder) if placeholder else num_images
+        if count != num_images:
+            raise ValueError(
+                f"The prompt that the chat template writes holds the image placeholder "
+                f"{placeholder!r} {count} times, but the number of images is "
+                f"{num_images}. Write a part {{'type': 'image'}} for each image, where "
+                "it belongs."
+            )
+        return text
     count = prompt.count(placeholder) if placeholder else 0
     if count == 0:
         return adapter.prompt(prompt, processor, num_images)
@@ -126,29 +175,3 @@ def _whole_prompt(
             "processor repeats it as needed."
         )
     return prompt
-
-
-def rgb_image(image: Any) -> Image.Image:
-    """The image, upright (EXIF) and in RGB; raises as :class:`ImagePromptInput`."""
-    if not isinstance(image, Image.Image):
-        raise TypeError(
-            f"image must be a PIL image, got {type(image).__name__}. Open a file with "
-            "PIL.Image.open(path)."
-        )
-    if image.width == 0 or image.height == 0:
-        raise ValueError(
-            f"The image has no pixel: it is {image.width} wide and {image.height} high."
-        )
-    if image.mode == "F":
-        raise ValueError(
-            "The image has floating point pixels of unknown range. Scale them "
-            "to 0..255 and convert it with image.convert('L')."
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
-        # PIL clips 16-bit grey levels at 255 rather than scaling them.
-        levels = np.asarray(upright).astype(np.int64)
-        if levels.max() > 255:
-            levels = levels.clip(0, 65535) // 257
-        upright = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    return upright if upright.mode == "RGB" else upright.convert("RGB")

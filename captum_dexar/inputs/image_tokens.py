@@ -45,7 +45,7 @@ class ImageTokenInput(ImageMaskInput):
     ) -> None:
         self.images = list(images)
         if model_inputs is None:
-            model_inputs = processor_fn(self._one_or_all(self.images))
+            model_inputs = processor_fn(one_or_all(self.images))
         super().__init__(
             self.images[0],
             mask=layout.token_of_pixel(),
@@ -73,7 +73,7 @@ class ImageTokenInput(ImageMaskInput):
             pixels = np.array(image)
             pixels[self._on_pixels(is_absent, index)[0].numpy() > 0] = self.baseline
             painted.append(Image.fromarray(pixels))
-        return self.processor_fn(self._one_or_all(painted))
+        return self.processor_fn(one_or_all(painted))
 
     def get_mask_list(self) -> list[Tensor]:
         """The mask of each feature on the first image."""
@@ -101,9 +101,10 @@ class ImageTokenInput(ImageMaskInput):
         assert isinstance(total, Tensor)
         return total
 
-    @staticmethod
-    def _one_or_all(images: list[Image.Image]) -> Any:
-        return images[0] if len(images) == 1 else images
+
+def one_or_all(images: list[Image.Image]) -> Any:
+    """The image as processors take it: by itself if it is the only one."""
+    return images[0] if len(images) == 1 else images
 
 
 def token_names(layout: ImageLayout) -> list[str]:

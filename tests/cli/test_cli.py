@@ -78,7 +78,7 @@ def test_explain_takes_an_answer_and_settings(
     folder: Path, image: Path, tmp_path: Path
 ) -> None:
     settings = ["--dtype", "bfloat16", "--attn", "eager", "--device", "cpu"]
-    chosen = ["--layers", "2,0", "--attention-power", "0.5", "--target", "a b"]
+    chosen = ["--layers", "2,0", "--attention-power", "0.5", "--target", "a red"]
     out = tmp_path / "out"
     assert _explain(folder, image, *settings, *chosen, "--out", str(out)) == 0
     result = VLMAttributionResult.load(out / "result.dexar")
@@ -170,7 +170,7 @@ def test_compare_runs_every_method_on_a_model(
 ) -> None:
     out = tmp_path / "out"
     model = ["--model", str(folder), "--image", str(image), "--prompt", "what ?"]
-    more = ["--target", "a b", "--methods", "all", "--out", str(out)]
+    more = ["--target", "a red", "--methods", "all", "--out", str(out)]
     assert main(["compare", *model, *more]) == 0
     files = {f"{name}.dexar" for name in METHODS}
     assert {path.name for path in out.iterdir()} == {

@@ -111,30 +111,30 @@ INPUTS: dict[str, tuple[Call, type[Exception], str]] = {
 }
 
 PROMPTS: dict[str, tuple[Call, type[Exception], str]] = {
-    "an array": (
-        lambda: prompted(np.zeros((4, 4, 3)), QUESTION, PROCESSOR),
+    "an image's bytes": (
+        lambda: prompted(b"PNG", QUESTION, PROCESSOR),
         TypeError,
-        "must be a PIL image, got ndarray",
+        "PIL image, an array, a tensor or a path, got bytes",
     ),
-    "a path": (
-        lambda: prompted("cat.png", QUESTION, PROCESSOR),
-        TypeError,
-        "must be a PIL image, got str",
+    "no image, and none in the prompt": (
+        lambda: prompted(None, QUESTION, PROCESSOR),
+        ValueError,
+        "There is no image: image is None",
     ),
     "no pixel": (
         lambda: prompted(Image.new("RGB", (0, 5)), QUESTION, PROCESSOR),
         ValueError,
         "no pixel",
     ),
-    "float pixels": (
-        lambda: prompted(Image.new("F", (9, 5)), QUESTION, PROCESSOR),
-        ValueError,
-        "floating point pixels",
-    ),
     "no string": (
         lambda: prompted(IMAGE, [QUESTION], PROCESSOR),
         TypeError,
-        "prompt must be a string, got list",
+        "prompt must be a string, or a list of chat messages.*got str as message 0",
+    ),
+    "no prompt": (
+        lambda: prompted(IMAGE, None, PROCESSOR),
+        TypeError,
+        "prompt must be a string, or a list of chat messages.*got NoneType",
     ),
     "placeholder twice": (
         lambda: prompted(IMAGE, "<image> and <image>", PROCESSOR),
@@ -160,6 +160,56 @@ PROMPTS: dict[str, tuple[Call, type[Exception], str]] = {
         lambda: prompted(IMAGE, "what", None),
         TypeError,
         "LlavaProcessor",
+    ),
+    "a number as processor": (
+        lambda: prompted(IMAGE, "what", 5),
+        TypeError,
+        "LlavaProcessor.*got int",
+    ),
+    "a number as processor of a model": (
+        lambda: prompted(IMAGE, "what", 5, MODEL),
+        TypeError,
+        "processor must be the model's processor.*got int",
+    ),
+    "a tokenizer as processor of a model": (
+        lambda: prompted(IMAGE, "what", PROCESSOR.tokenizer, MODEL),
+        TypeError,
+        r"processor must be the model's processor \(transformers.AutoProcessor\), got",
+    ),
+    "processor and model exchanged": (
+        lambda: prompted(IMAGE, "what", MODEL, MODEL),
+        TypeError,
+        "processor must be the model's processor.*got LlavaForConditionalGeneration",
+    ),
+    "a number as grid": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, grid=5),
+        TypeError,
+        r"grid must be two positive integers, \(rows, columns\), got 5",
+    ),
+    "a grid of three": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, grid=(4, 2, 2)),
+        TypeError,
+        r"grid must be two positive integers.*got \(4, 2, 2\)",
+    ),
+    "a grid of strings": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, grid="44"),
+        TypeError,
+        "grid must be two positive integers.*got '44'",
+    ),
+    "a grid below zero": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, grid=(-4, -4)),
+        TypeError,
+        "grid must be two positive integers",
+    ),
+    "boxes of strings": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, boxes="whole"),
+        TypeError,
+        r"boxes must be a tensor \(image tokens, 4\).*got str",
+    ),
+    "a number as boxes": (
+        lambda: prompted(IMAGE, "what", PROCESSOR, boxes=5),
+        ValueError,
+        r"boxes must be \(image tokens, 4\)",
     ),
     "another kind of model": (
         lambda: prompted(IMAGE, "what", PROCESSOR, TEXT_MODEL),
@@ -233,9 +283,24 @@ METHODS: dict[str, tuple[Call, type[Exception], str]] = {
         TypeError,
         "attr_method must be",
     ),
+    "VLMAttribution with a number as processor": (
+        lambda: attribution(dexar(MODEL), 5),
+        TypeError,
+        "processor must be .* or its tokenizer, got int",
+    ),
+    "VLMAttribution with a model as processor": (
+        lambda: attribution(dexar(MODEL), MODEL),
+        TypeError,
+        "processor must be .*, got LlavaForConditionalGeneration",
+    ),
 }
 
 OPTIONS: dict[str, tuple[Call, type[Exception], str]] = {
+    "a number as grid": (
+        explain(prompt_inputs(), grid=5),
+        TypeError,
+        "grid must be two positive integers",
+    ),
     "a negative power": (
         explain(prompt_inputs(), attention_power=-0.5),
         ValueError,

@@ -36,6 +36,16 @@ ANSWERS: dict[str, Case] = {
     "a mapping": ({"ids": [5]}, TypeError, "list of ids, got dict"),
     "an object": (object(), TypeError, "list of ids, got object"),
     "bytes": (b"red", TypeError, "got bytes"),
+    "unknown words": (
+        "a zebra left of a red yak .",
+        ValueError,
+        "does not know 'zebra', 'yak' in the {name}, and would read '<unk>'",
+    ),
+    "an unknown word beside the token for unknown words": (
+        "a <unk> zebra",
+        ValueError,
+        "does not know 'zebra'",
+    ),
 }
 
 TOKENS: dict[str, Case] = {
@@ -56,9 +66,13 @@ TOKENS: dict[str, Case] = {
 def test_answers_that_cannot_be_explained(case: Case) -> None:
     target, error, message = case
     dexar = VLMAttribution(LayerDexAR(MODEL), PROCESSOR)
-    with untouched(MODEL), pytest.raises(error, match=message) as raised:
-        dexar.attribute(prompt_inputs(), target)
-    assert type(raised.value) is error
+    for name in ("target", "contrast"):
+        given = {"target": [40, 41], name: target}
+        expected = message.format(name=name).replace("target", name)
+        with untouched(MODEL), pytest.raises(error, match=expected) as raised:
+            dexar.attribute(prompt_inputs(), **given)
+        assert type(raised.value) is error
+        assert (name == "target") or "target" not in str(raised.value)
 
 
 @pytest.mark.parametrize("case", TOKENS.values(), ids=list(TOKENS))
@@ -92,6 +106,18 @@ def test_a_string_is_tokenised_once_without_special_tokens() -> None:
     assert result.target_ids.tolist() == ids
     assert result == dexar.attribute(inp, ids)
     assert result == dexar.attribute(inp, torch.tensor(ids, dtype=torch.int32))
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
+def test_a_generated_token_for_unknown_words_is_no_unknown_word() -> None:
+    image = Image.fromarray(np.full((40, 60, 3), 100, dtype=np.uint8))
+    inp = ImagePromptInput(image, "what is in the image ?", PROCESSOR)
+    dexar = VLMAttribution(LayerDexAR(MODEL), PROCESSOR)
+    unknown = PROCESSOR.tokenizer.unk_token_id
+    for given, count in (("a <unk> circle", 3), ("<unk><unk>", 2)):
+        ids = dexar.attribute(inp, given).target_ids.tolist()
+        assert len(ids) == count
+        assert ids.count(unknown) == given.count("<unk>")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A layout given by the user, for a model of an unknown family."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from captum_dexar.maps.layout import ImageLayout, Size, View
@@ -26,6 +27,7 @@ def given_layout(
             original image. Default: None
 
     Raises:
+        TypeError: The grid is no pair of integers, or the boxes are no numbers.
         ValueError: Both are given, there are several images, or the numbers of tokens
             differ.
     """
@@ -38,7 +40,7 @@ def given_layout(
         )
     sizes = None if image_sizes is None else tuple(image_sizes)
     if grid is not None:
-        rows, columns = grid
+        rows, columns = _checked_grid(grid)
         if rows * columns != num_tokens:
             raise ValueError(
                 f"grid {rows} x {columns} has {rows * columns} cells, but the prompt "
@@ -50,7 +52,13 @@ def given_layout(
         return ImageLayout(
             num_tokens, (View("full", (rows, columns), rectangle),), sizes
         )
-    known = torch.as_tensor(boxes, dtype=torch.float64)
+    try:
+        known = torch.as_tensor(boxes, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "boxes must be a tensor (image tokens, 4) of y0, x0, y1, x1, got "
+            f"{type(boxes).__name__}: {error}"
+        ) from None
     if known.shape != (num_tokens, 4):
         raise ValueError(
             f"boxes must be (image tokens, 4) = ({num_tokens}, 4), got "
@@ -68,3 +76,12 @@ def given_layout(
         for token, (y0, x0, y1, x1) in enumerate(known.tolist())
     )
     return ImageLayout(num_tokens, views, sizes)
+
+
+def _checked_grid(grid: Any) -> Size:
+    is_pair = isinstance(grid, (tuple, list)) and len(grid) == 2
+    if not is_pair or not all(isinstance(n, int) and n > 0 for n in grid):
+        raise TypeError(
+            "grid must be two positive integers, (rows, columns), got " f"{grid!r}."
+        )
+    return (grid[0], grid[1])
