@@ -45,6 +45,7 @@ class AnswerMaps(LLMAttributionResult):
         images: Sequence[Image.Image] = (),
         inp: InterpretableInput | None = None,
         method: str = "",
+        answer: str | None = None,
     ) -> None:
         super().__init__(
             input_tokens=token_names(layout),
@@ -74,6 +75,9 @@ class AnswerMaps(LLMAttributionResult):
         self.word_starts = word_starts
         self.images = list(images)
         self.method = method
+        if answer is None:
+            answer = " ".join(word.text for word in self.words())
+        self.answer = answer
         self.token_maps = self._normalized(token_attr)
         self.sequence_map = self._normalized(seq_attr)
 
@@ -179,6 +183,7 @@ class AnswerMaps(LLMAttributionResult):
             images=images,
             inp=ImageTokenInput(images, layout) if images else None,
             method=self.method,
+            answer=self.answer,
         )
 
     @property
@@ -275,11 +280,6 @@ class AnswerMaps(LLMAttributionResult):
         size = self.layout.image_sizes[image]
         painted = map_view(self.layout, image).render(token_map.flatten(), size)
         return painted * (self.layout.token_of_pixel(image) >= 0)
-
-    @property
-    def answer(self) -> str:
-        """The answer's words, joined."""
-        return " ".join(word.text for word in self.words())
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:
