@@ -14,6 +14,7 @@ _WITHOUT_BLANKS = regex.compile(
 )
 _PUNCTUATION = regex.compile(r"(?!\p{Extended_Pictographic})[\p{P}\p{S}]")
 _OPENING = regex.compile(r"[\p{Ps}\p{Pi}]")
+_WIDE = regex.compile(r"[\p{ea=W}\p{ea=F}]")
 # Default word boundaries of UAX #29.
 _BOUNDARY = regex.compile(r"\b", regex.WORD)
 
@@ -56,13 +57,12 @@ def begins_word(text: str, place: int) -> bool:
     if left < 0 or text[left].isspace():
         # Only punctuation stands between the last blank and here.
         return False
-    is_dense = _WITHOUT_BLANKS.match(text[left]) is not None
-    if _PUNCTUATION.match(text[place]):
-        if not is_dense or _OPENING.match(text[place]) is None:
-            return False
-    elif not is_dense and _WITHOUT_BLANKS.match(text[place]) is None:
-        return False
-    if _OPENING.match(text[place - 1]):
+    first = text[place]
+    is_next = any(_WITHOUT_BLANKS.match(one) for one in (text[left], first))
+    if _PUNCTUATION.match(first):
+        # Brackets of these scripts are wide.
+        is_next = bool(_OPENING.match(first) and (is_next or _WIDE.match(first)))
+    if not is_next or _OPENING.match(text[place - 1]):
         return False
     return _BOUNDARY.match(text, place) is not None
 
