@@ -95,7 +95,8 @@ class ImageTokenInput(ImageMaskInput):
         It refers to neither processor nor model, and can be pickled.
         """
         plain = ImageTokenInput.__new__(ImageTokenInput)
-        vars(plain).update((name, getattr(self, name)) for name in _IMAGE_FIELDS)
+        for name in _IMAGE_FIELDS:
+            setattr(plain, name, getattr(self, name))
         plain.processor_fn = _unprocessed
         plain.original_model_inputs = self._one_or_all(self.images)
         return plain

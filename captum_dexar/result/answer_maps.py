@@ -9,14 +9,17 @@ import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
 from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
-from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
 from captum_dexar.result.words import Word, words_of
+from captum_dexar.visualization.text import label
 from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_LONGEST_ANSWER = 60
 
 Maps = Tensor | list[Tensor]
 Selection = int | tuple[int, int] | Sequence[int] | None
@@ -272,14 +275,30 @@ class AnswerMaps(LLMAttributionResult):
 
     def on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor:
         """Paints one map ``(h, w)`` on the pixels of an image."""
+        size = self.known_sizes()[image]
+        painted = map_view(self.layout, image).render(token_map.flatten(), size)
+        return painted * (self.layout.token_of_pixel(image) >= 0)
+
+    def known_sizes(self) -> tuple[Size, ...]:
+        """Height and width of each original image; raises ValueError if not known."""
         if self.layout.image_sizes is None or not self.layout.is_located:
             raise ValueError(
                 "The original image is not known, because the input was made without "
                 "it. Use ImagePromptInput(image, prompt, processor) as the input."
             )
-        size = self.layout.image_sizes[image]
-        painted = map_view(self.layout, image).render(token_map.flatten(), size)
-        return painted * (self.layout.token_of_pixel(image) >= 0)
+        return self.layout.image_sizes
+
+    def __repr__(self) -> str:
+        shown = label(self.answer, _LONGEST_ANSWER)
+        maps = [" x ".join(map(str, one.shape[-2:])) for one in self._all_maps()]
+        return (
+            f"{type(self).__name__}({self.method or 'unknown method'}: {shown!r}, "
+            f"{len(self.output_tokens)} tokens, maps of {', '.join(maps)})"
+        )
+
+    def _all_maps(self) -> list[Tensor]:
+        maps = self.sequence_map
+        return [maps] if isinstance(maps, Tensor) else maps
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:

@@ -4,9 +4,11 @@ from captum_dexar.visualization.comparison_figure import comparison_figure, Meth
 from captum_dexar.visualization.figures import (
     layer_figure,
     sequence_figure,
+    sequence_panel,
     token_figure,
 )
 from captum_dexar.visualization.overlay import overlay
+from captum_dexar.visualization.text import show_as_it_is
 from captum_dexar.visualization.text_table import token_table
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "layer_figure",
     "overlay",
     "sequence_figure",
+    "sequence_panel",
+    "show_as_it_is",
     "token_figure",
     "token_table",
 ]
