@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 Method: TypeAlias = Attribution | tuple[Attribution, Mapping[str, Any]]
 _KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedError)
@@ -67,7 +67,7 @@ class Comparison:
         words: bool | Sequence[int] = True,
         show: bool = False,
         image: int = 0,
-        fig: FigureBase | None = None,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """One figure: rows are methods, columns are words.
 
@@ -326,7 +326,7 @@ def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
 
 
 def _caption(
-    result: VLMAttributionResult, word: Word, heat: npt.NDArray[np.float64]
+    result: VLMAttributionResult, word: Word, heat: npt.NDArray[np.float32]
 ) -> str:
     """A word's weight, and a note if its map is constant, which is not an error."""
     parts = [caption_of(word)] if word.weight is not None else []

@@ -13,9 +13,9 @@ from captum_dexar.result.words import Word
 from PIL import Image
 from torch import Tensor
 
-# Pixels of all panels of a figure together, and limits for one panel's longer side. A
-# panel of 1.5 inches gets 300 pixels per inch or more; a photo has thousands.
-_ALL_PIXELS = 4096**2
+# Pixels of all panels of a figure together, and limits for one panel's longer side: 300
+# per inch for forty panels of 1.5 inches.
+_ALL_PIXELS = 3072**2
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 128
 
 
@@ -56,16 +56,16 @@ class Canvas:
 
     def heat(
         self, selection: int | Sequence[int] | Word | None
-    ) -> npt.NDArray[np.float64]:
+    ) -> npt.NDArray[np.float32]:
         """The map of a part of the answer; see :meth:`AnswerMaps.token_map_of`."""
         maps = self._result.token_map_of(selection)
         return self.painted(maps if isinstance(maps, Tensor) else maps[self._image])
 
-    def painted(self, token_map: Tensor) -> npt.NDArray[np.float64]:
+    def painted(self, token_map: Tensor) -> npt.NDArray[np.float32]:
         """A map ``(h, w)`` on the pixels; zero where no token covers them."""
         height, width = self.unseen.shape
         painted = self._view.render(token_map.flatten(), (height, width)).numpy()
-        seen: npt.NDArray[np.float64] = np.where(self.unseen, 0.0, painted)
+        seen: npt.NDArray[np.float32] = np.where(self.unseen, np.float32(0), painted)
         return seen
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 
 FAINTEST = 0.3
@@ -31,7 +31,11 @@ _FAINT_LABEL = "map; fainter, the smaller the word's weight"
 
 
 def plot_tokens(
-    result: AnswerMaps, words: bool, show: bool, image: int, fig: FigureBase | None
+    result: AnswerMaps,
+    words: bool,
+    show: bool,
+    image: int,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Any] | None:
     """See :meth:`VLMAttributionResult.plot_tokens`."""
     parts = parts_of(result, words)
@@ -55,7 +59,7 @@ def plot_sequence(
     show: bool,
     image: int,
     ax: Axes | None,
-    fig: FigureBase | None,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Axes] | None:
     """See :meth:`VLMAttributionResult.plot_sequence`."""
     if ax is not None and fig is not None:
@@ -69,7 +73,7 @@ def plot_sequence(
         figure, axis = sequence_figure(*drawn, result.is_signed, fig)
     else:
         sequence_panel(ax, *drawn, result.is_signed)
-        figure, axis = ax.figure, ax
+        figure, axis = ax.get_figure(), ax
     return None if shown(show) else (figure, axis)
 
 
@@ -77,7 +81,7 @@ def plot_layers(
     result: AnswerMaps,
     tokens: Sequence[int] | None,
     show: bool,
-    fig: FigureBase | None,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Any] | None:
     """See :meth:`VLMAttributionResult.plot_layers`."""
     if result.layer_maps is None or result.layer_indices is None:

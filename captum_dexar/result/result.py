@@ -12,7 +12,7 @@ from captum_dexar.result.answer_maps import AnswerMaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 
 class VLMAttributionResult(AnswerMaps):
@@ -84,7 +84,7 @@ class VLMAttributionResult(AnswerMaps):
         words: bool = True,
         show: bool = False,
         image: int = 0,
-        fig: FigureBase | None = None,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """The image, then one panel per word with its map, text and weight.
 
@@ -114,7 +114,7 @@ class VLMAttributionResult(AnswerMaps):
         show: bool = False,
         image: int = 0,
         ax: Axes | None = None,
-        fig: FigureBase | None = None,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Axes] | None:
         """The image, and the map of the whole answer on it.
 
@@ -135,7 +135,7 @@ class VLMAttributionResult(AnswerMaps):
         self,
         tokens: Sequence[int] | None = None,
         show: bool = False,
-        fig: FigureBase | None = None,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """The contribution of each layer (columns) to each token (rows).
 

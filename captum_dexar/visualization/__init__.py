@@ -7,7 +7,7 @@ from captum_dexar.visualization.figures import (
     sequence_panel,
     token_figure,
 )
-from captum_dexar.visualization.overlay import overlay
+from captum_dexar.visualization.overlay import Backdrop
 from captum_dexar.visualization.text import show_as_it_is
 from captum_dexar.visualization.text_table import token_table
 
@@ -15,7 +15,7 @@ __all__ = [
     "MethodRow",
     "comparison_figure",
     "layer_figure",
-    "overlay",
+    "Backdrop",
     "sequence_figure",
     "sequence_panel",
     "show_as_it_is",

@@ -11,13 +11,13 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from captum_dexar.visualization.figures import seen_image
-from captum_dexar.visualization.overlay import FloatArray, overlay
+from captum_dexar.visualization.overlay import Backdrop, FloatArray
 from captum_dexar.visualization.panels import blank, colour_scale, draw_picture
 from captum_dexar.visualization.text import AS_IT_IS, ink_of, label, paragraph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 # All lengths are in inches, so that panels align whatever their number.
 _PANEL = 1.05
@@ -65,8 +65,8 @@ def comparison_figure(
     labels: Sequence[str],
     unseen: npt.NDArray[np.bool_],
     heading: str,
-    figure: FigureBase | None = None,
-) -> tuple[Figure, npt.NDArray[Any]]:
+    figure: Figure | SubFigure | None = None,
+) -> tuple[Any, npt.NDArray[Any]]:
     """Rows are methods, columns are words.
 
     Words that do not fit into one row continue in another block of rows.
@@ -91,12 +91,13 @@ def comparison_figure(
     page.draw_header(figure, seen_image(image, unseen), heading, rows)
     axes = np.empty((len(rows), len(labels)), dtype=object)
     for index, row in enumerate(rows):
+        backdrop = Backdrop(image, unseen, row.signed)
         for block in range(page.num_blocks):
             _draw_name(figure, page, index, block, row)
         for word, (heat, caption) in enumerate(zip(row.heats, row.captions)):
             block, column = divmod(word, page.columns)
             axis = page.axes(figure, *page.panel(index, block, column))
-            draw_picture(axis, overlay(image, heat, unseen, signed=row.signed))
+            draw_picture(axis, backdrop.overlay(heat))
             axis.set_xlabel(caption, fontsize=7, color=ink.dim, labelpad=1.5)
             if index == 0:
                 axis.set_title(
@@ -143,7 +144,7 @@ class _Page:
         top: float = above + _TITLE + row * self.pitch
         return top
 
-    def axes(self, figure: FigureBase, *box: float) -> Axes:
+    def axes(self, figure: Figure | SubFigure, *box: float) -> Axes:
         """Axes without ticks or frame, at left, top, width and height."""
         left, top, width, height = box
         bottom = self.height - top - height
@@ -159,15 +160,20 @@ class _Page:
         return axis
 
     def text(
-        self, figure: FigureBase, left: float, top: float, *args: Any, **kwargs: Any
+        self,
+        figure: Figure | SubFigure,
+        left: float,
+        top: float,
+        text: str,
+        **kwargs: Any,
     ) -> None:
         """Text at left and top."""
-        place = left / self.width, 1 - top / self.height
-        figure.text(*place, *args, **kwargs, **AS_IT_IS)
+        x, y = left / self.width, 1 - top / self.height
+        figure.text(x, y, text, **kwargs, **AS_IT_IS)
 
     def draw_header(
         self,
-        figure: FigureBase,
+        figure: Figure | SubFigure,
         picture: FloatArray,
         heading: str,
         rows: Sequence[MethodRow],
@@ -191,15 +197,15 @@ class _Page:
             va="center",
         )
         scales = [
-            (signed, text)
-            for signed, text in (
+            (signed, title)
+            for signed, title in (
                 (False, "share of the map's largest value"),
                 (True, "lowers (blue), raises (red)"),
             )
             if any(row.signed == signed for row in rows)
         ]
         top = middle - (len(scales) - 1) * _BAR_PITCH / 2 - _BAR[1] / 2
-        for signed, text in scales:
+        for signed, title in scales:
             bar_axis = self.axes(figure, bars_left, top, *_BAR)
             bar = figure.colorbar(
                 colour_scale(signed), cax=bar_axis, orientation="horizontal"
@@ -214,12 +220,12 @@ class _Page:
             )
             bar.outline.set_linewidth(0.4)
             bar.outline.set_edgecolor(ink.strong)
-            bar_axis.set_title(text, fontsize=7.5, pad=2.5, color=ink.strong)
+            bar_axis.set_title(title, fontsize=7.5, pad=2.5, color=ink.strong)
             top += _BAR_PITCH
 
 
 def _draw_name(
-    figure: FigureBase, page: _Page, index: int, block: int, row: MethodRow
+    figure: Figure | SubFigure, page: _Page, index: int, block: int, row: MethodRow
 ) -> None:
     middle = page.row_top(index, block) + max(page.panel_height, _TEXT_HEIGHT) / 2
     name = fill(row.name, _NAME_CHARACTERS)

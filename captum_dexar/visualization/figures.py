@@ -8,23 +8,23 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from captum_dexar.visualization.overlay import FloatArray, overlay, striped
+from captum_dexar.visualization.overlay import Backdrop, FloatArray, striped
 from captum_dexar.visualization.panels import blank, draw_picture, panels, Room
 from captum_dexar.visualization.text import AS_IT_IS, columns, ink_of, label, paragraph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 _PANEL_WIDTH = 1.55
 _LAYER_WIDTH = 1.08
 _SEQUENCE_WIDTH = 3.1
 _MAX_COLUMNS = 8
-# Characters of the longest text above a panel, and beside a row.
-_TITLE_CHARACTERS, _ROW_CHARACTERS = 17, 24
-_MOST_LINES = 8
-# Inches per line, and per character of 9 and 10 points.
-_LINE, _CHARACTER_9, _CHARACTER_10 = 0.18, 0.08, 0.085
+# Characters of the longest text beside a row; lines of the answer above its map.
+_ROW_CHARACTERS = 24
+_MOST_LINES, _MOST_LINES_ON_AXES = 8, 3
+# Inches per line, and per character of 9, 10 and bold 10 points.
+_LINE, _CHARACTER_9, _CHARACTER_10, _CHARACTER_BOLD = 0.18, 0.08, 0.085, 0.091
 
 
 def token_figure(
@@ -36,8 +36,8 @@ def token_figure(
     unseen: npt.NDArray[np.bool_],
     scale_label: str,
     signed: bool = False,
-    figure: FigureBase | None = None,
-) -> tuple[Figure, npt.NDArray[Any]]:
+    figure: Figure | SubFigure | None = None,
+) -> tuple[Any, npt.NDArray[Any]]:
     """The image, then one panel per token, all on one colour scale.
 
     Args:
@@ -67,16 +67,18 @@ def token_figure(
         figure,
     )
     flat = made.axes.ravel()
+    backdrop = Backdrop(image, unseen, signed)
+    longest = max(2, int(made.panel_width / _CHARACTER_BOLD))
     draw_picture(flat[0], seen_image(image, unseen))
     flat[0].set_title("image", fontsize=9, color=made.ink.strong)
     for axis, heat, strength, text, caption in zip(
         flat[1:], heats, strengths, labels, captions
     ):
-        draw_picture(axis, overlay(image, heat, unseen, strength, signed))
+        draw_picture(axis, backdrop.overlay(heat, strength))
         is_dim = strength < 0.5
         colour = made.ink.dim if is_dim else made.ink.strong
         axis.set_title(
-            label(text, _TITLE_CHARACTERS),
+            label(text, longest),
             fontsize=10,
             fontweight="normal" if is_dim else "bold",
             color=colour,
@@ -94,8 +96,8 @@ def sequence_figure(
     unseen: npt.NDArray[np.bool_],
     title: str,
     signed: bool = False,
-    figure: FigureBase | None = None,
-) -> tuple[Figure, Axes]:
+    figure: Figure | SubFigure | None = None,
+) -> tuple[Any, Axes]:
     """The image and one map of the whole answer, side by side.
 
     Args:
@@ -120,7 +122,7 @@ def sequence_figure(
     plain, mapped = made.axes.ravel()
     draw_picture(plain, seen_image(image, unseen))
     plain.set_title("image", fontsize=10, color=made.ink.strong)
-    draw_picture(mapped, overlay(image, heat, unseen, signed=signed))
+    draw_picture(mapped, Backdrop(image, unseen, signed).overlay(heat))
     mapped.set_title("whole answer", fontsize=10, color=made.ink.strong)
     made.figure.suptitle(
         text, fontsize=10, color=made.ink.strong, y=0.99, va="top", **AS_IT_IS
@@ -143,10 +145,10 @@ def sequence_panel(
         image, heat, unseen, title, signed: as in :func:`sequence_figure`
     """
     blank(axis)
-    draw_picture(axis, overlay(image, heat, unseen, signed=signed))
+    draw_picture(axis, Backdrop(image, unseen, signed).overlay(heat))
     width = axis.get_window_extent().width / axis.figure.dpi
     axis.set_title(
-        paragraph(title, int(width / _CHARACTER_9), _MOST_LINES),
+        paragraph(title, int(width / _CHARACTER_9), _MOST_LINES_ON_AXES),
         fontsize=9,
         color=ink_of(axis.figure).strong,
         **AS_IT_IS,
@@ -161,8 +163,8 @@ def layer_figure(
     unseen: npt.NDArray[np.bool_],
     scale_label: str,
     signed: bool = False,
-    figure: FigureBase | None = None,
-) -> tuple[Figure, npt.NDArray[Any]]:
+    figure: Figure | SubFigure | None = None,
+) -> tuple[Any, npt.NDArray[Any]]:
     """Rows are tokens, columns are layers.
 
     Args:
@@ -187,9 +189,10 @@ def layer_figure(
         figure,
     )
     colour = made.ink.strong
+    backdrop = Backdrop(image, unseen, signed)
     for axes, row, text in zip(made.axes, heats, texts):
         for axis, heat in zip(axes, row):
-            draw_picture(axis, overlay(image, heat, unseen, signed=signed))
+            draw_picture(axis, backdrop.overlay(heat))
         axes[0].set_ylabel(
             text,
             fontsize=9,

@@ -14,7 +14,7 @@ from captum_dexar.visualization.text import Ink, ink_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 # All lengths are in inches, so that text has room whatever the number of panels.
 _MARGIN = 0.1
@@ -52,13 +52,13 @@ class Panels:
         figure (Figure or SubFigure): the figure
         axes (ndarray): the panels, without ticks and frame, ``(rows, columns)``
         ink (Ink): colours of text
-        width (float): the figure's width in inches
+        panel_width (float): width of a panel in inches
     """
 
     figure: Any
     axes: npt.NDArray[Any]
     ink: Ink
-    width: float
+    panel_width: float
 
 
 def panels(
@@ -68,7 +68,7 @@ def panels(
     room: Room,
     scale_label: str,
     signed: bool,
-    figure: FigureBase | None = None,
+    figure: Figure | SubFigure | None = None,
 ) -> Panels:
     """Creates a grid of panels with a colour bar.
 
@@ -122,16 +122,14 @@ def panels(
     box = bar_left, (height - room.top - tall) / 2, _BAR_WIDTH, tall
     bar = _empty_axes(figure, box, (width, height))
     draw_colour_bar(bar, label, signed, ink)
-    return Panels(figure, axes, ink, width)
+    return Panels(figure, axes, ink, size[0])
 
 
 def blank(axis: Axes) -> None:
     """Removes ticks and frame."""
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.set_frame_on(False)
 
 
 def draw_picture(axis: Axes, picture: npt.NDArray[Any]) -> None:
@@ -141,6 +139,7 @@ def draw_picture(axis: Axes, picture: npt.NDArray[Any]) -> None:
 
 def draw_colour_bar(axis: Axes, label: str, signed: bool, ink: Ink) -> None:
     """Fills axes with the vertical colour scale of maps."""
+    axis.set_frame_on(True)
     bar = axis.figure.colorbar(colour_scale(signed), cax=axis)
     bar.set_label(label, fontsize=8, color=ink.strong)
     bar.ax.tick_params(labelsize=7, color=ink.strong, labelcolor=ink.strong)
@@ -157,7 +156,7 @@ def colour_scale(signed: bool) -> ScalarMappable:
     return ScalarMappable(Normalize(0, 1), COLORMAP)
 
 
-def _new_figure(width: float, height: float) -> FigureBase:
+def _new_figure(width: float, height: float) -> Figure | SubFigure:
     import matplotlib.pyplot as plt
 
     # The layout is ours, whatever the style's.
@@ -165,7 +164,7 @@ def _new_figure(width: float, height: float) -> FigureBase:
 
 
 def _empty_axes(
-    figure: FigureBase, box: tuple[float, ...], size: tuple[float, float]
+    figure: Figure | SubFigure, box: tuple[float, ...], size: tuple[float, float]
 ) -> Axes:
     left, bottom, width, height = box
     axis: Axes = figure.add_axes(

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 # For every text of a figure that comes from an answer: a dollar sign starts no formula.
 AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
@@ -30,7 +30,7 @@ class Ink:
     dim: Colour
 
 
-def ink_of(figure: FigureBase) -> Ink:
+def ink_of(figure: Figure | SubFigure) -> Ink:
     """Black or white text, whichever has more contrast on the figure's background."""
     background = _background(figure)
     on_white, on_black = 1.05, 0.05
@@ -72,9 +72,8 @@ def label(text: str, longest: int | None = None) -> str:
 
 def paragraph(text: str, width: int, most_lines: int) -> str:
     """A longer text, broken into lines of ``width`` characters and cut."""
-    if columns(text) > len(text):
-        # A wide character takes two columns.
-        width = width // 2
+    # A wide character takes two columns.
+    width = width * len(text) // max(1, columns(text))
     lines = wrap(
         label(" ".join(text.split())),
         max(1, width),
@@ -110,7 +109,7 @@ def show_as_it_is(figure: Figure) -> None:
         axis.tick_params(colors=ink.strong, labelcolor=ink.strong)
 
 
-def _background(figure: FigureBase) -> Colour:
+def _background(figure: Figure | SubFigure) -> Colour:
     """The colour behind a figure; a transparent one is assumed to lie on white."""
     from matplotlib.colors import to_rgba
 
