@@ -11,7 +11,7 @@ from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
 from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
-from captum_dexar.result.words import Word, words_of
+from captum_dexar.result.words import Word, word_groups, words_of
 from captum_dexar.visualization.text import label
 from PIL import Image
 from torch import Tensor
@@ -208,16 +208,24 @@ class AnswerMaps(LLMAttributionResult):
     def words(self, special: bool = False) -> list[Word]:
         """The answer's words, sub-word tokens merged.
 
+        Words end at white space and, in scripts that are written without it, at the
+        word boundaries of Unicode (UAX #29) that lie between tokens: no token is split.
+        Punctuation belongs to the word that it touches. Words of Thai, Lao, Khmer and
+        Burmese can't be found without a dictionary; there every token is a word that
+        does not continue a character.
+
         Args:
             special (bool, optional): includes special tokens as words. Default: False
         """
+        groups = word_groups(
+            self.output_tokens, self.word_starts, self.special_tokens, special
+        )
+        return self.words_from(groups)
+
+    def words_from(self, groups: Sequence[Sequence[int]]) -> list[Word]:
+        """Words of given tokens, one for each group of positions."""
         return words_of(
-            self.output_tokens,
-            self.word_starts,
-            self.special_tokens,
-            self.token_weights,
-            self.token_log_probs,
-            keep_special=special,
+            self.output_tokens, groups, self.token_weights, self.token_log_probs
         )
 
     def token_map_of(self, selection: Selection | Word = None) -> Maps:

@@ -6,12 +6,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any, TYPE_CHECKING
 
-import torch
 from captum.attr import LLMAttributionResult
 from captum_dexar.inputs import display_input
 from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.result.canvas import Canvas, known_image
-from captum_dexar.result.words import Word, words_of
+from captum_dexar.result.words import Word
 from captum_dexar.visualization import (
     layer_figure,
     sequence_figure,
@@ -155,14 +154,7 @@ def parts_of(result: AnswerMaps, words: bool) -> list[Word]:
     """The parts with one panel each: words, or all tokens with special ones."""
     if words:
         return result.words()
-    return words_of(
-        result.output_tokens,
-        torch.ones_like(result.word_starts),
-        result.special_tokens,
-        result.token_weights,
-        result.token_log_probs,
-        keep_special=True,
-    )
+    return result.words_from([[token] for token in range(len(result.output_tokens))])
 
 
 def caption_of(word: Word) -> str:

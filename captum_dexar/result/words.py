@@ -67,15 +67,13 @@ def begins_word(text: str, place: int) -> bool:
     return _BOUNDARY.match(text, place) is not None
 
 
-def words_of(
+def word_groups(
     tokens: Sequence[str],
     word_starts: Tensor,
     special_tokens: Tensor,
-    token_weights: Tensor | None,
-    token_log_probs: Tensor | None,
     keep_special: bool,
-) -> list[Word]:
-    """Merges tokens into words; special tokens become words or are left out.
+) -> list[list[int]]:
+    """Positions of the tokens of each word; special tokens stand alone or are left out.
 
     White space and tokens that end within a character belong to the word that follows,
     or to the last one before a special token.
@@ -92,7 +90,16 @@ def words_of(
             run.append([token])
         else:
             run[-1].append(token)
-    groups += _without_blank_end(run, tokens)
+    return groups + _without_blank_end(run, tokens)
+
+
+def words_of(
+    tokens: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    token_weights: Tensor | None,
+    token_log_probs: Tensor | None,
+) -> list[Word]:
+    """One word for each group of tokens."""
     return [
         Word(
             text=_text(group, tokens),
@@ -117,10 +124,10 @@ def _without_blank_end(
     return groups
 
 
-def _text(group: list[int], tokens: Sequence[str]) -> str:
+def _text(group: Sequence[int], tokens: Sequence[str]) -> str:
     joined = "".join(tokens[token] for token in group)
     return joined.strip() or joined
 
 
-def _item(values: Tensor | None, tokens: list[int], reduce: Any) -> float | None:
-    return None if values is None else float(reduce(values[tokens]))
+def _item(values: Tensor | None, tokens: Sequence[int], reduce: Any) -> float | None:
+    return None if values is None else float(reduce(values[list(tokens)]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.result.answer_tokens import AnswerTokens
-from captum_dexar.result.words import begins_word, words_of
+from captum_dexar.result.words import begins_word, word_groups, words_of
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.tokenizers import byte_level, END, sentence_piece
 from transformers import TextIteratorStreamer
@@ -43,10 +43,9 @@ def parts_of(ids: torch.Tensor, tokenizer: Any) -> list[AnswerTokens]:
 
 def words(ids: torch.Tensor, tokenizer: Any) -> list[str]:
     made = AnswerTokens(ids, tokenizer)
-    found = words_of(made.texts, made.word_starts, made.special, None, None, False)
-    covered = [token for word in found for token in word.tokens]
-    assert covered == (~made.special).nonzero()[:, 0].tolist()
-    return [word.text for word in found]
+    groups = word_groups(made.texts, made.word_starts, made.special, False)
+    assert sum(groups, []) == (~made.special).nonzero()[:, 0].tolist()
+    return [word.text for word in words_of(made.texts, groups, None, None)]
 
 
 @each_answer
