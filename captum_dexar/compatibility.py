@@ -1,8 +1,11 @@
 """The versions of Python and of other packages that this package works with."""
 
+import os
 import re
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 Version = tuple[int, int]
@@ -52,6 +55,19 @@ def check_versions() -> None:
             f"captum_dexar needs {' and '.join(needed)}, but {' and '.join(present)} "
             f"is installed: run pip install -U {upgrade}"
         )
+
+
+def warn_user(message: str) -> None:
+    """Warns at the line of the user's that called this package.
+
+    Python 3.12 does so by itself, with ``skip_file_prefixes``.
+    """
+    inside = str(Path(__file__).parent) + os.sep
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level + 1)
 
 
 def missing_model(model_type: str) -> str | None:

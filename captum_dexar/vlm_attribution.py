@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
+import torch
 from captum.attr import Attribution, InterpretableInput
 from captum_dexar.captum_methods import as_step_method
 from captum_dexar.decoding import (
@@ -268,7 +269,10 @@ class VLMAttribution(Attribution):
             **kwargs: arguments of the method, as in :meth:`attribute`
 
         Yields:
-            VLMAttributionResult of one token. Closing the iterator stops generation.
+            VLMAttributionResult of one token. Its ``answer`` is the text that the token
+            adds, so that the joined texts are the whole answer. A token that ends
+            within a character adds nothing, and the one that completes the character
+            adds the whole of it. Closing the iterator stops generation.
 
         Raises:
             ValueError: several beams or answers are requested, or as
@@ -299,9 +303,13 @@ class VLMAttribution(Attribution):
             return self._method.attribute_steps(step, cache, **kwargs)
 
         steps = streamed(prompt, gen_args, online, explain_step)
+        earlier_ids = prompt.ids.new_empty(0)
         try:
             for token, explained in steps:
-                yield self._result(prompt, token, explained, 0, normalize)
+                yield self._result(
+                    prompt, token, explained, 0, normalize, earlier_ids=earlier_ids
+                )
+                earlier_ids = torch.cat([earlier_ids, token])
         finally:
             steps.close()
 
@@ -435,6 +443,7 @@ class VLMAttribution(Attribution):
         example: int,
         normalize: bool,
         verification: Verification | None = None,
+        earlier_ids: Tensor | None = None,
     ) -> VLMAttributionResult:
         return answer_result(
             prompt,
@@ -445,6 +454,7 @@ class VLMAttribution(Attribution):
             method=self._method.get_name(),
             normalize=normalize,
             verification=verification,
+            earlier_ids=earlier_ids,
         )
 
     @classmethod

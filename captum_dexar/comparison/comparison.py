@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from captum.attr import Attribution, InterpretableInput
 from captum_dexar.captum_methods import method_name
 from captum_dexar.comparison.table import duration, markdown, rows_of
 from captum_dexar.decoding import generate
 from captum_dexar.inputs import read_prompt, Target
 from captum_dexar.model.state import check_model_state
-from captum_dexar.result.plots import caption_of, known_image, parts_of, shown
+from captum_dexar.result.canvas import Canvas
+from captum_dexar.result.plots import caption_of, parts_of, shown
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import comparison_figure, MethodRow
@@ -24,11 +25,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 Method: TypeAlias = Attribution | tuple[Attribution, Mapping[str, Any]]
-# Panels are an inch wide, so larger images would only be slow to draw.
-_LARGEST_SIDE = 448
 _KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedError)
 
 
@@ -68,6 +67,7 @@ class Comparison:
         words: bool | Sequence[int] = True,
         show: bool = False,
         image: int = 0,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """One figure: rows are methods, columns are words.
 
@@ -78,7 +78,7 @@ class Comparison:
         Args:
             words (bool or sequence of int, optional): True draws all words, False all
                 tokens; or positions in :meth:`words`. Default: True
-            show, image: as in :meth:`VLMAttributionResult.plot_tokens`
+            show, image, fig: as in :meth:`VLMAttributionResult.plot_tokens`
 
         Returns:
             Figure and the maps' axes, ``(methods, words)``; None if shown.
@@ -88,33 +88,32 @@ class Comparison:
             IndexError: the answer has no such word.
         """
         first = self._first
-        picture = known_image(first, image)
         all_parts = parts_of(first, words is not False)
         chosen = _chosen(len(all_parts), words)
-        step = ceil(max(picture.size) / _LARGEST_SIDE)
-        unseen = (first.layout.token_of_pixel(image) < 0).numpy()[::step, ::step]
+        num_panels = len(self.results) * len(chosen)
+        canvas = Canvas(first, image, num_panels)
         rows = []
         for name, result in self.results.items():
             parts = parts_of(result, words is not False)
             kept = [parts[position] for position in chosen]
-            heats = [result.pixel_map(part, image) for part in kept]
+            own = Canvas(result, image, num_panels)
+            heats = [own.heat(part) for part in kept]
             rows.append(
                 MethodRow(
                     name=name,
                     note=self._time_note(name),
-                    heats=[
-                        heat[::step, ::step].numpy().astype(float) for heat in heats
-                    ],
+                    heats=heats,
                     captions=[_caption(result, *both) for both in zip(kept, heats)],
                     signed=result.is_signed,
                 )
             )
         figure, axes = comparison_figure(
-            np.asarray(picture.convert("RGB").resize(unseen.shape[::-1])),
+            canvas.pixels,
             rows,
             [all_parts[position].text for position in chosen],
-            unseen,
+            canvas.unseen,
             first.answer,
+            fig,
         )
         return None if shown(show) else (figure, axes)
 
@@ -326,7 +325,9 @@ def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:
     return chosen
 
 
-def _caption(result: VLMAttributionResult, word: Word, heat: Tensor) -> str:
+def _caption(
+    result: VLMAttributionResult, word: Word, heat: npt.NDArray[np.float32]
+) -> str:
     """A word's weight, and a note if its map is constant, which is not an error."""
     parts = [caption_of(word)] if word.weight is not None else []
     if not bool(heat.any()):

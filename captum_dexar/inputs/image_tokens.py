@@ -10,6 +10,19 @@ from captum_dexar.maps.layout import ImageLayout
 from PIL import Image
 from torch import Tensor
 
+# What an input knows of its images, apart from the processor.
+_IMAGE_FIELDS = (
+    "image",
+    "images",
+    "layout",
+    "baseline",
+    "mask",
+    "mask_list",
+    "mask_id_to_idx",
+    "n_itp_features",
+    "values",
+)
+
 
 class ImageTokenInput(ImageMaskInput):
     """An ``ImageMaskInput`` whose features are the boxes of the image tokens.
@@ -39,11 +52,12 @@ class ImageTokenInput(ImageMaskInput):
         self,
         images: Sequence[Image.Image],
         layout: ImageLayout,
-        processor_fn: Callable[[Any], Any] = lambda images: images,
+        processor_fn: Callable[[Any], Any] | None = None,
         baseline: tuple[int, int, int] = (255, 255, 255),
         model_inputs: Any = None,
     ) -> None:
         self.images = list(images)
+        processor_fn = processor_fn or _unprocessed
         if model_inputs is None:
             model_inputs = processor_fn(one_or_all(self.images))
         super().__init__(
@@ -75,6 +89,18 @@ class ImageTokenInput(ImageMaskInput):
             painted.append(Image.fromarray(pixels))
         return self.processor_fn(one_or_all(painted))
 
+    def without_processor(self) -> "ImageTokenInput":
+        """The same images and features; its model inputs are the images.
+
+        It refers to neither processor nor model, and can be pickled.
+        """
+        plain = ImageTokenInput.__new__(ImageTokenInput)
+        for name in _IMAGE_FIELDS:
+            setattr(plain, name, getattr(self, name))
+        plain.processor_fn = _unprocessed
+        plain.original_model_inputs = self._one_or_all(self.images)
+        return plain
+
     def get_mask_list(self) -> list[Tensor]:
         """The mask of each feature on the first image."""
         every_feature = torch.eye(self.n_itp_features, dtype=torch.bool)
@@ -105,6 +131,10 @@ class ImageTokenInput(ImageMaskInput):
 def one_or_all(images: list[Image.Image]) -> Any:
     """The image as processors take it: by itself if it is the only one."""
     return images[0] if len(images) == 1 else images
+
+
+def _unprocessed(images: Any) -> Any:
+    return images
 
 
 def token_names(layout: ImageLayout) -> list[str]:

@@ -15,10 +15,10 @@ Reference: W. Bousselham et al., *DEX-AR: A Dynamic Explainability Method for
 Autoregressive Vision-Language Models*, https://arxiv.org/abs/2603.06302
 """
 
-import warnings
 from collections.abc import Iterable
 
 import torch
+from captum_dexar.compatibility import warn_user
 from captum_dexar.maps.normalization import (
     min_max_normalize,
     scale_signed,
@@ -173,11 +173,10 @@ def sequence_attribution(
         maps = torch.where(is_signed, scale_signed(maps), min_max_normalize(maps))
     total = torch.einsum("...tj,...t->...j", maps, widened_for_sums(weights))
     if total.numel() and not bool(total.any()):
-        warnings.warn(
+        warn_user(
             "The map of the whole answer is zero: no token has both a positive weight "
             f"and a map that is not constant ({int((weights > 0).sum())} of "
             f"{weights.numel()} token weights are positive). Nothing in the image "
-            "supported this answer more than its text did.",
-            stacklevel=2,
+            "supported this answer more than its text did."
         )
     return total

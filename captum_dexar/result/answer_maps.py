@@ -9,14 +9,18 @@ import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
 from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
-from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
-from captum_dexar.result.words import Word, words_of
+from captum_dexar.methods.verification import Verification
+from captum_dexar.result.words import Word, word_groups, words_of
+from captum_dexar.visualization.text import label
 from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_LONGEST_ANSWER = 60
 
 Maps = Tensor | list[Tensor]
 Selection = int | tuple[int, int] | Sequence[int] | None
@@ -45,6 +49,8 @@ class AnswerMaps(LLMAttributionResult):
         images: Sequence[Image.Image] = (),
         inp: InterpretableInput | None = None,
         method: str = "",
+        answer: str | None = None,
+        verification: Verification | None = None,
     ) -> None:
         super().__init__(
             input_tokens=token_names(layout),
@@ -74,6 +80,10 @@ class AnswerMaps(LLMAttributionResult):
         self.word_starts = word_starts
         self.images = list(images)
         self.method = method
+        self.verification = verification
+        if answer is None:
+            answer = " ".join(word.text for word in self.words())
+        self.answer = answer
         self.token_maps = self._normalized(token_attr)
         self.sequence_map = self._normalized(seq_attr)
 
@@ -179,6 +189,7 @@ class AnswerMaps(LLMAttributionResult):
             images=images,
             inp=ImageTokenInput(images, layout) if images else None,
             method=self.method,
+            answer=self.answer,
         )
 
     @property
@@ -200,16 +211,24 @@ class AnswerMaps(LLMAttributionResult):
     def words(self, special: bool = False) -> list[Word]:
         """The answer's words, sub-word tokens merged.
 
+        Words end at white space and, in scripts that are written without it, at the
+        word boundaries of Unicode (UAX #29) that lie between tokens: no token is split.
+        Punctuation belongs to the word that it touches. Words of Thai, Lao, Khmer and
+        Burmese can't be found without a dictionary; there every token is a word that
+        does not continue a character.
+
         Args:
             special (bool, optional): includes special tokens as words. Default: False
         """
+        groups = word_groups(
+            self.output_tokens, self.word_starts, self.special_tokens, special
+        )
+        return self.words_from(groups)
+
+    def words_from(self, groups: Sequence[Sequence[int]]) -> list[Word]:
+        """Words of given tokens, one for each group of positions."""
         return words_of(
-            self.output_tokens,
-            self.word_starts,
-            self.special_tokens,
-            self.token_weights,
-            self.token_log_probs,
-            keep_special=special,
+            self.output_tokens, groups, self.token_weights, self.token_log_probs
         )
 
     def token_map_of(self, selection: Selection | Word = None) -> Maps:
@@ -267,19 +286,30 @@ class AnswerMaps(LLMAttributionResult):
 
     def on_pixels(self, token_map: Tensor, image: int = 0) -> Tensor:
         """Paints one map ``(h, w)`` on the pixels of an image."""
+        size = self.known_sizes()[image]
+        painted = map_view(self.layout, image).render(token_map.flatten(), size)
+        return painted * (self.layout.token_of_pixel(image) >= 0)
+
+    def known_sizes(self) -> tuple[Size, ...]:
+        """Height and width of each original image; raises ValueError if not known."""
         if self.layout.image_sizes is None or not self.layout.is_located:
             raise ValueError(
                 "The original image is not known, because the input was made without "
                 "it. Use ImagePromptInput(image, prompt, processor) as the input."
             )
-        size = self.layout.image_sizes[image]
-        painted = map_view(self.layout, image).render(token_map.flatten(), size)
-        return painted * (self.layout.token_of_pixel(image) >= 0)
+        return self.layout.image_sizes
 
-    @property
-    def answer(self) -> str:
-        """The answer's words, joined."""
-        return " ".join(word.text for word in self.words())
+    def __repr__(self) -> str:
+        shown = label(self.answer, _LONGEST_ANSWER)
+        maps = [" x ".join(map(str, one.shape[-2:])) for one in self._all_maps()]
+        return (
+            f"{type(self).__name__}({self.method or 'unknown method'}: {shown!r}, "
+            f"{len(self.output_tokens)} tokens, maps of {', '.join(maps)})"
+        )
+
+    def _all_maps(self) -> list[Tensor]:
+        maps = self.sequence_map
+        return [maps] if isinstance(maps, Tensor) else maps
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:

@@ -8,6 +8,8 @@ from captum_dexar.decoding import StepAttributions
 from captum_dexar.inputs import ImageTokenInput, Prompt
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.methods.scoring import sequence_attribution
+from captum_dexar.methods.verification import Verification
+from captum_dexar.result.answer_tokens import AnswerTokens
 from captum_dexar.result.result import VLMAttributionResult
 from PIL import Image
 from torch import Tensor
@@ -22,7 +24,8 @@ def answer_result(
     processor: Any,
     method: str,
     normalize: bool,
-    verification: Any = None,
+    verification: Verification | None = None,
+    earlier_ids: Tensor | None = None,
 ) -> VLMAttributionResult:
     """The result of one answer, on the CPU.
 
@@ -34,13 +37,20 @@ def answer_result(
         processor (ProcessorMixin or None): decodes the tokens
         method (str): the method's name
         normalize (bool): whether the sequence map sums normalised maps
+        verification (Verification, optional): a comparison with plain autograd.
+            Default: None
+        earlier_ids (Tensor, optional): the tokens that a stream yielded before, ``(S,
+            )``. Default: None, ``target_ids`` are the whole answer
     """
 
     def of_answer(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[example, : len(target_ids)].cpu()
+        if tensor is None:
+            return None
+        # A copy: a view would keep, and pickle, the values of the whole batch.
+        return tensor[example, : len(target_ids)].detach().cpu().clone()
 
     layout = prompt.layout
-    answer = AnswerTokens(target_ids.cpu(), processor)
+    answer = AnswerTokens(target_ids.cpu().clone(), processor, earlier_ids)
     every_token = of_answer(explained.token_attr)
     weights = of_answer(explained.token_weights)
     layer_attr = of_answer(explained.layer_attr)
@@ -51,6 +61,7 @@ def answer_result(
     images, inp = _pictured(prompt.inp, layout)
     return VLMAttributionResult(
         output_tokens=answer.texts,
+        answer=answer.answer,
         target_ids=answer.ids,
         special_tokens=answer.special,
         word_starts=answer.word_starts,
@@ -71,76 +82,27 @@ def answer_result(
         images=images,
         inp=inp,
         method=method,
+        verification=verification,
     )
 
 
 def _pictured(
     inp: Any, layout: ImageLayout
 ) -> tuple[list[Image.Image], ImageTokenInput | None]:
-    """The original images, and an input whose features are the result's columns."""
+    """The original images, and an input whose features are the result's columns.
+
+    It has no ``processor_fn``, which may refer to the model.
+    """
     if isinstance(inp, ImageTokenInput):
-        return inp.images, inp
+        images = inp.images
+        if inp.layout == layout:
+            return images, inp.without_processor()
+        # Other places were given to attribute().
+        return images, ImageTokenInput(images, layout) if layout.is_located else None
     if not isinstance(inp, ImageMaskInput):
         return [], None
     # Not rotated: the processor ignores the EXIF tag too.
     image = inp.image.convert("RGB")
     if layout.boxes() is None:
         return [image], None
-    columns = ImageTokenInput(
-        [image],
-        layout,
-        inp.processor_fn,
-        baseline=inp.baseline,
-        model_inputs=inp.original_model_inputs,
-    )
-    return [image], columns
-
-
-class AnswerTokens:
-    """Each token of an answer as text, and where words begin.
-
-    Args:
-        ids (Tensor): vocabulary ids, ``(T,)``
-        processor (ProcessorMixin or tokenizer, optional): decodes the ids. Without it a
-            token's text is its id. Default: None
-
-    Attributes:
-        texts (list of str): the tokens' text, stripped
-        special (Tensor): special tokens of the tokenizer, ``(T,)``, bool
-        word_starts (Tensor): tokens that begin a word, ``(T,)``, bool
-    """
-
-    def __init__(self, ids: Tensor, processor: Any = None) -> None:
-        self.ids = ids
-        tokenizer = getattr(processor, "tokenizer", processor)
-        if tokenizer is None:
-            self.texts = [str(token) for token in ids.tolist()]
-            self.special = torch.zeros(len(ids), dtype=torch.bool)
-            self.word_starts = torch.ones(len(ids), dtype=torch.bool)
-            return
-        special_ids = set(tokenizer.all_special_ids)
-        pieces = _pieces(ids, tokenizer)
-        is_special = [token in special_ids for token in ids.tolist()]
-        follows_special = [True, *is_special[:-1]]
-        self.texts = [piece.strip() for piece in pieces]
-        self.special = torch.tensor(is_special)
-        self.word_starts = torch.tensor(
-            [
-                alone or after or piece[:1].isspace()
-                for piece, alone, after in zip(pieces, is_special, follows_special)
-            ]
-        )
-
-
-def _pieces(ids: Tensor, tokenizer: Any) -> list[str]:
-    """The text that each token adds, with spaces; empty for an incomplete character."""
-    pieces: list[str] = []
-    known = ""
-    for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
-        if text.endswith("\N{REPLACEMENT CHARACTER}"):
-            pieces.append("")
-            continue
-        pieces.append(text[len(known) :])
-        known = text
-    return pieces
+    return [image], ImageTokenInput([image], layout, baseline=inp.baseline)

@@ -6,19 +6,23 @@ import copy
 from collections.abc import Sequence
 from typing import Any, TYPE_CHECKING
 
-import numpy as np
-import torch
 from captum.attr import LLMAttributionResult
 from captum_dexar.inputs import display_input
 from captum_dexar.result.answer_maps import AnswerMaps
-from captum_dexar.result.words import Word, words_of
-from captum_dexar.visualization import layer_figure, sequence_figure, token_figure
-from PIL import Image
+from captum_dexar.result.canvas import Canvas, known_image
+from captum_dexar.result.words import Word
+from captum_dexar.visualization import (
+    layer_figure,
+    sequence_figure,
+    sequence_panel,
+    show_as_it_is,
+    token_figure,
+)
 from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 FAINTEST = 0.3
@@ -26,39 +30,57 @@ _FAINT_LABEL = "map; fainter, the smaller the word's weight"
 
 
 def plot_tokens(
-    result: AnswerMaps, words: bool, show: bool, image: int
+    result: AnswerMaps,
+    words: bool,
+    show: bool,
+    image: int,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Any] | None:
     """See :meth:`VLMAttributionResult.plot_tokens`."""
     parts = parts_of(result, words)
+    canvas = Canvas(result, image, len(parts) + 1)
     figure, axes = token_figure(
-        np.asarray(known_image(result, image)),
-        [result.pixel_map(part, image).numpy().astype(float) for part in parts],
+        canvas.pixels,
+        (canvas.heat(part) for part in parts),
         _opacity(result, parts),
         [part.text for part in parts],
         [caption_of(part) for part in parts],
-        _unseen(result, image),
+        canvas.unseen,
         "map" if result.token_weights is None else _FAINT_LABEL,
         result.is_signed,
+        fig,
     )
     return None if shown(show) else (figure, axes)
 
 
 def plot_sequence(
-    result: AnswerMaps, show: bool, image: int
+    result: AnswerMaps,
+    show: bool,
+    image: int,
+    ax: Axes | None,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Axes] | None:
     """See :meth:`VLMAttributionResult.plot_sequence`."""
-    figure, axis = sequence_figure(
-        np.asarray(known_image(result, image)),
-        result.pixel_map(image=image).numpy().astype(float),
-        _unseen(result, image),
-        result.answer,
-        result.is_signed,
-    )
+    if ax is not None and fig is not None:
+        raise ValueError(
+            "ax and fig were both given. Pass ax for the map alone, or fig for the "
+            "image and the map."
+        )
+    canvas = Canvas(result, image, 1 if fig is None else 2)
+    drawn = canvas.pixels, canvas.heat(None), canvas.unseen, result.answer
+    if ax is None:
+        figure, axis = sequence_figure(*drawn, result.is_signed, fig)
+    else:
+        sequence_panel(ax, *drawn, result.is_signed)
+        figure, axis = ax.get_figure(), ax
     return None if shown(show) else (figure, axis)
 
 
 def plot_layers(
-    result: AnswerMaps, tokens: Sequence[int] | None, show: bool
+    result: AnswerMaps,
+    tokens: Sequence[int] | None,
+    show: bool,
+    fig: Figure | SubFigure | None,
 ) -> tuple[Figure, Any] | None:
     """See :meth:`VLMAttributionResult.plot_layers`."""
     if result.layer_maps is None or result.layer_indices is None:
@@ -79,16 +101,16 @@ def plot_layers(
     maps = maps[list(tokens)]
     largest = maps.abs().amax(dim=(1, 2, 3), keepdim=True)
     relative = maps / largest.masked_fill(largest <= 0, 1.0)
-    image = known_image(result)
-    heats = [[result.on_pixels(layer).numpy() for layer in row] for row in relative]
+    canvas = Canvas(result, 0, len(tokens) * len(result.layer_indices))
     figure, axes = layer_figure(
-        np.asarray(image),
-        np.array(heats, dtype=float),
+        canvas.pixels,
+        ((canvas.painted(layer) for layer in row) for row in relative),
         [result.output_tokens[token] for token in tokens],
         [f"layer {index}" for index in result.layer_indices],
-        result.unseen_pixels.numpy(),
+        canvas.unseen,
         "share of the largest value in the row",
         bool((maps < 0).any()),
+        fig,
     )
     return None if shown(show) else (figure, axes)
 
@@ -108,10 +130,16 @@ def plot_image_heatmap(
         )
     small = copy.copy(result)
     small.inp = display_input(known_image(result), result.layout)
-    drawn: tuple[Figure, Axes] | None = LLMAttributionResult.plot_image_heatmap(
-        small, show, target_token_pos, border_width, show_legends
+    drawn: Any = LLMAttributionResult.plot_image_heatmap(
+        small, False, target_token_pos, border_width, show_legends
     )
-    return drawn
+    return readable(drawn, show)
+
+
+def readable(drawn: tuple[Figure, Axes], show: bool) -> tuple[Figure, Axes] | None:
+    """A figure of Captum, with its texts as they are; shown if asked to."""
+    show_as_it_is(drawn[0])
+    return None if shown(show) else drawn
 
 
 def _opacity(result: AnswerMaps, parts: Sequence[Word]) -> list[float]:
@@ -122,32 +150,11 @@ def _opacity(result: AnswerMaps, parts: Sequence[Word]) -> list[float]:
     return [FAINTEST + (1 - FAINTEST) * weight / largest for weight in weights]
 
 
-def _unseen(result: AnswerMaps, image: int) -> Any:
-    return (result.layout.token_of_pixel(image) < 0).numpy()
-
-
-def known_image(result: AnswerMaps, image: int = 0) -> Image.Image:
-    """One of the original images; raises ValueError if they are not known."""
-    if not result.images:
-        raise ValueError(
-            "There is no image to draw on, because the input was created without the "
-            "original one. Use ImagePromptInput(image, prompt, processor)."
-        )
-    return result.images[image]
-
-
 def parts_of(result: AnswerMaps, words: bool) -> list[Word]:
     """The parts with one panel each: words, or all tokens with special ones."""
     if words:
         return result.words()
-    return words_of(
-        result.output_tokens,
-        torch.ones_like(result.word_starts),
-        result.special_tokens,
-        result.token_weights,
-        result.token_log_probs,
-        keep_special=True,
-    )
+    return result.words_from([[token] for token in range(len(result.output_tokens))])
 
 
 def caption_of(word: Word) -> str:

@@ -12,7 +12,7 @@ from captum_dexar.result.answer_maps import AnswerMaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 class VLMAttributionResult(AnswerMaps):
@@ -26,7 +26,8 @@ class VLMAttributionResult(AnswerMaps):
     map field is a list with one entry per image, on a common scale.
 
     Attributes:
-        output_tokens (list of str): the answer's tokens as text, ``T``
+        output_tokens (list of str): the answer's tokens as text, ``T``; empty for a
+            token that ends within a character, which the next one completes
         target_ids (Tensor): their vocabulary ids, ``(T,)``, int64
         input_tokens (list of str): names of the image tokens, ``N``
         token_attr (Tensor): un-normalised attributions, ``(T, N)``, float32, one column
@@ -56,11 +57,18 @@ class VLMAttributionResult(AnswerMaps):
         layout (ImageLayout): views and boxes of the image tokens
         images (list of PIL.Image.Image): the original images; empty if not known
         image (PIL.Image.Image or None): the first image
-        inp (InterpretableInput or None): the explained input
+        inp (ImageTokenInput or None): the images with a feature per image token, for
+            Captum's plots. It refers neither to the explained input nor to the model,
+            and can't create model inputs. None if the places are not known
         special_tokens (Tensor): which tokens of the answer are special (end of sequence
             ...), ``(T,)``, bool
         word_starts (Tensor): which tokens begin a word, ``(T,)``, bool
+        answer (str): the answer as the tokenizer decodes it, without special tokens; of
+            a token of a stream, the text that it adds. Without a tokenizer, the ids
         method (str): name of the attribution method
+        verification (Verification or None): which token and layer
+            ``attribute(..., verify=True)`` recomputed by plain autograd, and the
+            relative ``error``. Neither saved nor compared
 
     Examples::
 
@@ -75,7 +83,11 @@ class VLMAttributionResult(AnswerMaps):
     """
 
     def plot_tokens(
-        self, words: bool = True, show: bool = False, image: int = 0
+        self,
+        words: bool = True,
+        show: bool = False,
+        image: int = 0,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """The image, then one panel per word with its map, text and weight.
 
@@ -89,27 +101,44 @@ class VLMAttributionResult(AnswerMaps):
             show (bool, optional): shows the figure instead of returning it.
                 Default: False
             image (int, optional): index of the image. Default: 0
+            fig (Figure or SubFigure, optional): a figure to draw on, which is filled
+                with the panels. Default: None, a new one
 
         Returns:
             Figure and axes, the image's first; None if shown.
+
+        Raises:
+            ValueError: the original image is not known, or the figure is too small.
         """
-        return plots.plot_tokens(self, words, show, image)
+        return plots.plot_tokens(self, words, show, image, fig)
 
     def plot_sequence(
-        self, show: bool = False, image: int = 0
+        self,
+        show: bool = False,
+        image: int = 0,
+        ax: Axes | None = None,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Axes] | None:
         """The image, and the map of the whole answer on it.
 
         Args:
-            show, image: as in :meth:`plot_tokens`
+            ax (Axes, optional): axes to draw the map on, without the image beside it
+                and without a colour bar. Default: None
+            show, image, fig: as in :meth:`plot_tokens`
 
         Returns:
             Figure and the map's axes; None if shown.
+
+        Raises:
+            ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
         """
-        return plots.plot_sequence(self, show, image)
+        return plots.plot_sequence(self, show, image, ax, fig)
 
     def plot_layers(
-        self, tokens: Sequence[int] | None = None, show: bool = False
+        self,
+        tokens: Sequence[int] | None = None,
+        show: bool = False,
+        fig: Figure | SubFigure | None = None,
     ) -> tuple[Figure, Any] | None:
         """The contribution of each layer (columns) to each token (rows).
 
@@ -119,16 +148,16 @@ class VLMAttributionResult(AnswerMaps):
         Args:
             tokens (sequence of int, optional): which tokens. Default: all but special
                 ones
-            show (bool, optional): as in :meth:`plot_tokens`. Default: False
+            show, fig: as in :meth:`plot_tokens`
 
         Returns:
             Figure and axes, ``(tokens, layers)``; None if shown.
 
         Raises:
-            ValueError: there is no token to draw, or there are no layer maps: the
-                method has none, or they were not kept.
+            ValueError: as :meth:`plot_tokens`, there is no token to draw, or there are
+                no layer maps: the method has none, or they were not kept.
         """
-        return plots.plot_layers(self, tokens, show)
+        return plots.plot_layers(self, tokens, show, fig)
 
     def plot_image_heatmap(
         self,
@@ -149,6 +178,14 @@ class VLMAttributionResult(AnswerMaps):
         return plots.plot_image_heatmap(
             self, show, target_token_pos, border_width, show_legends
         )
+
+    def plot_token_attr(self, show: bool = False) -> tuple[Figure, Axes] | None:
+        """Captum's own table of ``token_attr``; see ``LLMAttributionResult``."""
+        return plots.readable(super().plot_token_attr(), show)
+
+    def plot_seq_attr(self, show: bool = False) -> tuple[Figure, Axes] | None:
+        """Captum's own bars of ``seq_attr``; see ``LLMAttributionResult``."""
+        return plots.readable(super().plot_seq_attr(), show)
 
     def save(self, path: str | Path) -> None:
         """Writes the result to one file: safetensors with JSON metadata, no pickle.

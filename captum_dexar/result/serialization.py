@@ -56,7 +56,7 @@ def write(path: Path, result: Any) -> None:
         tensors[f"image{index}"] = torch.from_numpy(
             np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
         )
-    content = {name: getattr(result, name) for name in PLAIN}
+    content = {name: getattr(result, name) for name in (*PLAIN, "answer")}
     content["layout"] = asdict(result.layout)
     metadata = {
         "format": FORMAT,
@@ -116,6 +116,8 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
     arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     arguments |= {name: tensors[name] for name in REQUIRED}
     arguments |= {name: content[name] for name in PLAIN}
+    # Earlier files have no text of the whole answer.
+    arguments["answer"] = content.get("answer")
     arguments["layout"] = ImageLayout(
         stored["num_tokens"],
         views,
@@ -133,22 +135,27 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
 
 def same_content(one: Any, other: Any) -> bool:
     """Whether two results would be written to equal files."""
-    plain = (*PLAIN, "layout")
+    plain = (*PLAIN, "answer", "layout")
     if any(getattr(one, name) != getattr(other, name) for name in plain):
         return False
     for name in TENSORS:
         first, second = getattr(one, name), getattr(other, name)
         if (first is None) != (second is None):
             return False
-        if first is not None and not (
-            first.shape == second.shape
-            and torch.equal(first.cpu().nan_to_num(), second.cpu().nan_to_num())
-        ):
+        if first is not None and not _same_values(first, second):
             return False
     return len(one.images) == len(other.images) and all(
         np.array_equal(np.asarray(first), np.asarray(second))
         for first, second in zip(one.images, other.images)
     )
+
+
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; NaN equals NaN only, so that copies are equal."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    one, other = one.cpu(), other.cpu()
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _umask() -> int:

@@ -4,17 +4,21 @@ from captum_dexar.visualization.comparison_figure import comparison_figure, Meth
 from captum_dexar.visualization.figures import (
     layer_figure,
     sequence_figure,
+    sequence_panel,
     token_figure,
 )
-from captum_dexar.visualization.overlay import overlay
+from captum_dexar.visualization.overlay import Backdrop
+from captum_dexar.visualization.text import show_as_it_is
 from captum_dexar.visualization.text_table import token_table
 
 __all__ = [
     "MethodRow",
     "comparison_figure",
     "layer_figure",
-    "overlay",
+    "Backdrop",
     "sequence_figure",
+    "sequence_panel",
+    "show_as_it_is",
     "token_figure",
     "token_table",
 ]

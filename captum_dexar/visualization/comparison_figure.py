@@ -10,12 +10,14 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from captum_dexar.visualization.figures import colour_scale, seen_image
-from captum_dexar.visualization.overlay import FloatArray, overlay
+from captum_dexar.visualization.figures import seen_image
+from captum_dexar.visualization.overlay import Backdrop, FloatArray
+from captum_dexar.visualization.panels import blank, colour_scale, draw_picture
+from captum_dexar.visualization.text import AS_IT_IS, ink_of, label, paragraph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 # All lengths are in inches, so that panels align whatever their number.
 _PANEL = 1.05
@@ -33,7 +35,8 @@ _NARROWEST = 4.4
 _MAX_COLUMNS = 9
 # Characters of the longest title above a panel, and of a line of a method's name.
 _TITLE_CHARACTERS, _NAME_CHARACTERS = 13, 19
-_GREY = "0.4"
+# Lines of the answer beside the image.
+_MOST_LINES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,8 @@ def comparison_figure(
     labels: Sequence[str],
     unseen: npt.NDArray[np.bool_],
     heading: str,
-) -> tuple[Figure, npt.NDArray[Any]]:
+    figure: Figure | SubFigure | None = None,
+) -> tuple[Any, npt.NDArray[Any]]:
     """Rows are methods, columns are words.
 
     Words that do not fit into one row continue in another block of rows.
@@ -73,6 +77,7 @@ def comparison_figure(
         labels (sequence of str): the words
         unseen (ndarray): ``(height, width)``, True where no token covers the pixel
         heading (str): text beside the image, the whole answer
+        figure (Figure or SubFigure, optional): drawn on. Default: None, a new one
 
     Returns:
         The figure and the maps' axes, ``(methods, words)``.
@@ -80,20 +85,29 @@ def comparison_figure(
     import matplotlib.pyplot as plt
 
     page = _Page(image, rows, len(labels))
-    figure = plt.figure(figsize=(page.width, page.height), facecolor="white")
+    if figure is None:
+        figure = plt.figure(figsize=(page.width, page.height), layout="none")
+    ink = ink_of(figure)
     page.draw_header(figure, seen_image(image, unseen), heading, rows)
     axes = np.empty((len(rows), len(labels)), dtype=object)
     for index, row in enumerate(rows):
+        backdrop = Backdrop(image, unseen, row.signed)
         for block in range(page.num_blocks):
             _draw_name(figure, page, index, block, row)
         for word, (heat, caption) in enumerate(zip(row.heats, row.captions)):
             block, column = divmod(word, page.columns)
             axis = page.axes(figure, *page.panel(index, block, column))
-            axis.imshow(overlay(image, heat, unseen, signed=row.signed))
-            axis.set_xlabel(caption, fontsize=7, color=_GREY, labelpad=1.5)
+            draw_picture(axis, backdrop.overlay(heat))
+            axis.set_xlabel(caption, fontsize=7, color=ink.dim, labelpad=1.5)
             if index == 0:
-                title = _fitting(labels[word])
-                axis.set_title(title, fontsize=9.5, fontweight="bold", pad=4)
+                axis.set_title(
+                    label(labels[word], _TITLE_CHARACTERS),
+                    fontsize=9.5,
+                    fontweight="bold",
+                    pad=4,
+                    color=ink.strong,
+                    **AS_IT_IS,
+                )
             axes[index, word] = axis
     return figure, axes
 
@@ -130,7 +144,7 @@ class _Page:
         top: float = above + _TITLE + row * self.pitch
         return top
 
-    def axes(self, figure: Figure, *box: float) -> Axes:
+    def axes(self, figure: Figure | SubFigure, *box: float) -> Axes:
         """Axes without ticks or frame, at left, top, width and height."""
         left, top, width, height = box
         bottom = self.height - top - height
@@ -142,21 +156,24 @@ class _Page:
                 height / self.height,
             )
         )
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        blank(axis)
         return axis
 
     def text(
-        self, figure: Figure, left: float, top: float, *args: Any, **kwargs: Any
+        self,
+        figure: Figure | SubFigure,
+        left: float,
+        top: float,
+        text: str,
+        **kwargs: Any,
     ) -> None:
         """Text at left and top."""
-        figure.text(left / self.width, 1 - top / self.height, *args, **kwargs)
+        x, y = left / self.width, 1 - top / self.height
+        figure.text(x, y, text, **kwargs, **AS_IT_IS)
 
     def draw_header(
         self,
-        figure: Figure,
+        figure: Figure | SubFigure,
         picture: FloatArray,
         heading: str,
         rows: Sequence[MethodRow],
@@ -165,53 +182,65 @@ class _Page:
         middle = _MARGIN + self.header / 2
         top = middle - self.panel_height / 2
         axis = self.axes(figure, _MARGIN, top, _PANEL, self.panel_height)
-        axis.imshow(picture)
+        draw_picture(axis, picture)
+        ink = ink_of(figure)
         bars_left = self.width - _MARGIN - _BAR[0] - 0.1
         room = bars_left - _MARGIN - _LABEL - 0.25
         self.text(
             figure,
             _MARGIN + _LABEL,
             middle,
-            fill(heading, max(12, int(room / 0.078))),
+            paragraph(heading, max(12, int(room / 0.078)), _MOST_LINES),
             fontsize=10,
+            color=ink.strong,
             style="italic",
             va="center",
         )
         scales = [
-            (signed, label)
-            for signed, label in (
+            (signed, title)
+            for signed, title in (
                 (False, "share of the map's largest value"),
                 (True, "lowers (blue), raises (red)"),
             )
             if any(row.signed == signed for row in rows)
         ]
         top = middle - (len(scales) - 1) * _BAR_PITCH / 2 - _BAR[1] / 2
-        for signed, label in scales:
+        for signed, title in scales:
             bar_axis = self.axes(figure, bars_left, top, *_BAR)
             bar = figure.colorbar(
                 colour_scale(signed), cax=bar_axis, orientation="horizontal"
             )
             bar.set_ticks([-1, 0, 1] if signed else [0, 0.5, 1])
-            bar.ax.tick_params(labelsize=7, length=2, pad=1.5)
+            bar.ax.tick_params(
+                labelsize=7,
+                length=2,
+                pad=1.5,
+                color=ink.strong,
+                labelcolor=ink.strong,
+            )
             bar.outline.set_linewidth(0.4)
-            bar_axis.set_title(label, fontsize=7.5, pad=2.5)
+            bar.outline.set_edgecolor(ink.strong)
+            bar_axis.set_title(title, fontsize=7.5, pad=2.5, color=ink.strong)
             top += _BAR_PITCH
 
 
 def _draw_name(
-    figure: Figure, page: _Page, index: int, block: int, row: MethodRow
+    figure: Figure | SubFigure, page: _Page, index: int, block: int, row: MethodRow
 ) -> None:
     middle = page.row_top(index, block) + max(page.panel_height, _TEXT_HEIGHT) / 2
     name = fill(row.name, _NAME_CHARACTERS)
+    ink = ink_of(figure)
     # The name extends upwards from the middle, its note downwards.
-    page.text(figure, _MARGIN, middle, name, fontsize=9, fontweight="bold", va="bottom")
     page.text(
-        figure, _MARGIN, middle + 0.05, row.note, fontsize=7.5, color=_GREY, va="top"
+        figure,
+        _MARGIN,
+        middle,
+        name,
+        fontsize=9,
+        fontweight="bold",
+        va="bottom",
+        color=ink.strong,
     )
-
-
-def _fitting(label: str) -> str:
-    """A word, cut to the width of its panel."""
-    if len(label) <= _TITLE_CHARACTERS:
-        return label
-    return label[: _TITLE_CHARACTERS - 1] + "…"
+    page.text(
+        figure, _MARGIN, middle + 0.05, row.note, fontsize=7.5, color=ink.dim, va="top"
+    )

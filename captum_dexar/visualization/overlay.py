@@ -1,10 +1,12 @@
 """Blends heatmaps with images."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 COLORMAP = "inferno"
 # For signed maps: blue below zero, white at zero, red above.
@@ -16,36 +18,47 @@ _STRIPE_WIDTH = 40
 _DARKEST_SKETCH = 0.7
 
 
-def overlay(
-    image: npt.NDArray[np.uint8],
-    heat: FloatArray,
-    unseen: npt.NDArray[np.bool_],
-    strength: float = 1.0,
-    signed: bool = False,
-) -> FloatArray:
-    """Blends a map with a pale image; the farther from zero, the more opaque.
+class Backdrop:
+    """A pale image to blend maps with.
 
     Args:
         image (ndarray): ``(height, width, 3)``, uint8
-        heat (ndarray): ``(height, width)``, in [0, 1], or in [-1, 1] if signed
         unseen (ndarray): ``(height, width)``, True where no token covers the pixel;
             drawn as grey stripes
-        strength (float, optional): factor on the opacity, in [0, 1]. Default: 1.0
         signed (bool, optional): uses the diverging colour scale, negative values blue
             and positive ones red. Default: False
-
-    Returns:
-        *ndarray* ``(height, width, 3)``, in [0, 1]
     """
-    pale = sketched(image) if signed else paled(image)
-    heat = np.clip(heat, -1.0 if signed else 0.0, 1.0)
-    if signed:
-        colours = matplotlib.colormaps[SIGNED_COLORMAP](0.5 + 0.5 * heat)[..., :3]
-    else:
-        colours = matplotlib.colormaps[COLORMAP](heat)[..., :3]
-    opacity = (0.92 * strength * np.abs(heat) ** 0.6)[..., None]
-    blended = pale * (1 - opacity) + colours * opacity
-    return np.where(unseen[..., None], striped(blended), blended)
+
+    def __init__(
+        self,
+        image: npt.NDArray[np.uint8],
+        unseen: npt.NDArray[np.bool_],
+        signed: bool = False,
+    ) -> None:
+        self._pale = sketched(image) if signed else paled(image)
+        self._striped = striped(self._pale)
+        self._unseen = unseen[..., None]
+        self._signed = signed
+
+    def overlay(self, heat: FloatArray, strength: float = 1.0) -> FloatArray:
+        """Blends a map with the image; the farther from zero, the more opaque.
+
+        Args:
+            heat (ndarray): ``(height, width)``, in [0, 1], or in [-1, 1] if signed
+            strength (float, optional): factor on the opacity, in [0, 1]. Default: 1.0
+
+        Returns:
+            *ndarray* ``(height, width, 3)``, in [0, 1]
+        """
+        heat = np.clip(heat.astype(np.float32), -1.0 if self._signed else 0.0, 1.0)
+        if self._signed:
+            colours = matplotlib.colormaps[SIGNED_COLORMAP](0.5 + 0.5 * heat)
+        else:
+            colours = matplotlib.colormaps[COLORMAP](heat)
+        opacity = (np.float32(0.92 * strength) * np.abs(heat) ** 0.6)[..., None]
+        blended = self._pale * (1 - opacity) + colours[..., :3] * opacity
+        picture: FloatArray = np.where(self._unseen, self._striped, blended)
+        return picture
 
 
 def paled(image: npt.NDArray[np.uint8]) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from captum_dexar.visualization.text import columns, label
+
 _BAR_CELLS = 20
 
 
@@ -17,15 +19,17 @@ def token_table(
         weights (sequence of float or None): their weights, not negative
         log_probs (sequence of float or None): their natural log-probabilities
     """
-    width = max([len("word"), *(len(text) for text in texts)])
+    words = [label(text) for text in texts]
+    width = max([len("word"), *map(columns, words)])
     largest = max((weight or 0.0 for weight in weights), default=0.0)
     lines = [f"{'word':<{width}}  {'weight':>9}  {'':<{_BAR_CELLS}}  {'log-prob':>8}"]
-    for text, weight, log_prob in zip(texts, weights, log_probs):
+    for word, weight, log_prob in zip(words, weights, log_probs):
+        padding = " " * (width - columns(word))
         filled = round(_BAR_CELLS * (weight or 0.0) / largest) if largest else 0
         shown_weight = "-" if weight is None else f"{weight:.4g}"
         shown_log_prob = "-" if log_prob is None else f"{log_prob:.3f}"
         lines.append(
-            f"{text:<{width}}  {shown_weight:>9}  {'█' * filled:<{_BAR_CELLS}}  "
+            f"{word}{padding}  {shown_weight:>9}  {'█' * filled:<{_BAR_CELLS}}  "
             f"{shown_log_prob:>8}"
         )
     return "\n".join(lines)
