@@ -5,17 +5,10 @@ from typing import Any
 
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
-from captum.attr import (
-    Attribution,
-    FeatureAblation,
-    KernelShap,
-    Lime,
-    Occlusion,
-    ShapleyValues,
-    ShapleyValueSampling,
-)
+from captum.attr import Attribution, Occlusion
 from captum_dexar.captum_methods.features import image_features, ImageFeatures
 from captum_dexar.captum_methods.request import (
+    clear_assertions,
     contrasted,
     same_randomness,
     StepRequest,
@@ -24,26 +17,30 @@ from captum_dexar.captum_methods.request import (
 )
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import prepared, Prompt
-from torch import Tensor
+from torch import nn, Tensor
 
-_METHODS = (
-    FeatureAblation,
-    KernelShap,
-    Lime,
-    Occlusion,
-    ShapleyValues,
-    ShapleyValueSampling,
-)
 # Default side of the window, in features.
 _OCCLUSION_WINDOW = 3
 
-# Arguments accepted in addition to Captum's.
-EXTRA_ARGUMENTS: tuple[str, ...] = ("patches",)
+
+def check_method(method: Any, model: nn.Module) -> None:
+    """Raises ImportError if the method needs scikit-learn and it is missing."""
+    fits = getattr(method, "interpretable_model", None)
+    if not isinstance(fits, SkLearnLinearModel):
+        return
+    try:
+        import_module("sklearn.linear_model")
+    except ImportError as error:
+        raise ImportError(
+            f"{type(method).__name__} fits a linear model with scikit-learn, which is "
+            "not installed: pip install 'captum-dexar[lime]'. Or pass an "
+            "interpretable_model of another kind."
+        ) from error
 
 
-def explains(method: Attribution) -> bool:
-    """Whether this module runs the method."""
-    return isinstance(method, _METHODS)
+def extra_arguments(method: Attribution) -> tuple[str, ...]:
+    """Arguments that a method has in addition to Captum's."""
+    return ("patches",)
 
 
 def run(request: StepRequest) -> StepAttributions:
@@ -52,7 +49,6 @@ def run(request: StepRequest) -> StepAttributions:
     All steps get the same perturbations (random ones too), so each perturbed image is
     encoded and the whole answer scored only once.
     """
-    _check_linear_model(request.method)
     arguments = dict(request.arguments)
     patches = arguments.pop("patches", None)
     is_occlusion = isinstance(request.method, Occlusion)
@@ -68,27 +64,15 @@ def run(request: StepRequest) -> StepAttributions:
     attributions = []
     for step in same_randomness(request.steps.num_steps, present.device):
         scores.step = step
-        attribution = method.attribute(present, **arguments)
+        with clear_assertions(method):
+            attribution = method.attribute(present, **arguments)
         attributions.append(attribution.detach().float().view(features.count))
         request.on_step()
-    return request.attributions(
-        torch.stack(attributions) @ features.to_tokens, TeacherForced(request.steps)
-    )
-
-
-def _check_linear_model(method: Any) -> None:
-    """Raises ImportError early if the method needs scikit-learn and it is missing."""
-    fits = getattr(method, "interpretable_model", None)
-    if not isinstance(fits, SkLearnLinearModel):
-        return
-    try:
-        import_module("sklearn.linear_model")
-    except ImportError as error:
-        raise ImportError(
-            f"{type(method).__name__} fits a linear model with scikit-learn, which is "
-            "not installed: pip install 'captum-dexar[lime]'. Or pass an "
-            "interpretable_model of another kind."
-        ) from error
+    token_attr = torch.stack(attributions)
+    if features.to_tokens is not None:
+        token_attr = token_attr @ features.to_tokens
+    forward = TeacherForced(request.steps)
+    return request.attributions(token_attr, forward, layout=features.layout)
 
 
 class _PerturbedScores:

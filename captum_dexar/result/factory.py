@@ -38,7 +38,7 @@ def answer_result(
     def of_answer(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[example, : len(target_ids)].cpu()
 
-    layout = prompt.layout
+    layout = prompt.layout if explained.layout is None else explained.layout
     answer = AnswerTokens(target_ids.cpu(), processor)
     every_token = of_answer(explained.token_attr)
     weights = of_answer(explained.token_weights)
