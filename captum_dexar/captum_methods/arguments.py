@@ -49,6 +49,7 @@ COUNTS = (
     "nt_samples_batch_size",
     "steps_per_batch",
 )
+PAIRS = ("patches", "sliding_window_shapes", "strides")
 CHOICES = {"method": SUPPORTED_METHODS, "nt_type": SUPPORTED_NOISE_TUNNEL_TYPES}
 FLAGS = (
     "abs",
@@ -82,9 +83,8 @@ def checked_arguments(
     if kind == PARTS:
         refused["baselines"] = PAINTED
     arguments = dict(given)
-    for argument in sorted(refused.keys() & arguments.keys()):
-        parameter = parameters.get(argument)
-        if parameter is None or not _is_default(arguments.pop(argument), parameter):
+    for argument in refused.keys() & arguments.keys() & parameters.keys():
+        if not _is_default(arguments.pop(argument), parameters[argument]):
             raise TypeError(f"{name} can't take {argument} here: {refused[argument]}.")
     known = [argument for argument in parameters if argument not in refused]
     check_known(name, arguments, [*known, *extra])
@@ -103,6 +103,9 @@ def checked_arguments(
             check(argument, value)
     if "stdevs" in arguments:
         arguments["stdevs"] = _standard_deviation(arguments["stdevs"])
+    for argument in PAIRS:
+        if isinstance(arguments.get(argument), list):
+            arguments[argument] = tuple(arguments[argument])
     return arguments
 
 
@@ -210,3 +213,11 @@ def _standard_deviation(value: Any) -> float:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def arguments_table() -> str:
+    """A Markdown table of the refused arguments."""
+    rows = [(f"`{name}`", reason) for name, reason in REFUSED_ARGUMENTS.items()]
+    rows.append(("`baselines` of methods that explain parts of the image", PAINTED))
+    lines = ["| argument | why it is refused |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {reason}. |" for name, reason in rows)])

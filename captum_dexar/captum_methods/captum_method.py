@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from captum.attr import Attribution, NoiseTunnel
+from captum.attr import Attribution, LayerActivation, NoiseTunnel
 from captum_dexar.captum_methods import layers, perturbation, pixel_gradients
 from captum_dexar.captum_methods.arguments import checked_arguments
 from captum_dexar.captum_methods.request import StepRequest
@@ -31,7 +31,6 @@ class CaptumMethod:
             message says why.
     """
 
-    takes_contrast = True
     can_be_batched = False
     parts_per_step = 1
 
@@ -40,6 +39,8 @@ class CaptumMethod:
         self.method = method
         self.model = _explained_model(method)
         self.runner = RUNNERS[self.kind]
+        # Activations do not depend on the explained token.
+        self.takes_contrast = not isinstance(method, LayerActivation)
 
     def get_name(self) -> str:
         """The display name."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
-from captum.attr import Attribution, Occlusion
+from captum.attr import Attribution, Occlusion, ShapleyValues
 from captum_dexar.captum_methods.features import image_features, ImageFeatures
 from captum_dexar.captum_methods.request import (
     clear_assertions,
@@ -15,6 +15,7 @@ from captum_dexar.captum_methods.request import (
     TeacherForced,
     with_forward,
 )
+from captum_dexar.captum_methods.supported import MOST_IN_EVERY_ORDER
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import prepared, Prompt
 from torch import nn, Tensor
@@ -53,6 +54,8 @@ def run(request: StepRequest) -> StepAttributions:
     patches = arguments.pop("patches", None)
     is_occlusion = isinstance(request.method, Occlusion)
     features = image_features(request, patches, as_grid=is_occlusion)
+    if isinstance(request.method, ShapleyValues):
+        _check_count(features.count)
     scores = _PerturbedScores(request, features)
     method = with_forward(request.method, scores)
     present = torch.ones(1, features.count)
@@ -73,6 +76,17 @@ def run(request: StepRequest) -> StepAttributions:
         token_attr = token_attr @ features.to_tokens
     forward = TeacherForced(request.steps)
     return request.attributions(token_attr, forward, layout=features.layout)
+
+
+def _check_count(count: int) -> None:
+    """Raises ValueError if Shapley values of so many features take forever."""
+    if count > MOST_IN_EVERY_ORDER:
+        raise ValueError(
+            f"ShapleyValues adds {count} parts of the image in every order, which are "
+            f"{count}! orders. Use ShapleyValueSampling, or no more than "
+            f"{MOST_IN_EVERY_ORDER} parts: patches=(rows, columns), or the segments of "
+            "an ImageMaskInput."
+        )
 
 
 class _PerturbedScores:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def clear_assertions(method: Any) -> Iterator[None]:
     try:
         yield
     except AssertionError as error:
-        message = str(error) or "an assertion of Captum's failed."
+        message = shorten(str(error), 200) or "an assertion of Captum's failed."
         raise ValueError(
             f"{type(method).__name__} can't be run with these arguments: {message}"
         ) from error
@@ -180,26 +181,43 @@ def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
 
 
 def as_one_example(arguments: Mapping[str, Any], pixels: Tensor) -> dict[str, Any]:
-    """Reshapes ``baselines`` to match ``TeacherForced.pixels``."""
+    """Reshapes ``baselines`` to match ``TeacherForced.pixels``.
+
+    A function that makes baselines gets pixels of the shape that the model takes.
+    """
     made = dict(arguments)
     baselines = made.get("baselines")
     if isinstance(baselines, (tuple, list)) and len(baselines) == 1:
         baselines = baselines[0]
+    if baselines is None:
+        return made
+    if isinstance(baselines, Tensor):
+        made["baselines"] = _one_example_each(baselines, pixels)
+    elif callable(baselines):
+        make = baselines
+
+        def made_of(given: Tensor) -> Any:
+            return _one_example_each(make(given.flatten(0, 1)), pixels)
+
+        made["baselines"] = made_of
+    else:
+        made["baselines"] = baselines
+    return made
+
+
+def _one_example_each(baselines: Any, pixels: Tensor) -> Any:
+    """A tensor of baselines with a leading axis for examples; a single number."""
     if not isinstance(baselines, Tensor):
-        if baselines is not None:
-            made["baselines"] = baselines
-        return made
+        return baselines
     if baselines.dim() == 0:
-        made["baselines"] = baselines.item()
-        return made
+        return baselines.item()
     shape = pixels.shape[1:]
     if baselines.shape[1:] != shape[1:] or baselines.shape[0] % shape[0]:
         raise ValueError(
             f"baselines must have the shape of the model's pixels, {tuple(shape)}, or "
             f"be several of them along axis 0, got {tuple(baselines.shape)}."
         )
-    made["baselines"] = baselines.to(pixels).view(-1, *shape)
-    return made
+    return baselines.to(pixels).reshape(-1, *shape)
 
 
 NO_GRADIENT = (

@@ -9,33 +9,35 @@ from captum.attr import GradientAttribution, NoiseTunnel
 PIXELS = "pixels"
 PARTS = "parts of the image"
 LAYER = "tokens of a vision layer"
+# ShapleyValues adds the features in every order: 12! are half a billion.
+MOST_IN_EVERY_ORDER = 12
 
-_IF_RELU = "if every activation of the model is an `nn.ReLU` module"
+_IF_RELU = ", if every activation of the model is an `nn.ReLU` module"
 _IF_RULES = (
-    "if every activation of the model is a module that Captum has a rule for "
+    ", if every activation of the model is a module that Captum has a rule for "
     "(`nn.ReLU`, `nn.ELU`, `nn.LeakyReLU`, `nn.Sigmoid`, `nn.Tanh`, `nn.Softplus`)"
 )
-# By name: what a method explains, and on which condition.
+# By name: what a method explains, and a condition or remark.
 EXPLAINED: dict[str, tuple[str, str]] = {
+    "GradientShap": (PIXELS, ""),
+    "InputXGradient": (PIXELS, ""),
+    "IntegratedGradients": (PIXELS, ""),
+    "Saliency": (PIXELS, ""),
+    "NoiseTunnel": (PIXELS, ", around a method that explains pixels"),
     "DeepLift": (PIXELS, _IF_RULES),
     "DeepLiftShap": (PIXELS, _IF_RULES),
     "Deconvolution": (PIXELS, _IF_RELU),
-    "FeatureAblation": (PARTS, ""),
-    "GradientShap": (PIXELS, ""),
     "GuidedBackprop": (PIXELS, _IF_RELU),
-    "InputXGradient": (PIXELS, ""),
-    "IntegratedGradients": (PIXELS, ""),
+    "FeatureAblation": (PARTS, ""),
     "KernelShap": (PARTS, ""),
-    "LayerActivation": (LAYER, ""),
+    "Lime": (PARTS, ""),
+    "ShapleyValueSampling": (PARTS, ""),
+    "ShapleyValues": (PARTS, f", no more than {MOST_IN_EVERY_ORDER}"),
+    "Occlusion": (PARTS, " that form a grid, so no segments"),
     "LayerGradCam": (LAYER, ""),
     "LayerGradientXActivation": (LAYER, ""),
     "LayerIntegratedGradients": (LAYER, ""),
-    "Lime": (PARTS, ""),
-    "NoiseTunnel": (PIXELS, "around a method that explains pixels"),
-    "Occlusion": (PARTS, "on a grid, so not segments"),
-    "Saliency": (PIXELS, ""),
-    "ShapleyValues": (PARTS, ""),
-    "ShapleyValueSampling": (PARTS, ""),
+    "LayerActivation": (LAYER, ", the same for every word"),
 }
 
 _BASE = "it is a base class. Use one of its methods"
@@ -44,8 +46,8 @@ _NEURON = (
     "method or LayerDexAR"
 )
 _WRAPPER = (
-    "it is itself a wrapper, for language models. Pass the method inside it to "
-    "VLMAttribution"
+    "it is itself a wrapper, for language models. Pass VLMAttribution the method "
+    "alone, created with VLMForward(model)"
 )
 _PERMUTES = (
     "it exchanges features between the examples of a batch, but an answer is a single "
@@ -71,8 +73,8 @@ REFUSED: dict[str, str] = {
     "NeuronAttribution": _BASE,
     "PerturbationAttribution": _BASE,
     "DataLoaderAttribution": (
-        "it explains a metric over a data set, not an answer. Pass the method inside "
-        "it to VLMAttribution, and a list of inputs to attribute"
+        "it explains a metric over a data set, not an answer. Pass VLMAttribution the "
+        "method alone, created with VLMForward(model), and attribute a list of inputs"
     ),
     "FeaturePermutation": _PERMUTES,
     "GuidedGradCam": (
@@ -174,12 +176,14 @@ def captum_name(method: Any) -> str:
 
 
 def methods_table() -> str:
-    """A Markdown table of Captum's methods, sorted by name."""
-    rows = {name: " ".join(both).strip() for name, both in EXPLAINED.items()}
-    rows |= {
-        name: f"refused: {reason}."
-        for name, reason in {**REFUSED, **REFUSED_ELSEWHERE}.items()
-    }
-    names = sorted(rows, key=str.lower)
-    lines = ["| method | explains |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{name}` | {rows[name]} |" for name in names)])
+    """A Markdown table of Captum's methods, grouped by what they explain or why not."""
+    rows: dict[str, list[str]] = {}
+    for name, (kind, condition) in EXPLAINED.items():
+        rows.setdefault(kind + condition, []).append(name)
+    for name, reason in {**REFUSED, **REFUSED_ELSEWHERE}.items():
+        rows.setdefault(f"refused: {reason}.", []).append(name)
+    lines = [
+        f"| {', '.join(f'`{name}`' for name in names)} | {text} |"
+        for text, names in rows.items()
+    ]
+    return "\n".join(["| methods | what they explain |", "|---|---|", *lines])

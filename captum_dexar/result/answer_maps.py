@@ -236,11 +236,11 @@ class AnswerMaps(LLMAttributionResult):
 
     def _values_of(self, selection: Selection | Word) -> Tensor:
         """The attributions of a part of the answer, ``(N,)``."""
-        if selection is None:
-            return self.seq_attr
         assert self.token_attr is not None
-        total: Tensor = self.token_attr[self._tokens_of(selection)].sum(0)
-        return total
+        values: Tensor = self.seq_attr
+        if selection is not None:
+            values = self.token_attr[self._tokens_of(selection)].sum(0)
+        return values
 
     def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
         num_tokens = len(self.output_tokens)
