@@ -1,4 +1,4 @@
-"""After a failure inside a method of Captum's, the model and the method are as before."""
+"""After a failure in a method of Captum's, the model and the method are as before."""
 
 from typing import Any
 
