@@ -60,8 +60,9 @@ class VLMAttribution(Attribution):
             :mod:`captum_dexar.baselines` explain all steps of a given answer in one
             pass. Captum's own methods explain step by step: gradient methods explain
             pixels, whose attributions are summed over each image token's box;
-            perturbation methods perturb these boxes; layer methods explain tokens of
-            the vision tower or the projector.
+            perturbation methods perturb these boxes, or the segments of an
+            ``ImageMaskInput``; layer methods explain tokens of the vision tower or the
+            projector.
         processor (ProcessorMixin, optional): the model's processor (or tokenizer).
             Needed for a target given as a string, for the tokens' text, and for the
             places of the image tokens of a plain ``ImageMaskInput``. Default: None

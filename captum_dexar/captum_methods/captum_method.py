@@ -1,60 +1,64 @@
 """Adapts Captum's own methods to the interface of the decoder-layer methods."""
 
 from collections.abc import Callable, Mapping
-from inspect import signature
 from typing import Any
 
-from captum.attr import Attribution, NoiseTunnel
+from captum.attr import Attribution, LayerActivation, NoiseTunnel
 from captum_dexar.captum_methods import layers, perturbation, pixel_gradients
+from captum_dexar.captum_methods.arguments import checked_arguments
 from captum_dexar.captum_methods.request import StepRequest
+from captum_dexar.captum_methods.supported import explained_kind, LAYER, PARTS, PIXELS
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
-from captum_dexar.methods.base import check_known, DecoderLayerAttribution
+from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.thread_hooks import only_in_this_thread
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn
 
-# One module per kind of method; the first that claims a method runs it.
-KINDS: tuple[Any, ...] = (layers, perturbation, pixel_gradients)
-# Arguments of Captum's methods that are set here, not by the user.
-GIVEN = ("inputs", "target", "additional_forward_args", "feature_mask")
+# The module that runs methods of each kind.
+RUNNERS: dict[str, Any] = {LAYER: layers, PARTS: perturbation, PIXELS: pixel_gradients}
 
 
 class CaptumMethod:
     """Runs one of Captum's own methods, made with :class:`VLMForward`, step by step.
 
     It has the interface of :class:`DecoderLayerAttribution`.
+
+    Args:
+        method (Attribution): the method
+
+    Raises:
+        TypeError: the method can't explain an answer, or was not made with a model; the
+            message says why.
     """
 
-    takes_contrast = True
     can_be_batched = False
     parts_per_step = 1
 
     def __init__(self, method: Attribution) -> None:
-        kind = next((kind for kind in KINDS if kind.explains(method)), None)
-        if kind is None:
-            raise TypeError(
-                "attr_method must be LayerDexAR, a method of captum_dexar.baselines, "
-                "or one of Captum's gradient, perturbation and layer methods, got "
-                f"{type(method).__name__}."
-            )
+        self.kind = explained_kind(method)
         self.method = method
-        self.kind = kind
         self.model = _explained_model(method)
+        self.runner = RUNNERS[self.kind]
+        # Activations do not depend on the explained token.
+        self.takes_contrast = not isinstance(method, LayerActivation)
 
     def get_name(self) -> str:
         """The display name."""
         return method_name(self.method)
 
     def check_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Raises TypeError for an argument that the method does not have."""
-        method: Any = self.method
-        parameters = signature(method.attribute).parameters
-        known = [name for name in parameters if name not in GIVEN]
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            known += [name for name in arguments if name not in GIVEN]
-        check_known(self.get_name(), arguments, [*known, *self.kind.EXTRA_ARGUMENTS])
+        """Raises TypeError or ValueError for arguments that can't be used, and the
+        errors of methods that can't explain this model."""
+        self.runner.check_method(self.method, self.model)
+        self._checked(arguments)
+
+    def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        extra = self.runner.extra_arguments(self.method)
+        return checked_arguments(
+            self.method, self.kind, self.get_name(), arguments, extra
+        )
 
     def online(self, prompt: Prompt, **arguments: Any) -> None:
         """None: these methods can't explain during generation."""
@@ -76,10 +80,9 @@ class CaptumMethod:
             if on_layer is not None:
                 on_layer(1)
 
+        request = StepRequest(self.method, steps, self._checked(arguments), on_step)
         with kept_state(self.model), only_in_this_thread(self.model.modules()):
-            made: StepAttributions = self.kind.run(
-                StepRequest(self.method, steps, arguments, on_step)
-            )
+            made: StepAttributions = self.runner.run(request)
         return made
 
 

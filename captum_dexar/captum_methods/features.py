@@ -10,6 +10,7 @@ from captum_dexar.captum_methods.request import StepRequest
 from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.maps.composition import map_grid
 from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.segments import SegmentLayout
 from torch import Tensor
 
 
@@ -22,15 +23,18 @@ class ImageFeatures:
         grid (tuple of int or None): rows and columns, if the features form a grid
         make_inputs (Callable): maps ``(1, count)``, 0 where a feature is absent, to
             model inputs
-        to_tokens (Tensor): how each feature is distributed over the image tokens,
-            ``(count, image tokens)``; rows sum to 1, or to 0 if no token covers the
-            feature
+        to_tokens (Tensor or None): how each feature is distributed over the image
+            tokens, ``(count, image tokens)``; rows sum to 1, or to 0 if no token covers
+            the feature
+        layout (ImageLayout or None): places of the features themselves, if they are not
+            distributed
     """
 
     count: int
     grid: tuple[int, int] | None
     make_inputs: Callable[[Tensor], Any]
-    to_tokens: Tensor
+    to_tokens: Tensor | None = None
+    layout: ImageLayout | None = None
 
 
 def image_features(
@@ -107,20 +111,27 @@ def _patches(
     )
 
 
-def _segments(inp: ImageMaskInput, layout: ImageLayout) -> ImageFeatures:
-    """The segments of the user's own mask."""
-    if not layout.is_located:
+def _segments(inp: ImageMaskInput, tokens: ImageLayout) -> ImageFeatures:
+    """The segments of the user's own mask, which become the result's columns."""
+    image = inp.image
+    if image.mode != "RGB":
         raise ValueError(
-            "The image tokens' places are not known, so segments of the image can't be "
-            "matched with them. Pass the processor to VLMAttribution."
+            "Captum's ImageMaskInput paints absent segments in an RGB colour, but the "
+            f"image has mode {image.mode!r}. Create it with image.convert('RGB')."
         )
-    segments = [torch.where(mask.bool(), 0, -1) for mask in inp.get_mask_list()]
-    shares = [_shares(segment, 1, layout) for segment in segments]
+    masks = inp.mask_list or (inp.mask == index for index in inp.mask_id_to_idx)
+    if len(inp.values) != len(inp.mask_list or inp.mask_id_to_idx):
+        raise ValueError(
+            "The mask of an ImageMaskInput must hold whole numbers, one per segment, "
+            f"got {inp.mask.dtype} values that Captum can't tell apart."
+        )
+    seen = tokens.token_of_pixel() >= 0 if tokens.is_located else None
+    size = image.height, image.width
     return ImageFeatures(
-        count=len(segments),
+        count=len(inp.values),
         grid=None,
         make_inputs=inp.to_model_input,
-        to_tokens=torch.cat(shares),
+        layout=SegmentLayout.of_masks(masks, inp.values, size, seen),
     )
 
 

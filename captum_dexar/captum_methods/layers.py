@@ -10,12 +10,12 @@ from captum.attr import (
     Attribution,
     LayerActivation,
     LayerGradCam,
-    LayerGradientXActivation,
     LayerIntegratedGradients,
 )
 from captum_dexar.captum_methods.layer_tokens import image_token_of
 from captum_dexar.captum_methods.request import (
     as_one_example,
+    clear_assertions,
     lacks_gradient,
     same_randomness,
     StepRequest,
@@ -23,23 +23,28 @@ from captum_dexar.captum_methods.request import (
     with_forward,
 )
 from captum_dexar.decoding import StepAttributions
-from torch import Tensor
+from torch import nn, Tensor
 
-_METHODS = (
-    LayerActivation,
-    LayerGradCam,
-    LayerGradientXActivation,
-    LayerIntegratedGradients,
-)
 _POINTS_AT_A_TIME = 5
 
-# Arguments accepted in addition to Captum's.
-EXTRA_ARGUMENTS: tuple[str, ...] = ()
+
+def check_method(method: Any, model: nn.Module) -> None:
+    """Raises TypeError unless the method is of a single layer."""
+    if not isinstance(method.layer, nn.Module):
+        raise TypeError(
+            f"{type(method).__name__} must be created with a single layer, got "
+            f"{type(method.layer).__name__}. Explain one layer at a time."
+        )
+    if not any(module is method.layer for module in model.modules()):
+        raise ValueError(
+            f"The layer of {type(method).__name__}, {type(method.layer).__name__}, is "
+            "not part of the model."
+        )
 
 
-def explains(method: Attribution) -> bool:
-    """Whether this module runs the method."""
-    return isinstance(method, _METHODS)
+def extra_arguments(method: Attribution) -> tuple[str, ...]:
+    """Arguments that a method has in addition to Captum's."""
+    return ()
 
 
 def run(request: StepRequest) -> StepAttributions:
@@ -55,8 +60,8 @@ def run(request: StepRequest) -> StepAttributions:
             activation = _only(
                 LayerActivation(forward, method.layer).attribute(forward.pixels)
             )
-        rows = activation.shape[0]
-        arguments.setdefault("internal_batch_size", rows * _POINTS_AT_A_TIME)
+        points = arguments.get("internal_batch_size") or _POINTS_AT_A_TIME
+        arguments["internal_batch_size"] = activation.shape[0] * points
     scores, deltas = [], []
     for step in same_randomness(request.steps.num_steps, forward.pixels.device):
         forward.step = step
@@ -107,8 +112,9 @@ def _clear_errors(request: StepRequest) -> Iterator[None]:
     """Replaces cryptic errors of Captum and torch about a layer by clear ones."""
     family = request.prompt.adapter.name
     try:
-        yield
-    except AssertionError as error:
+        with clear_assertions(request.method):
+            yield
+    except ValueError as error:
         if "did not obtain any outputs" not in str(error):
             raise
         raise ValueError(
@@ -130,7 +136,10 @@ def _grad_cam(method: Any, pixels: Tensor, arguments: dict[str, Any]) -> Tensor:
     """Grad-CAM; unlike Captum's, it finds the channels of token layers (last axis)."""
     relu = bool(arguments.get("relu_attributions", False))
     gradients, activations = compute_layer_gradients_and_eval(
-        method.forward_func, method.layer, pixels
+        method.forward_func,
+        method.layer,
+        pixels,
+        grad_kwargs=arguments.get("grad_kwargs"),
     )
     gradient, activation = _only(gradients).detach(), _only(activations).detach()
     if activation.dim() == 4:

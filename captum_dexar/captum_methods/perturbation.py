@@ -5,79 +5,27 @@ from typing import Any
 
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
-from captum.attr import (
-    Attribution,
-    FeatureAblation,
-    KernelShap,
-    Lime,
-    Occlusion,
-    ShapleyValues,
-    ShapleyValueSampling,
-)
+from captum.attr import Attribution, Occlusion, ShapleyValues
 from captum_dexar.captum_methods.features import image_features, ImageFeatures
 from captum_dexar.captum_methods.request import (
+    clear_assertions,
     contrasted,
     same_randomness,
     StepRequest,
     TeacherForced,
     with_forward,
 )
+from captum_dexar.captum_methods.supported import MOST_IN_EVERY_ORDER
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import prepared, Prompt
-from torch import Tensor
+from torch import nn, Tensor
 
-_METHODS = (
-    FeatureAblation,
-    KernelShap,
-    Lime,
-    Occlusion,
-    ShapleyValues,
-    ShapleyValueSampling,
-)
 # Default side of the window, in features.
 _OCCLUSION_WINDOW = 3
 
-# Arguments accepted in addition to Captum's.
-EXTRA_ARGUMENTS: tuple[str, ...] = ("patches",)
 
-
-def explains(method: Attribution) -> bool:
-    """Whether this module runs the method."""
-    return isinstance(method, _METHODS)
-
-
-def run(request: StepRequest) -> StepAttributions:
-    """Explains every step by the drop of its token's log-probability.
-
-    All steps get the same perturbations (random ones too), so each perturbed image is
-    encoded and the whole answer scored only once.
-    """
-    _check_linear_model(request.method)
-    arguments = dict(request.arguments)
-    patches = arguments.pop("patches", None)
-    is_occlusion = isinstance(request.method, Occlusion)
-    features = image_features(request, patches, as_grid=is_occlusion)
-    scores = _PerturbedScores(request, features)
-    method = with_forward(request.method, scores)
-    present = torch.ones(1, features.count)
-    if is_occlusion:
-        assert features.grid is not None
-        present = present.view(1, *features.grid)
-        window = tuple(min(_OCCLUSION_WINDOW, side) for side in features.grid)
-        arguments.setdefault("sliding_window_shapes", window)
-    attributions = []
-    for step in same_randomness(request.steps.num_steps, present.device):
-        scores.step = step
-        attribution = method.attribute(present, **arguments)
-        attributions.append(attribution.detach().float().view(features.count))
-        request.on_step()
-    return request.attributions(
-        torch.stack(attributions) @ features.to_tokens, TeacherForced(request.steps)
-    )
-
-
-def _check_linear_model(method: Any) -> None:
-    """Raises ImportError early if the method needs scikit-learn and it is missing."""
+def check_method(method: Any, model: nn.Module) -> None:
+    """Raises ImportError if the method needs scikit-learn and it is missing."""
     fits = getattr(method, "interpretable_model", None)
     if not isinstance(fits, SkLearnLinearModel):
         return
@@ -89,6 +37,56 @@ def _check_linear_model(method: Any) -> None:
             "not installed: pip install 'captum-dexar[lime]'. Or pass an "
             "interpretable_model of another kind."
         ) from error
+
+
+def extra_arguments(method: Attribution) -> tuple[str, ...]:
+    """Arguments that a method has in addition to Captum's."""
+    return ("patches",)
+
+
+def run(request: StepRequest) -> StepAttributions:
+    """Explains every step by the drop of its token's log-probability.
+
+    All steps get the same perturbations (random ones too), so each perturbed image is
+    encoded and the whole answer scored only once.
+    """
+    arguments = dict(request.arguments)
+    patches = arguments.pop("patches", None)
+    is_occlusion = isinstance(request.method, Occlusion)
+    features = image_features(request, patches, as_grid=is_occlusion)
+    if isinstance(request.method, ShapleyValues):
+        _check_count(features.count)
+    scores = _PerturbedScores(request, features)
+    method = with_forward(request.method, scores)
+    present = torch.ones(1, features.count)
+    if is_occlusion:
+        assert features.grid is not None
+        present = present.view(1, *features.grid)
+        window = tuple(min(_OCCLUSION_WINDOW, side) for side in features.grid)
+        arguments.setdefault("sliding_window_shapes", window)
+    attributions = []
+    for step in same_randomness(request.steps.num_steps, present.device):
+        scores.step = step
+        with clear_assertions(method):
+            attribution = method.attribute(present, **arguments)
+        attributions.append(attribution.detach().float().view(features.count))
+        request.on_step()
+    token_attr = torch.stack(attributions)
+    if features.to_tokens is not None:
+        token_attr = token_attr @ features.to_tokens
+    forward = TeacherForced(request.steps)
+    return request.attributions(token_attr, forward, layout=features.layout)
+
+
+def _check_count(count: int) -> None:
+    """Raises ValueError if Shapley values of so many features take forever."""
+    if count > MOST_IN_EVERY_ORDER:
+        raise ValueError(
+            f"ShapleyValues adds {count} parts of the image in every order, which are "
+            f"{count}! orders. Use ShapleyValueSampling, or no more than "
+            f"{MOST_IN_EVERY_ORDER} parts: patches=(rows, columns), or the segments of "
+            "an ImageMaskInput."
+        )
 
 
 class _PerturbedScores:

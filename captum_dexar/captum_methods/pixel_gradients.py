@@ -8,15 +8,15 @@ import torch
 from captum.attr import (
     Attribution,
     DeepLift,
-    GradientAttribution,
     InputXGradient,
     IntegratedGradients,
-    NoiseTunnel,
     Saliency,
 )
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+from captum_dexar.captum_methods.activations import check_gradients, check_modules
 from captum_dexar.captum_methods.request import (
     as_one_example,
+    clear_assertions,
+    inner_method,
     lacks_gradient,
     same_randomness,
     StepRequest,
@@ -24,7 +24,8 @@ from captum_dexar.captum_methods.request import (
     with_forward,
 )
 from captum_dexar.decoding import StepAttributions
-from torch import Tensor
+from captum_dexar.families import adapter_for_config
+from torch import nn, Tensor
 
 # These evaluate gradients at the same points for every step, through
 # ``gradient_func``, so one forward pass can serve all steps.
@@ -34,30 +35,37 @@ _POINTS_AT_A_TIME = 5
 # Memory limit for gradients that are kept for later steps.
 _REMEMBERED_BYTES = 2**30
 
-# Arguments accepted in addition to Captum's.
-EXTRA_ARGUMENTS: tuple[str, ...] = ("steps_per_batch",)
+
+def check_method(method: Attribution, model: nn.Module) -> None:
+    """Raises NotImplementedError if the model lacks what the method hooks."""
+    family = adapter_for_config(model.config).name
+    check_modules(inner_method(method), model, family)
 
 
-def explains(method: Attribution) -> bool:
-    """Whether this module runs the method."""
-    inner = method.attribution_method if isinstance(method, NoiseTunnel) else method
-    is_layer = hasattr(inner, "layer")
-    return isinstance(inner, (GradientAttribution, InputXGradient)) and not is_layer
+def extra_arguments(method: Attribution) -> tuple[str, ...]:
+    """Arguments that a method has in addition to Captum's."""
+    return ("steps_per_batch",) if isinstance(method, _SHARE_PASSES) else ()
 
 
 def run(request: StepRequest) -> StepAttributions:
     """Explains every step; sums over the pixels of each image token."""
-    _check_rules(request)
     forward = TeacherForced(request.steps)
+    check_gradients(
+        inner_method(request.method),
+        request.prompt.model,
+        lambda pixels: forward.every_step(pixels).sum(),
+        forward.pixels,
+        forward.adapter.name,
+    )
     method = with_forward(request.method, forward)
     arguments = as_one_example(request.arguments, forward.pixels)
-    if isinstance(method, IntegratedGradients):
-        arguments.setdefault("internal_batch_size", _POINTS_AT_A_TIME)
+    if isinstance(inner_method(method), IntegratedGradients):
+        samples = arguments.get("nt_samples_batch_size") or arguments.get("nt_samples")
+        at_a_time = max(_POINTS_AT_A_TIME, samples or 0)
+        arguments.setdefault("internal_batch_size", at_a_time)
     steps_per_batch = arguments.pop("steps_per_batch", None)
     if steps_per_batch is None:
         steps_per_batch = _steps_that_fit(forward.pixels, arguments)
-    if steps_per_batch < 1:
-        raise ValueError(f"steps_per_batch must be positive, got {steps_per_batch}.")
     if isinstance(method, _SHARE_PASSES):
         method.gradient_func = _SharedGradients(forward, steps_per_batch)
     token_of_pixel = request.prompt.adapter.token_of_pixel_input(
@@ -85,23 +93,6 @@ def run(request: StepRequest) -> StepAttributions:
     return request.attributions(torch.stack(scores), forward, deltas)
 
 
-def _check_rules(request: StepRequest) -> None:
-    """Raises NotImplementedError if DeepLift has no activation module to work on."""
-    if not isinstance(request.method, DeepLift):
-        return
-    replaced = tuple(SUPPORTED_NON_LINEAR)
-    if not any(
-        isinstance(module, replaced) for module in request.prompt.model.modules()
-    ):
-        raise NotImplementedError(
-            "DeepLift can't explain a model of the family "
-            f"{request.prompt.adapter.name}: it replaces the gradients of torch's own "
-            "activation modules (torch.nn.ReLU ...), but this model has none. Without "
-            "them it equals gradient times input. Use IntegratedGradients, or "
-            "InputXGradient."
-        )
-
-
 @contextmanager
 def _no_leftovers(method: Any) -> Iterator[None]:
     """Removes attributes that DeepLift leaves on modules without a gradient."""
@@ -115,20 +106,28 @@ def _no_leftovers(method: Any) -> Iterator[None]:
             vars(module).pop(name, None)
 
 
-def _attributed(
-    method: Any, pixels: Tensor, arguments: dict[str, Any]
-) -> tuple[Tensor, Tensor | None]:
+@contextmanager
+def _clear_errors(method: Any) -> Iterator[None]:
+    """Replaces Captum's errors about modules that DeepLift can't hook."""
     try:
-        with _no_leftovers(method):
-            attribution = method.attribute(pixels, **arguments)
-    except (AssertionError, RuntimeError, AttributeError) as error:
-        if not isinstance(method, DeepLift) or lacks_gradient(error):
+        with _no_leftovers(method), clear_assertions(method):
+            yield
+    except (ValueError, RuntimeError, AttributeError) as error:
+        of_arguments = isinstance(error, ValueError) and "Module" not in str(error)
+        if not isinstance(method, DeepLift) or lacks_gradient(error) or of_arguments:
             raise
         raise NotImplementedError(
             f"{type(method).__name__} can't explain this model: {error} It replaces "
             "the gradients of activation modules, and each must run exactly once on "
             "the example and its baseline together. Use IntegratedGradients."
         ) from error
+
+
+def _attributed(
+    method: Any, pixels: Tensor, arguments: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    with _clear_errors(inner_method(method)):
+        attribution = method.attribute(pixels, **arguments)
     if isinstance(attribution, tuple):
         return attribution[0].detach(), attribution[1].detach().mean()
     return attribution.detach(), None

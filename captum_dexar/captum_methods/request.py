@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from captum.attr import Attribution, NoiseTunnel
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.inputs.model_inputs import tiled
+from captum_dexar.maps.layout import ImageLayout
 from torch import nn, Tensor
 
 
@@ -40,15 +43,19 @@ class StepRequest:
         token_attr: Tensor,
         forward: "TeacherForced",
         deltas: Sequence[Tensor | None] = (),
+        layout: ImageLayout | None = None,
     ) -> StepAttributions:
         """Collects signed attributions, ``(steps, image tokens)``, and each step's
         convergence delta, if there is one.
+
+        With a layout, the columns are its features instead of image tokens.
         """
         known = [delta for delta in deltas if delta is not None]
         return StepAttributions(
             token_attr=token_attr.cpu()[None],
             token_log_probs=forward.log_probs().cpu()[None],
             convergence_delta=torch.stack(known).cpu()[None] if known else None,
+            layout=layout,
         )
 
 
@@ -132,14 +139,32 @@ def contrasted(
 def with_forward(method: Attribution, forward_func: Callable[..., Any]) -> Any:
     """A copy of the user's method that explains another function."""
     copied = copy.copy(method)
-    if isinstance(method, NoiseTunnel):
-        copied.attribution_method = with_forward(
-            method.attribution_method, forward_func
-        )
+    for name, value in vars(method).items():
+        if isinstance(value, Attribution):  # of a NoiseTunnel, of a layer method
+            setattr(copied, name, with_forward(value, forward_func))
+        elif isinstance(value, list) and name.endswith(("hooks", "handles")):
+            setattr(copied, name, [])
     copied.forward_func = forward_func
     if hasattr(copied, "model"):
         copied.model = forward_func
     return copied
+
+
+def inner_method(method: Any) -> Any:
+    """The method that a NoiseTunnel is made around; others as they are."""
+    return method.attribution_method if isinstance(method, NoiseTunnel) else method
+
+
+@contextmanager
+def clear_assertions(method: Any) -> Iterator[None]:
+    """Raises ValueError where Captum asserts something about a method's arguments."""
+    try:
+        yield
+    except AssertionError as error:
+        message = shorten(str(error), 200) or "an assertion of Captum's failed."
+        raise ValueError(
+            f"{type(method).__name__} can't be run with these arguments: {message}"
+        ) from error
 
 
 def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
@@ -156,21 +181,43 @@ def same_randomness(num_steps: int, device: torch.device) -> Iterator[int]:
 
 
 def as_one_example(arguments: Mapping[str, Any], pixels: Tensor) -> dict[str, Any]:
-    """Reshapes ``baselines`` to match ``TeacherForced.pixels``."""
+    """Reshapes ``baselines`` to match ``TeacherForced.pixels``.
+
+    A function that makes baselines gets pixels of the shape that the model takes.
+    """
     made = dict(arguments)
     baselines = made.get("baselines")
     if isinstance(baselines, (tuple, list)) and len(baselines) == 1:
         baselines = baselines[0]
-    if not isinstance(baselines, Tensor) or baselines.dim() == 0:
+    if baselines is None:
         return made
+    if isinstance(baselines, Tensor):
+        made["baselines"] = _one_example_each(baselines, pixels)
+    elif callable(baselines):
+        make = baselines
+
+        def made_of(given: Tensor) -> Any:
+            return _one_example_each(make(given.flatten(0, 1)), pixels)
+
+        made["baselines"] = made_of
+    else:
+        made["baselines"] = baselines
+    return made
+
+
+def _one_example_each(baselines: Any, pixels: Tensor) -> Any:
+    """A tensor of baselines with a leading axis for examples; a single number."""
+    if not isinstance(baselines, Tensor):
+        return baselines
+    if baselines.dim() == 0:
+        return baselines.item()
     shape = pixels.shape[1:]
     if baselines.shape[1:] != shape[1:] or baselines.shape[0] % shape[0]:
         raise ValueError(
             f"baselines must have the shape of the model's pixels, {tuple(shape)}, or "
             f"be several of them along axis 0, got {tuple(baselines.shape)}."
         )
-    made["baselines"] = baselines.to(pixels).view(-1, *shape)
-    return made
+    return baselines.to(pixels).reshape(-1, *shape)
 
 
 NO_GRADIENT = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
+from captum_dexar.maps.layout import ImageLayout
 from torch import Tensor
 
 
@@ -26,6 +27,8 @@ class StepAttributions:
         layer_indices (list of int or None): the explained decoder layers, i.e. the
             chosen ones that have attention; None if the method explains no layers
         convergence_delta (Tensor or None): ``(batch, steps)``, if requested
+        layout (ImageLayout or None): places of the columns of ``token_attr``, if they
+            are not those of the prompt's image tokens but, say, segments of a mask
     """
 
     token_attr: Tensor
@@ -35,6 +38,7 @@ class StepAttributions:
     layer_attr: Tensor | None = None
     layer_indices: list[int] | None = None
     convergence_delta: Tensor | None = None
+    layout: ImageLayout | None = None
 
     @classmethod
     def joined(cls, parts: "Sequence[StepAttributions]") -> "StepAttributions":
@@ -50,11 +54,9 @@ class StepAttributions:
                 [tensor.to(tensors[0].device) for tensor in tensors], dim=1
             )
 
-        tensors = [f.name for f in fields(cls) if f.name != "layer_indices"]
-        return cls(
-            **{name: together(name) for name in tensors},
-            layer_indices=parts[0].layer_indices,
-        )
+        shared = {name: getattr(parts[0], name) for name in ("layer_indices", "layout")}
+        tensors = [f.name for f in fields(cls) if f.name not in shared]
+        return cls(**{name: together(name) for name in tensors}, **shared)
 
 
 class OnlineAttribution(Protocol):

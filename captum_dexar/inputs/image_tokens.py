@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.maps.segments import SegmentLayout
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +32,8 @@ class ImageTokenInput(ImageMaskInput):
     no attribution. Every image token with a place is a feature, even if its box holds
     no pixel's centre, so columns and tokens always match. Boxes of several views
     (tiles, a thumbnail) overlap: a pixel is perturbed with any of its features and
-    gets the sum of their attributions, as with Captum's own ``mask_list``.
+    gets the sum of their attributions, as with Captum's own ``mask_list``. With a
+    :class:`SegmentLayout` the features are the segments of a mask instead.
 
     Args:
         images (sequence of PIL.Image.Image): the original images, RGB
@@ -85,7 +87,7 @@ class ImageTokenInput(ImageMaskInput):
         painted = []
         for index, image in enumerate(self.images):
             pixels = np.array(image)
-            pixels[self._on_pixels(is_absent, index)[0].numpy() > 0] = self.baseline
+            pixels[self.layout.painted(is_absent, index)[0].numpy() > 0] = self.baseline
             painted.append(Image.fromarray(pixels))
         return self.processor_fn(one_or_all(painted))
 
@@ -104,28 +106,11 @@ class ImageTokenInput(ImageMaskInput):
     def get_mask_list(self) -> list[Tensor]:
         """The mask of each feature on the first image."""
         every_feature = torch.eye(self.n_itp_features, dtype=torch.bool)
-        return list(self._on_pixels(every_feature, 0) > 0)
+        return list(self.layout.painted(every_feature) > 0)
 
     def format_pixel_attr(self, itp_attr: Tensor) -> Tensor:
         """Paints the values on the first image, ``(1, N)`` to ``(1, H, W)``."""
-        return self._on_pixels(itp_attr, 0)
-
-    def _on_pixels(self, values: Tensor, image: int) -> Tensor:
-        """For each pixel the sum over all boxes that contain it, ``(..., H, W)``."""
-        assert self.layout.image_sizes is not None
-        height, width = self.layout.image_sizes[image]
-        total: Any = 0
-        for view, column in self.layout.columns():
-            if view.image != image:
-                continue
-            row = view.cell_of_pixel(height, axis=0).to(values.device)
-            cell = view.cell_of_pixel(width, axis=1).to(values.device)
-            grid = values[..., column].unflatten(-1, view.grid)
-            painted = grid[..., row.clamp(min=0)[:, None], cell.clamp(min=0)]
-            seen = (row >= 0)[:, None] & (cell >= 0)
-            total = total + painted.where(seen, 0)
-        assert isinstance(total, Tensor)
-        return total
+        return self.layout.painted(itp_attr)
 
 
 def one_or_all(images: list[Image.Image]) -> Any:
@@ -138,7 +123,10 @@ def _unprocessed(images: Any) -> Any:
 
 
 def token_names(layout: ImageLayout) -> list[str]:
-    """A name for each image token with a place: its view, row and column."""
+    """A name for each image token with a place: its view, row and column; or the names
+    of an image's segments."""
+    if isinstance(layout, SegmentLayout):
+        return list(layout.names)
     names = []
     seen: dict[tuple[int, str], int] = {}
     for view in layout.views:

@@ -3,12 +3,14 @@
 Each token's attribution is spread evenly over its box, and each cell of the composed
 grid sums the shares that fall into it, over all views. So the total is conserved: the
 cells of an image sum to the attributions of its tokens. A single view keeps its grid.
+Segments of an image are not spread: each of their cells has the segment's value.
 """
 
 from math import ceil
 
 import torch
 from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.segments import SegmentLayout
 from torch import Tensor
 
 
@@ -48,6 +50,8 @@ def compose(values: Tensor, layout: ImageLayout, image: int = 0) -> Tensor:
     Returns:
         *Tensor* ``(..., h, w)`` on :func:`map_grid`, in the dtype of ``values``.
     """
+    if isinstance(layout, SegmentLayout):
+        return layout.composed(values)
     parts = [
         (view, values[..., column])
         for view, column in layout.columns()

@@ -235,3 +235,27 @@ class ImageLayout:
             is_new = (row >= 0)[:, None] & (cell >= 0) & (token < 0)
             token = torch.where(is_new, index.int(), token)
         return token
+
+    def painted(self, values: Tensor, image: int = 0) -> Tensor:
+        """Each pixel's value: the sum over all boxes that contain its centre.
+
+        Args:
+            values (Tensor): one value per token with a place, ``(..., N)``
+            image (int, optional): index of the image. Default: 0
+
+        Returns:
+            *Tensor* ``(..., height, width)``; zero where no box is.
+        """
+        assert self.image_sizes is not None
+        height, width = self.image_sizes[image]
+        total = values.new_zeros(*values.shape[:-1], height, width, dtype=torch.float32)
+        for view, column in self.columns():
+            if view.image != image:
+                continue
+            row = view.cell_of_pixel(height, axis=0).to(values.device)
+            cell = view.cell_of_pixel(width, axis=1).to(values.device)
+            grid = values[..., column].unflatten(-1, view.grid)
+            painted = grid[..., row.clamp(min=0)[:, None], cell.clamp(min=0)]
+            seen = (row >= 0)[:, None] & (cell >= 0)
+            total = total + painted.where(seen, 0)
+        return total

@@ -11,6 +11,7 @@ from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
 from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
+from captum_dexar.maps.segments import SegmentLayout
 from captum_dexar.methods.verification import Verification
 from captum_dexar.result.words import Word, word_groups, words_of
 from captum_dexar.visualization.text import label
@@ -95,9 +96,7 @@ class AnswerMaps(LLMAttributionResult):
     def _normalized(self, values: Tensor) -> Maps:
         """Maps in [0, 1], or [-1, 1] if signed; all images share one scale."""
         maps = self._composed(values)
-        joint = torch.cat([one.flatten(-2) for one in maps], dim=-1)
-        normalized = scale_signed if self.is_signed else min_max_normalize
-        joint = normalized(joint).float()
+        joint = self._scaled(torch.cat([one.flatten(-2) for one in maps], dim=-1))
         cells = [one.shape[-2] * one.shape[-1] for one in maps]
         return _one_or_all(
             [
@@ -105,6 +104,12 @@ class AnswerMaps(LLMAttributionResult):
                 for part, one in zip(joint.split(cells, dim=-1), maps)
             ]
         )
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        """Scaled along the last axis to [0, 1], or to [-1, 1] if signed."""
+        scale = scale_signed if self.is_signed else min_max_normalize
+        scaled: Tensor = scale(values).float()
+        return scaled
 
     @property
     def is_signed(self) -> bool:
@@ -246,9 +251,15 @@ class AnswerMaps(LLMAttributionResult):
         """
         if selection is None:
             return self.sequence_map
+        return self._normalized(self._values_of(selection))
+
+    def _values_of(self, selection: Selection | Word) -> Tensor:
+        """The attributions of a part of the answer, ``(N,)``."""
         assert self.token_attr is not None
-        tokens = self._tokens_of(selection)
-        return self._normalized(self.token_attr[tokens].sum(0))
+        values: Tensor = self.seq_attr
+        if selection is not None:
+            values = self.token_attr[self._tokens_of(selection)].sum(0)
+        return values
 
     def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
         num_tokens = len(self.output_tokens)
@@ -281,6 +292,11 @@ class AnswerMaps(LLMAttributionResult):
             ValueError: the original image is not known.
             IndexError: there is no such token or image.
         """
+        if isinstance(self.layout, SegmentLayout):
+            # Borders stay sharp, and segments that are smaller than a cell are kept.
+            painted = self.layout.painted(self._values_of(selection), image)
+            scaled: Tensor = self._scaled(painted.flatten()).view_as(painted)
+            return scaled
         maps = self.token_map_of(selection)
         return self.on_pixels(maps if isinstance(maps, Tensor) else maps[image], image)
 

@@ -49,7 +49,7 @@ def answer_result(
         # A copy: a view would keep, and pickle, the values of the whole batch.
         return tensor[example, : len(target_ids)].detach().cpu().clone()
 
-    layout = prompt.layout
+    layout = prompt.layout if explained.layout is None else explained.layout
     answer = AnswerTokens(target_ids.cpu().clone(), processor, earlier_ids)
     every_token = of_answer(explained.token_attr)
     weights = of_answer(explained.token_weights)

@@ -31,7 +31,8 @@ class VLMAttributionResult(AnswerMaps):
         target_ids (Tensor): their vocabulary ids, ``(T,)``, int64
         input_tokens (list of str): names of the image tokens, ``N``
         token_attr (Tensor): un-normalised attributions, ``(T, N)``, float32, one column
-            per image token in key order; equation (5)
+            per image token in key order; equation (5). Perturbation methods have one
+            column per segment of the mask of an ``ImageMaskInput``
         seq_attr (Tensor): un-normalised attribution of the whole answer, ``(N,)``;
             equation (6) before its last normalisation
         placeless_attr (Tensor): attributions of image tokens without a place (a CLS

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum_dexar.maps.layout import ImageLayout, View
+from captum_dexar.maps.segments import SegmentLayout
 from PIL import Image, UnidentifiedImageError
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
@@ -32,6 +33,8 @@ TENSORS = (
     "word_starts",
 )
 REQUIRED = ("target_ids", "token_attr", "seq_attr")
+# The labels of a SegmentLayout.
+SEGMENTS = "segments"
 PLAIN = ("output_tokens", "layer_indices", "method")
 
 UNREADABLE = (
@@ -58,6 +61,8 @@ def write(path: Path, result: Any) -> None:
         )
     content = {name: getattr(result, name) for name in (*PLAIN, "answer")}
     content["layout"] = asdict(result.layout)
+    if isinstance(result.layout, SegmentLayout):
+        tensors[SEGMENTS] = content["layout"].pop("labels")
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -118,11 +123,16 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
     arguments |= {name: content[name] for name in PLAIN}
     # Earlier files have no text of the whole answer.
     arguments["answer"] = content.get("answer")
-    arguments["layout"] = ImageLayout(
+    places = (
         stored["num_tokens"],
         views,
         None if sizes is None else tuple(tuple(size) for size in sizes),
     )
+    arguments["layout"] = ImageLayout(*places)
+    if SEGMENTS in tensors:
+        arguments["layout"] = SegmentLayout(
+            *places, labels=tensors[SEGMENTS], names=tuple(stored["names"])
+        )
     num_images = sum(name.startswith("image") for name in tensors)
     arguments["images"] = [
         Image.open(io.BytesIO(tensors[f"image{index}"].numpy().tobytes())).convert(

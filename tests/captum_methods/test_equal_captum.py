@@ -214,8 +214,7 @@ def test_shapley_values_of_patches() -> None:
     halves = ImageMaskInput(inp.image, mask=mask, processor_fn=inp.processor_fn)
     method = VLMAttribution(ShapleyValues(VLMForward(model)), processor)
     result = method.attribute(halves, target=TARGETS)
-    left_half = result.token_attr.view(3, 4, 4)[:, :, :2].sum((1, 2))
-    assert relative_error(left_half, expected) <= 1e-4
+    assert relative_error(result.token_attr[:, 0], expected) <= 1e-4
 
 
 @pytest.mark.parametrize("place", ["tower", "projector"])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLasso
 from captum.attr import (
-    DeepLift,
     FeatureAblation,
     GradientShap,
     InputXGradient,
@@ -39,7 +38,7 @@ from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.helpers.explained import relative_error
 from tests.helpers.family_case import FamilyCase
-from tests.helpers.untouched import GET_INTERFACE, state_of, untouched, warm
+from tests.helpers.untouched import GET_INTERFACE, state_of, warm
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
@@ -286,33 +285,6 @@ def test_layers_of_an_answer_are_complete() -> None:
     )
     total = result.token_attr.sum(1)
     assert (result.convergence_delta.abs() <= 0.02 * total.abs().max()).all()
-
-
-def with_relu(model: Any) -> Any:
-    """The same model with torch's own activations in its vision tower."""
-    for module in model.model.vision_tower.modules():
-        for name, child in list(module.named_children()):
-            if name == "activation_fn":
-                setattr(module, name, torch.nn.ReLU())
-    return model.eval()
-
-
-def test_deep_lift_where_it_has_rules() -> None:
-    """It replaces gradients of torch's own activations. Where there are none it would
-    be input times gradient, and says so instead."""
-    case = BY_NAME["llava"]
-    model, inputs = case.model(3, "sdpa"), case.inputs(3, 3)
-    explain = VLMAttribution(DeepLift(VLMForward(model))).attribute
-    with untouched(model), pytest.raises(NotImplementedError, match="it replaces the"):
-        explain(inputs, target=TARGETS)
-    model = warm(with_relu(model), inputs)
-    with untouched(model):
-        result = explain(inputs, target=TARGETS, return_convergence_delta=True)
-    assert result.token_attr.shape == (3, 16) and result.token_attr.any(1).all()
-    assert result.convergence_delta.shape == (3,)
-    plain = VLMAttribution(InputXGradient(VLMForward(model)))
-    product = plain.attribute(inputs, target=TARGETS)
-    assert relative_error(result.token_attr, product.token_attr) > 1e-2
 
 
 def test_baselines_of_another_shape_are_refused() -> None:
