@@ -11,6 +11,8 @@ from captum_dexar.families import (
     given_layout,
 )
 from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.inputs.places import derived_places, DerivedPlaces
+from captum_dexar.inputs.processor_watch import watched_image_processors
 from captum_dexar.model.state import device_of
 from PIL import Image, ImageOps
 from torch import nn, Tensor
@@ -90,21 +92,26 @@ class ImagePromptInput(ImageTokenInput):
             made = adapter.process(images, text, processor)
             return made if model is None else made.to(device_of(model))
 
-        model_inputs = make_inputs(images[0] if len(images) == 1 else images)
+        with watched_image_processors() as calls:
+            model_inputs = make_inputs(images[0] if len(images) == 1 else images)
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]
         if grid is None and boxes is None:
-            layout = adapter.layout(
+            places = derived_places(
+                adapter,
                 model_inputs,
                 num_tokens,
-                image_sizes=sizes,
+                images,
+                calls,
                 processor=processor,
                 config=config,
             )
         else:
             layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
-        super().__init__(images, layout, make_inputs, model_inputs=model_inputs)
+            places = DerivedPlaces(layout, are_certain=True)
+        super().__init__(images, places.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
+        self.places = places
         self.places_are_given = grid is not None or boxes is not None
 
 
