@@ -19,12 +19,15 @@ GIVE_PLACES = (
 # is room for RANGE levels of paint, and for resampling that overshoots.
 DARKEST, RANGE, CONTRAST = 32, 127, 4
 # How far measured centres may be from those of the boxes: in cells, in pixels, and in
-# steps of the painted levels. Those that are right are nearer by a factor of two.
-TYPICAL_ERROR = (0.03, 0.2, 0.05)
-LARGEST_ERROR = (0.1, 0.6, 0.15)
+# steps of the painted levels; for a single token, and for the mean of a row or column,
+# where rounding to whole levels averages out. Right ones are nearer by a factor of two.
+ERROR_OF_TOKEN = (0.1, 0.6, 0.6)
+ERROR_OF_LINE = (0.03, 0.2, 0.5)
 # Grey levels by which the image itself may differ from what the painted ones imply.
 LEVEL_ERROR = 8.0
-# The part of a token's square that lies on the image, from which it can be measured.
+# How far the part of a token's square that lies on the image may be from that of its
+# box, and the smallest part whose centre is measured.
+PART_ERROR = 0.1
 SMALLEST_PART = 0.1
 
 
@@ -147,36 +150,43 @@ def _sum_by_token(values: Tensor, token: Tensor, num_tokens: int) -> Tensor:
 
 
 def _check_view(view: View, image: Image.Image, sums: Mapping[str, Tensor]) -> None:
-    size = (image.height, image.width)
-    boxes = view.boxes(size)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    expected_part = sides.prod(1) / view.cell_area
-    of_view = {name: values[view.tokens] for name, values in sums.items()}
-    part = of_view["bright"] / of_view["whole"]
-    is_on_image = expected_part > SMALLEST_PART
-    is_wrong = is_on_image & (part < expected_part / 2)
-    is_wrong |= ~is_on_image & (part > 0.5 + SMALLEST_PART)
-    ratios = torch.stack([of_view["down"], of_view["right"]], 1)
-    ratios = ratios / of_view["bright"][:, None]
-    centres = ratios * torch.tensor(size, dtype=torch.float64)
-    errors = (centres - (boxes[:, 2:] + boxes[:, :2]) / 2)[is_on_image].abs()
+    sides = torch.tensor((image.height, image.width), dtype=torch.float64)
     cell = torch.tensor(view.cell_size, dtype=torch.float64)
-    if not len(errors):
-        return
-    cell = torch.tensor(view.cell_size, dtype=torch.float64)
-    step = torch.tensor(size, dtype=torch.float64) / RANGE
-    allowed = [
-        of_cell * cell + pixels + of_step * step
-        for of_cell, pixels, of_step in (TYPICAL_ERROR, LARGEST_ERROR)
-    ]
-    largest = errors.amax(0)
-    is_near = errors.square().mean(0).sqrt() <= allowed[0]
-    is_near &= largest <= allowed[1]
-    if bool(is_wrong.any()) or not bool(is_near.all()):
+    boxes = view.boxes((image.height, image.width))
+    painted = {name: values[view.tokens] for name, values in sums.items()}
+    # Tokens that see padding only have no centre.
+    expected_part = (boxes[:, 2:] - boxes[:, :2]).prod(1) / view.cell_area
+    part = painted["bright"] / painted["whole"]
+    has_right_part = (part - expected_part).abs() <= PART_ERROR + 1 / cell.min()
+    levels = torch.stack([painted["down"], painted["right"]], 1)
+    measured = levels / painted["bright"][:, None] * sides
+    # Beyond the centres of the outermost pixels, resampling repeats them.
+    expected = (boxes[:, 2:] + boxes[:, :2]) / 2
+    expected = expected.clamp(min=torch.full((2,), 0.5).double(), max=sides - 0.5)
+    is_seen = expected_part > SMALLEST_PART
+    errors = (measured - expected).where(is_seen[:, None], torch.nan)
+    errors = errors.view(*view.grid, 2)
+    step = sides / RANGE
+    is_near = _is_within(errors, ERROR_OF_TOKEN, cell, step)
+    for axis in (0, 1):
+        mean = errors[..., axis].nanmean(1 - axis)[:, None]
+        averaged = step[axis] / view.grid[1 - axis] ** 0.5
+        is_near &= _is_within(mean, ERROR_OF_LINE, cell[axis], averaged)
+    is_near &= bool(has_right_part.all())
+    if not is_near:
+        largest = float((errors.abs() / cell).nan_to_num(0).max())
         raise ValueError(
-            "The image tokens do not lie where the settings of the processor's call "
-            f"put them: in {view.name} (grid {view.grid[0]} x {view.grid[1]}), they "
-            f"are off by up to {float((largest / cell).max()):.1f} cells, as marks "
-            "painted on the image show. It may be resized, cropped or flipped outside "
-            f"of the processor. {GIVE_PLACES}"
+            "The image tokens do not lie where the image processor's settings put "
+            f"them: marks painted on the image are found up to {largest:.1f} cells "
+            f"away on the grid of {view.grid[0]} x {view.grid[1]} tokens, or not at "
+            "all. The image may be resized, cropped or flipped outside of the image "
+            f"processor. {GIVE_PLACES}"
         )
+
+
+def _is_within(
+    errors: Tensor, allowed: tuple[float, float, float], cell: Tensor, step: Tensor
+) -> bool:
+    """Whether no error is larger than allowed; NaN stands for a token without one."""
+    of_cell, pixels, of_step = allowed
+    return not bool((errors.abs() > of_cell * cell + pixels + of_step * step).any())

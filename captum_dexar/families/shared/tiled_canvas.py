@@ -43,10 +43,13 @@ class TiledCanvasAdapter(FamilyAdapter):
                 (height, width), facts.image_grid_pinpoints, tile, side, seen
             )
             grid = rows, columns = self.shrunk(grid, side, image)
-            views = [
-                View("global", (side, side), (0.0, 0.0, seen * height, seen * width)),
-                View("tile", grid, rectangle, side * side, row_stride=columns + 1),
-            ]
+            whole = (0.0, 0.0, seen * height, seen * width)
+            views = [View("global", (side, side), whole)]
+            # An image that is thinner than a token on its canvas has no tokens there.
+            if rows and columns:
+                views.append(
+                    View("tile", grid, rectangle, side * side, row_stride=columns + 1)
+                )
             count = side * side + rows * (columns + 1)
         if image.size is not None:
             scales = image.size[0] / height, image.size[1] / width
