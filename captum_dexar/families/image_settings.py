@@ -7,7 +7,7 @@ from typing import Any
 from captum_dexar.compatibility import image_settings
 
 # They say how the result is to be returned, not what is done to the image.
-_OF_RESULT = ("return_tensors", "device")
+OF_RESULT = ("return_tensors", "device")
 
 
 def with_settings(image_processor: Any, settings: Mapping[str, Any]) -> Any:
@@ -17,7 +17,7 @@ def with_settings(image_processor: Any, settings: Mapping[str, Any]) -> Any:
     """
     copied = copy.copy(image_processor)
     for name, value in settings.items():
-        if name not in _OF_RESULT:
+        if name not in OF_RESULT:
             setattr(copied, name, value)
     return copied
 

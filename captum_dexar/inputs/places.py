@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from captum_dexar.families import FamilyAdapter
-from captum_dexar.families.image_settings import with_settings
+from captum_dexar.families.image_settings import (
+    OF_RESULT,
+    with_settings,
+    with_stored_settings,
+)
 from captum_dexar.families.painted_places import check_places
 from captum_dexar.inputs.processor_watch import (
     ImageProcessorCall,
@@ -42,6 +46,7 @@ def derived_places(
     *,
     processor: Any = None,
     config: Any = None,
+    is_own_call: bool = True,
 ) -> DerivedPlaces:
     """Places that follow from the settings of an image processor's call.
 
@@ -54,18 +59,19 @@ def derived_places(
         processor (ProcessorMixin, optional): the processor, whose stored settings are
             used if no call was seen. Default: None
         config (PreTrainedConfig, optional): the model's configuration. Default: None
+        is_own_call (bool, optional): whether the processor was called by this package,
+            which leaves all settings as they are stored. Places that follow from other
+            settings are not certain. Default: True
     """
     sizes = [(image.height, image.width) for image in images]
     pixels = made[adapter.pixel_input]
     of_images = [call for call in calls if len(call.images) == len(images)]
     makers = [call for call in of_images if _is_same(_made(call, adapter), pixels)]
     call = makers[-1] if makers else (of_images[-1] if len(of_images) == 1 else None)
-    seen = None if call is None else [_size_of(image) for image in call.images]
-    image_processor = None
-    if call is not None and None not in seen:
+    seen, image_processor = sizes, None
+    if call is not None:
         image_processor = with_settings(call.image_processor, call.settings)
-    else:
-        call, seen = None, sizes
+        seen = [_size_of(image) for image in call.images]
     layout = adapter.layout(
         made,
         num_tokens,
@@ -77,9 +83,11 @@ def derived_places(
     if seen != sizes and layout.is_located:
         layout = layout.resized(tuple(sizes))
     are_certain = (
-        call in makers
+        call is not None
+        and call in makers
         and _is_of_transformers(call.image_processor)
         and all(_is_same_image(*pair) for pair in zip(call.images, images))
+        and (is_own_call or _is_as_stored(call, processor))
     )
     return DerivedPlaces(layout, are_certain)
 
@@ -131,7 +139,14 @@ def places_of_processor_fn(
                 "are not known. Remove what is random in it."
             )
     places = derived_places(
-        adapter, made, num_tokens, images, calls, processor=processor, config=config
+        adapter,
+        made,
+        num_tokens,
+        images,
+        calls,
+        processor=processor,
+        config=config,
+        is_own_call=False,
     )
     return checked_places(adapter, places, made, images, process, config).layout
 
@@ -158,14 +173,24 @@ def _is_of_transformers(image_processor: Any) -> bool:
     return kind.__module__.startswith("transformers.") and not replaced
 
 
-def _size_of(image: Any) -> Size | None:
+def _is_as_stored(call: ImageProcessorCall, processor: Any) -> bool:
+    """Whether the settings of a call are those that the processor has stored."""
+    stored = with_stored_settings(processor)
+    return all(
+        getattr(stored, name, None) == value
+        for name, value in call.settings.items()
+        if name not in OF_RESULT
+    )
+
+
+def _size_of(image: Any) -> Size:
     """Height and width of an image in any form that image processors take."""
     if isinstance(image, Image.Image):
         return image.height, image.width
-    shape = tuple(getattr(image, "shape", ()))
+    shape = tuple(int(side) for side in image.shape)
     if len(shape) == 3:
         shape = shape[:2] if shape[2] in (1, 3, 4) else shape[1:]
-    return (int(shape[0]), int(shape[1])) if len(shape) == 2 else None
+    return shape[-2], shape[-1]
 
 
 def _is_same_image(seen: Any, original: Image.Image) -> bool:

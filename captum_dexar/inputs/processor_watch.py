@@ -17,7 +17,7 @@ _watches = 0
 _of_thread = threading.local()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageProcessorCall:
     """One call of an image processor.
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.families import adapter_for_config
 from tests.families.cases import (
     cross_attention,
     early_fusion,
@@ -252,3 +253,12 @@ FAMILIES: dict[str, RealFamily] = {
         support=3.0 + 9.0,
     ),
 }
+
+
+def prompt_of(processor: Any, model: nn.Module) -> str:
+    """A prompt for one image, in the family's own form."""
+    adapter = adapter_for_config(model.config)
+    if getattr(processor, "chat_template", None) is None:
+        placeholder = adapter.placeholder(processor)
+        return f"{placeholder} what" if placeholder else "what"
+    return adapter.prompt("is", processor)
