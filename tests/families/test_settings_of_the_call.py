@@ -16,6 +16,10 @@ from torch import nn
 
 # Multiples of every family's patches, so that images can go without resizing.
 SHAPE = (64, 96)
+# One block is in the middle, so that a crop holds it.
+BLOCKS = [*random_blocks(*SHAPE, 4), (30, 46, 34, 50)]
+# Their image processors are those of other families.
+SAME = ("vipllava", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "gemma3_pan_and_scan")
 
 
 def square(height: int, width: int | None = None) -> dict[str, int]:
@@ -94,7 +98,7 @@ def outcome(
         return "no boxes"
     report = block_report(
         ImageTokenInput([image], layout, process),
-        random_blocks(*SHAPE, 6),
+        BLOCKS,
         features,
         family.token_pixels,
         family.support,
@@ -104,7 +108,7 @@ def outcome(
     return "right"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in SAME])
 def test_boxes_are_those_of_the_call_or_refused(name: str) -> None:
     family = FAMILIES[name]
     model, processor = family.model(), family.processor()
@@ -113,5 +117,4 @@ def test_boxes_are_those_of_the_call_or_refused(name: str) -> None:
     outcomes = Counter(
         outcome(family, model, processor, settings) for settings in taken
     )
-    print(name, outcomes)
     assert outcomes["right"] >= 2, outcomes

@@ -146,9 +146,11 @@ def _patch_grid(family: str) -> RealFamily:
     return RealFamily(
         partial(patch_grid.build, family),
         partial(patch_grid_processors.grid_processor, family),
-        ("vision_model", "self_attn.out_proj")
-        if is_video_llama
-        else ("visual", "attn.proj"),
+        (
+            ("vision_model", "self_attn.out_proj")
+            if is_video_llama
+            else ("visual", "attn.proj")
+        ),
         ("pixel_values", "image_grid_thw", "image_merge_sizes"),
         patch_grid.PATCH * merge,
     )
