@@ -50,7 +50,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
         "crop_size": square(96),
     },
     {"size": {"shortest_edge": 48}},
-    {"size": {"longest_edge": 64}},
+    {"size": {"longest_edge": 96}},
     {"size": {"shortest_edge": 2000, "longest_edge": 5000}},
     {"size": square(36, 48)},
     {"do_pad": False},
@@ -82,7 +82,9 @@ def outcome(
     features = family.features(model)
 
     def process(image: Any) -> Any:
-        return processor(images=image, text=text, return_tensors="pt", **settings)
+        return processor(
+            images=image, text=text, return_tensors="pt", **family.call, **settings
+        )
 
     try:
         inp = ImageMaskInput(image, processor_fn=process)

@@ -4,8 +4,8 @@ A vision tower's attention is silenced, so that an image token is a function of 
 pixels alone.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,7 @@ class RealFamily:
         inputs: model inputs that the vision tower takes
         token_pixels: side of the square of the processed image that a token stands for
         support: how far resampling reaches, in pixels of the smaller image
+        call: arguments that the processor's call needs
     """
 
     build: Callable[[], nn.Module]
@@ -56,6 +57,7 @@ class RealFamily:
     inputs: tuple[str, ...] = ("pixel_values",)
     token_pixels: int = 8
     support: float = 2.0
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """The model, with its vision tower's attention silenced."""
@@ -242,6 +244,7 @@ FAMILIES: dict[str, RealFamily] = {
         lambda: early_fusion.build_fuyu(0, "sdpa"),
         plain_prompt_processors.fuyu_processor,
         token_pixels=6,
+        call={"return_legacy_image_output": False},
     ),
     "florence2": Florence2(
         lambda: cross_attention.build_florence2(0, "sdpa"),
