@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from captum_dexar.families.geometry.grids import patch_of, tokens_of_picture
+from captum_dexar.families.image_settings import with_stored_settings
 from captum_dexar.families.prepared_image import ImageTokens, PreparedImage
 from captum_dexar.families.prompt_reuse import can_be_cropped, Reuse
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
@@ -63,6 +64,8 @@ class FamilyAdapter(ABC):
         takes_several_images (bool): whether a prompt may hold several images
         class_token_is_last (bool): whether the vision tower puts its class token after
             the patches rather than before them
+        looks_for_places (bool): whether :meth:`check` compares the layout with the
+            model, however the images were prepared
     """
 
     name: ClassVar[str]
@@ -85,6 +88,7 @@ class FamilyAdapter(ABC):
     can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
     class_token_is_last: ClassVar[bool] = False
+    looks_for_places: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
         """Whether a model of this configuration belongs to the family."""
@@ -192,6 +196,7 @@ class FamilyAdapter(ABC):
         *,
         image_sizes: Sequence[Size] | None,
         processor: Any = None,
+        image_processor: Any = None,
         config: Any = None,
     ) -> ImageLayout:
         """Places of one example's image tokens on its original images.
@@ -208,6 +213,9 @@ class FamilyAdapter(ABC):
             processor (ProcessorMixin, optional): the processor that prepared the
                 images. Without it the grid is known, but not its place on the image.
                 Default: None
+            image_processor (BaseImageProcessor, optional): the image processor with
+                the settings of the call that prepared the images. Default: None, the
+                processor's, with its stored settings
             config (PreTrainedConfig, optional): the model's configuration.
                 Default: None
 
@@ -215,7 +223,8 @@ class FamilyAdapter(ABC):
             ValueError: The image tokens do not fill the grids.
         """
         views: list[View] = []
-        image_processor = getattr(processor, "image_processor", processor)
+        if image_processor is None:
+            image_processor = with_stored_settings(processor)
         used = index = 0
         while used < num_tokens:
             size = None

@@ -44,6 +44,7 @@ class GenericAdapter(FamilyAdapter):
     reuses_projections: ClassVar[bool] = False
     can_be_batched: ClassVar[bool] = False
     takes_several_images: ClassVar[bool] = False
+    looks_for_places: ClassVar[bool] = True
 
     def matches(self, config: Any) -> bool:
         """Whether the model is a decoder with image tokens among the text tokens."""
@@ -154,7 +155,7 @@ def _painted(image: Image.Image, box: Tensor) -> Image.Image:
     """The image with a box inverted, which has at least one pixel."""
     y0, x0 = (int(edge) for edge in box[:2].floor())
     y1, x1 = (int(edge) for edge in box[2:].ceil())
-    pixels = np.array(image)
+    pixels = np.array(image.convert("RGB"))
     pixels[y0:y1, x0:x1] = 255 - pixels[y0:y1, x0:x1].mean((0, 1), keepdims=True)
     return Image.fromarray(pixels)
 

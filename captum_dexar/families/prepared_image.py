@@ -32,8 +32,9 @@ class PreparedImage:
         index (int): the image's number within the prompt
         inputs (Mapping): the model's inputs for the whole prompt, one example
         size (tuple of int or None): height and width of the original image
-        image_processor (BaseImageProcessor or None): what prepared the image. Its
-            settings are read; it is run again where it keeps a result to itself.
+        image_processor (BaseImageProcessor or None): what prepared the image, with the
+            settings that it did this with. They are read; it is run again where it
+            keeps a result to itself.
         processor (ProcessorMixin or None): the processor it is part of
         config (PreTrainedConfig or None): the model's configuration
         remaining_tokens (int): image tokens of the prompt that belong to this image or

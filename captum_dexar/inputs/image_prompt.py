@@ -13,7 +13,9 @@ from captum_dexar.inputs.given_processor import check_processor
 from captum_dexar.inputs.image_tokens import ImageTokenInput, one_or_all
 from captum_dexar.inputs.messages import Conversation
 from captum_dexar.inputs.pictures import Picture, picture_of
+from captum_dexar.inputs.places import derived_places, DerivedPlaces
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
+from captum_dexar.inputs.processor_watch import watched_image_processors
 from captum_dexar.model.state import device_of
 from torch import nn, Tensor
 
@@ -125,21 +127,26 @@ class ImagePromptInput(ImageTokenInput):
             lambda some: make_inputs(one_or_all(some)),
             getattr(processor, "image_processor", None),
         )
-        model_inputs = make_inputs(one_or_all(images))
+        with watched_image_processors() as calls:
+            model_inputs = make_inputs(one_or_all(images))
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]
         if grid is None and boxes is None:
-            layout = adapter.layout(
+            places = derived_places(
+                adapter,
                 model_inputs,
                 num_tokens,
-                image_sizes=sizes,
+                images,
+                calls,
                 processor=processor,
                 config=config,
             )
         else:
             layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
-        super().__init__(images, layout, make_inputs, model_inputs=model_inputs)
+            places = DerivedPlaces(layout, are_certain=True)
+        super().__init__(images, places.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
+        self.places = places
         self.places_are_given = grid is not None or boxes is not None
 
 

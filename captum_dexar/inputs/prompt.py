@@ -12,8 +12,10 @@ from captum_dexar.families import adapter_for_config, FamilyAdapter, given_layou
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.inputs.model_inputs import complete_inputs, model_inputs_of
+from captum_dexar.inputs.places import checked_places, places_of_processor_fn
 from captum_dexar.inputs.targets import given_ids, Target
 from captum_dexar.maps.layout import ImageLayout
+from PIL import Image
 from torch import nn, Tensor
 
 
@@ -119,36 +121,41 @@ def read_prompt(
     config: Any = model.config
     adapter = adapter_for_config(config)
     num_tokens = adapter.image_keys(inputs, config).shape[1]
+    images = _original_images(inp, processor)
+    sizes = [(image.height, image.width) for image in images] or None
     places_are_given = grid is not None or boxes is not None
     if places_are_given:
-        layout = given_layout(
-            num_tokens, _image_sizes(inp, processor), grid=grid, boxes=boxes
-        )
+        layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
     elif isinstance(inp, ImagePromptInput):
         layout = inp.layout
         places_are_given = inp.places_are_given
-    else:
-        layout = adapter.layout(
-            inputs,
-            num_tokens,
-            image_sizes=_image_sizes(inp, processor),
-            processor=processor,
-            config=config,
+        if not inp.places.are_certain:
+            inp.places = checked_places(
+                adapter,
+                inp.places,
+                inp.to_model_input(),
+                inp.images,
+                inp.processor_fn,
+                config,
+            )
+    elif images:
+        layout = places_of_processor_fn(
+            adapter, inp, images, num_tokens, processor=processor, config=config
         )
+    else:
+        layout = adapter.layout(inputs, num_tokens, image_sizes=None, config=config)
     if not places_are_given:
-        is_token_input = isinstance(inp, ImageTokenInput)
-        images = inp.images if is_token_input else []
-        process = inp.processor_fn if is_token_input else None
+        process = inp.processor_fn if images else None
         adapter.check(model, inputs, layout, images, process)
     return Prompt(
         model, inputs, inp=inp, layout=layout, answer=answer, contrast=against
     )
 
 
-def _image_sizes(inp: Any, processor: Any) -> tuple[tuple[int, int], ...] | None:
-    """Height and width of each original image, if known."""
+def _original_images(inp: Any, processor: Any) -> list[Image.Image]:
+    """The original images on which places are wanted."""
     if isinstance(inp, ImageTokenInput):
-        return inp.layout.image_sizes
+        return inp.images
     if isinstance(inp, ImageMaskInput) and processor is not None:
-        return ((inp.image.height, inp.image.width),)
-    return None
+        return [inp.image]
+    return []

@@ -28,6 +28,9 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import (
+    PixtralImageProcessorPil,
+)
 
 SQUARE = {"height": tiles.TILE, "width": tiles.TILE}
 OVIS2_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
@@ -178,3 +181,43 @@ def ovis2_processor(**settings: Any) -> Any:
         image_seq_length=tiles.TOKENS_OF_TILE,
         chat_template=chat_template("<image>"),
     )
+
+
+class PixtralParts:
+    """Does what ``PixtralProcessor`` does, which needs torchvision.
+
+    The adapter finds it by the name of the class below.
+    """
+
+    chat_template = None
+    image_token = "[IMG]"
+
+    def __init__(self, patch: int, merge: int) -> None:
+        self.patch_size, self.spatial_merge_size = patch, merge
+        self.image_processor = PixtralImageProcessorPil(
+            size={"longest_edge": 112},
+            patch_size={"height": patch * merge, "width": patch * merge},
+        )
+        marks = ("[IMG_BREAK]", "[IMG_END]")
+        self.tokenizer = tokenizer("[IMG]", marks)
+        self.image_token_id = IMAGE_TOKEN
+
+    def __call__(
+        self, images: Any, text: str, return_tensors: str = "pt", **settings: Any
+    ) -> Any:
+        made = self.image_processor(images, return_tensors=return_tensors, **settings)
+        side = self.patch_size * self.spatial_merge_size
+        for height, width in made["image_sizes"].tolist():
+            row = "[IMG]" * (width // side)
+            rows = "[IMG_BREAK]".join([row] * (height // side))
+            text = text.replace("[IMG]", f"<{rows}[IMG_END]", 1)
+        made.update(self.tokenizer(text, return_tensors=return_tensors))
+        return made
+
+
+class PixtralProcessor(PixtralParts):
+    """Has the name of the processor that it stands for."""
+
+
+def pixtral_processor(patch: int, merge: int) -> Any:
+    return PixtralProcessor(patch, merge)

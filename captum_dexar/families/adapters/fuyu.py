@@ -23,6 +23,11 @@ class FuyuAdapter(SingleImageAdapter):
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
+        if image.inputs[self.pixel_input].dim() < self.pixel_dims:
+            raise ValueError(
+                "The image is a single patch, for which Fuyu's processor makes inputs "
+                "that the model does not take. Pass a larger image."
+            )
         known = image.processor if image.config is None else image.config
         is_image = image.inputs["input_ids"] == known.image_token_id
         widths = {_first_run(of_example) for of_example in is_image}

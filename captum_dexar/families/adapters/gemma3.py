@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
 
-from captum_dexar.compatibility import image_settings
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.grids import side_of
 from captum_dexar.families.shared.image_blocks import blank_processed, in_sequence
@@ -57,9 +56,7 @@ def _crops(image: PreparedImage) -> list[Rectangle]:
     elif image.image_processor is None:
         return []
     else:
-        # A processor's settings take precedence over its image processor's.
-        settings = image_settings(image.processor)
-        processed = blank_processed(image, **{**settings, "do_pan_and_scan": True})
+        processed = blank_processed(image)
         count = int(processed["num_crops"][0])
     height, width = image.size
     longer = max(height, width)

@@ -9,7 +9,7 @@ from captum_dexar.families.shared.tiles import TilesAdapter
 
 
 class InternVLAdapter(TilesAdapter):
-    """Its processor cuts images even where its image processor is set not to."""
+    """Square tiles in rows and columns, and a small copy of the image."""
 
     name: ClassVar[str] = "InternVL"
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)

@@ -41,7 +41,14 @@ class LlavaOnevisionAdapter(TiledCanvasAdapter):
         ratio = sqrt(grid[0] * grid[1] / (max_tiles * side**2))
         if ratio <= 1.1:
             return grid
-        return int(grid[0] // ratio), int(grid[1] // ratio)
+        rows, columns = int(grid[0] // ratio), int(grid[1] // ratio)
+        if not rows or not columns:
+            raise ValueError(
+                f"The image's canvas of {grid[0]} x {grid[1]} tokens is shrunk to "
+                f"{rows} x {columns}, which the model can't process. Crop the image: "
+                "it is too thin."
+            )
+        return rows, columns
 
     def process(self, images: Any, text: str, processor: Any) -> Any:
         """See :meth:`FamilyAdapter.process`.

@@ -38,12 +38,12 @@ class Ovis2Adapter(TilesAdapter):
 
     def columns_and_rows(self, image: PreparedImage) -> Size:
         """See :meth:`TilesAdapter.columns_and_rows`; there are two ways of choosing."""
-        if not self.setting(image, "use_covering_area_grid"):
+        settings = image.image_processor
+        if not settings.use_covering_area_grid:
             return super().columns_and_rows(image)
-        covering_grid = function_of(image.image_processor, "get_min_tile_covering_grid")
-        columns, rows = covering_grid(
+        columns, rows = function_of(settings, "get_min_tile_covering_grid")(
             image.size,
-            target_patch_size=self.setting(image, "size")["height"],
-            max_image_tiles=self.setting(image, "max_patches"),
+            target_patch_size=settings.size["height"],
+            max_image_tiles=settings.max_patches,
         )
         return int(columns), int(rows)

@@ -35,6 +35,12 @@ class PixtralAdapter(FamilyAdapter):
         height, width = image.entry("image_sizes")
         side = self._token_side(image.config, image.processor)
         rows, columns = height // side, width // side
+        model_type = getattr(image.config, "model_type", None)
+        if model_type == "mistral3" and image.index == 0 == image.remaining_tokens - 1:
+            raise ValueError(
+                "The image makes a single token, which Mistral 3 of transformers can't "
+                "process. Pass a larger image."
+            )
         rectangle = None
         if image.size is not None and not self._is_cropped(image):
             # With resizing off, pixels outside all patches are seen by no token.

@@ -42,10 +42,23 @@ class PatchGridAdapter(FamilyAdapter):
         return torch.cat(tokens)[:, None]
 
     def merge_size(self, image: PreparedImage) -> int:
-        """Side of the square of patches that makes an image token."""
-        if image.config is not None:
-            return int(image.config.vision_config.spatial_merge_size)
-        return int(image.image_processor.merge_size)
+        """Side of the square of patches that makes an image token.
+
+        Raises:
+            ValueError: It is not the same for the model and the image processor, which
+                puts patches in the order of such squares.
+        """
+        settings = image.image_processor
+        if image.config is None:
+            return int(settings.merge_size)
+        merge = int(image.config.vision_config.spatial_merge_size)
+        if settings is not None and settings.merge_size != merge:
+            raise ValueError(
+                f"The image processor's merge_size is {settings.merge_size}, but "
+                f"{merge} x {merge} patches make a token of the model. Use the same "
+                "for both."
+            )
+        return merge
 
 
 class MultimodalRopeAdapter(PatchGridAdapter):

@@ -15,6 +15,7 @@ from captum_dexar.families.geometry.grids import patch_of, spread, tokens_of_pic
 from captum_dexar.families.geometry.tiles import seen_part
 from captum_dexar.maps.layout import ImageLayout, Size, View
 from torch import Tensor
+from transformers.image_processing_utils import select_best_resolution
 
 
 class TiledCanvasAdapter(FamilyAdapter):
@@ -33,6 +34,7 @@ class TiledCanvasAdapter(FamilyAdapter):
         patch_size = self.patch_size(image, tile)
         side = tile // patch_size
         seen = seen_part(side, patch_size, tile)
+        _check_settings(image, (height, width), tile)
         if self.is_one_square(image):
             square = centred_on_square((height, width), seen)
             views = [View("full", (side, side), square)]
@@ -43,10 +45,13 @@ class TiledCanvasAdapter(FamilyAdapter):
                 (height, width), facts.image_grid_pinpoints, tile, side, seen
             )
             grid = rows, columns = self.shrunk(grid, side, image)
-            views = [
-                View("global", (side, side), (0.0, 0.0, seen * height, seen * width)),
-                View("tile", grid, rectangle, side * side, row_stride=columns + 1),
-            ]
+            whole = (0.0, 0.0, seen * height, seen * width)
+            views = [View("global", (side, side), whole)]
+            # An image that is thinner than a token on its canvas has no tokens there.
+            if rows and columns:
+                views.append(
+                    View("tile", grid, rectangle, side * side, row_stride=columns + 1)
+                )
             count = side * side + rows * (columns + 1)
         if image.size is not None:
             scales = image.size[0] / height, image.size[1] / width
@@ -106,3 +111,34 @@ class TiledCanvasAdapter(FamilyAdapter):
     def shrunk(self, grid: Size, side: int, image: PreparedImage) -> Size:
         """The grid of the canvas, made smaller where it has too many tokens."""
         return grid
+
+
+def _check_settings(image: PreparedImage, size: Size, tile: int) -> None:
+    """Raises ValueError where an image processor's settings are not what the model puts
+    the tiles together by, or where tiles are resized or cropped once more."""
+    settings = image.image_processor
+    if settings is None:
+        return
+    square = {"height": tile, "width": tile}
+    for name in ("size", "crop_size"):
+        sides = dict(getattr(settings, name, None) or {})
+        known = {side: length for side, length in sides.items() if length is not None}
+        if known not in ({}, square, {"shortest_edge": tile}):
+            raise ValueError(
+                f"The image processor cuts tiles of {tile} x {tile} pixels, but its "
+                f"{name} is {known}, so that tiles are resized or cropped once more "
+                "and the places of their tokens are not known. Set size and crop_size "
+                "to the tile's, or pass boxes=."
+            )
+    if image.config is None:
+        return
+    canvases = [
+        tuple(select_best_resolution(size, list(facts.image_grid_pinpoints)))
+        for facts in (settings, image.config)
+    ]
+    if canvases[0] != canvases[1]:
+        raise ValueError(
+            "The image processor's image_grid_pinpoints lead to a canvas of "
+            f"{canvases[0][0]} x {canvases[0][1]} pixels, the model's to one of "
+            f"{canvases[1][0]} x {canvases[1][1]}. Use the same for both."
+        )

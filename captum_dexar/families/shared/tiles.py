@@ -4,7 +4,6 @@ import sys
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from captum_dexar.compatibility import image_settings
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.tiles import tile_rectangles
 from captum_dexar.families.shared.image_blocks import in_sequence
@@ -58,26 +57,21 @@ class TilesAdapter(FamilyAdapter):
 
     def tile_grid(self, image: PreparedImage) -> Size:
         """Rows and columns of tiles, both 1 where the image is not cut."""
-        if not self.setting(image, "crop_to_patches"):
+        if not image.image_processor.crop_to_patches:
             return 1, 1
         columns, rows = self.columns_and_rows(image)
         return rows, columns
 
     def columns_and_rows(self, image: PreparedImage) -> Size:
         """Columns and rows of tiles of an image that may be cut."""
-        size = self.setting(image, "size")
-        columns, rows = function_of(image.image_processor, "get_optimal_tiled_canvas")(
+        settings = image.image_processor
+        columns, rows = function_of(settings, "get_optimal_tiled_canvas")(
             image.size,
-            (size["height"], size["width"]),
-            self.setting(image, "min_patches"),
-            self.setting(image, "max_patches"),
+            (settings.size["height"], settings.size["width"]),
+            settings.min_patches,
+            settings.max_patches,
         )
         return int(columns), int(rows)
-
-    def setting(self, image: PreparedImage, name: str) -> Any:
-        """A setting of the image processor; the processor's own takes precedence."""
-        of_processor = image_settings(image.processor)
-        return of_processor.get(name, getattr(image.image_processor, name))
 
 
 def function_of(image_processor: Any, name: str) -> Any:

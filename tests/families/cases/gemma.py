@@ -88,7 +88,7 @@ def gemma4(variant: str, seed: int, implementation: str) -> nn.Module:
                     head_dim=16,
                     patch_size=PATCH,
                     pooling_kernel_size=POOLED,
-                    position_embedding_size=64,
+                    position_embedding_size=256,
                 ),
                 audio_config=None,
                 boi_token_id=BEGIN_OF_IMAGE,
