@@ -15,6 +15,7 @@ from captum_dexar.attention_gradients.interception import (
     is_unpatched,
     replaced_forward,
 )
+from captum_dexar.model.changes import has_plain_weight
 from captum_dexar.model.layers import hidden_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
@@ -152,7 +153,7 @@ def depends_on(hidden: Tensor, leaves: list[Tensor]) -> bool:
 def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module is a projection that nobody has changed, as adapters,
     quantisation and offloading do."""
-    return type(module) is nn.Linear and is_unpatched(module)
+    return has_plain_weight(module) and is_unpatched(module)
 
 
 def product_of(module: nn.Linear) -> Projection:
@@ -161,7 +162,10 @@ def product_of(module: nn.Linear) -> Projection:
     linear, parameters = nn.functional.linear, module._parameters
 
     def forward(input: Tensor) -> Tensor:
-        weight: Any = parameters["weight"]
+        weight: Any = parameters.get("weight")
+        if weight is None:
+            # An adapter has parametrised it for this call.
+            weight = module.weight
         return linear(input, weight, parameters["bias"])
 
     return forward
@@ -182,7 +186,12 @@ class _KnownProjection(torch.autograd.Function):
 
 
 def _known_projection(module: nn.Linear, output: Tensor) -> Projection:
+    positions = output.shape[:-1]
+
     def forward(input: Tensor) -> Tensor:
+        if input.shape[:-1] != positions:
+            # Another of its calls: some adapters also multiply its weight by itself.
+            return product_of(module)(input)
         apply: Any = _KnownProjection.apply
         # In a list, as autograd would take a tensor for another input.
         product: Tensor = apply(input, module.weight, [output])

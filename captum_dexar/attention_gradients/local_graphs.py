@@ -27,6 +27,7 @@ from captum_dexar.attention_gradients.layer_replay import (
     replay_layer,
     without_cache,
 )
+from captum_dexar.attention_gradients.user_changes import users_change
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
@@ -63,7 +64,9 @@ class LocalGraphs:
 
     Where every position of a pass is explained, a layer's graph is built while it runs.
     Where only some are, as in a pass over a prompt, the layer runs without a graph, and
-    is then replayed from its attention on for those positions.
+    is then replayed from its attention on for those positions. A layer that a user has
+    changed (by a hook, say) is not run again: its graph is of all positions, built while
+    it runs.
 
     Args:
         decoder (Decoder): the model's decoder
@@ -101,9 +104,10 @@ class LocalGraphs:
             decoder.layers, layers, cross_attention
         )
         self._replay = PostAttentionReplay(reuses_projections)
+        self._changed = {i for i in layers if users_change(decoder.layers[i])}
         # Of the layer that is running; its calls with their outputs.
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
-        self._projections: dict[int, dict[nn.Linear, Tensor]] = {}
+        self._projections: dict[int, dict[nn.Linear, Tensor | None]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -120,7 +124,7 @@ class LocalGraphs:
             forwards = {
                 module: self._kept_projection(module, layer)
                 for module, layer in self._layer_of.items()
-                if is_plain_linear(module)
+                if layer not in self._changed and is_plain_linear(module)
             }
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
@@ -142,7 +146,8 @@ class LocalGraphs:
         depends on the first.
         """
         output, *rest = call.run()
-        builds_graph = self.query_positions(call.query.shape[2]) is None
+        builds_graph = call.layer in self._changed
+        builds_graph |= self.query_positions(call.query.shape[2]) is None
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
         self._calls.setdefault(call.layer, []).append((call, output))
@@ -163,7 +168,9 @@ class LocalGraphs:
                 positions = self.query_positions(num_queries)
                 if positions is not None and output.shape[1] == num_queries:
                     kept = self._projections.setdefault(layer, {})
-                    kept[module] = output[:, positions.to(output.device)]
+                    rows = output[:, positions.to(output.device)]
+                    # Of two calls in a layer neither is known by the module.
+                    kept[module] = None if module in kept else rows
             return output
 
         return forward
@@ -191,16 +198,31 @@ class LocalGraphs:
             if positions is not None:
                 last = hidden[:, positions.to(hidden.device)]
             self.last_hidden = last.detach()
-        if calls and positions is None:
+        if calls and (positions is None or index in self._changed):
             attention_calls, outputs = map(list, zip(*calls))
-            steps = slice(0, num_queries)
+            if positions is not None:
+                with torch.enable_grad():
+                    hidden = hidden[:, positions.to(hidden.device)]
+            steps = slice(0, hidden.shape[1])
             self.consume(
-                LocalGraph(index, hidden, outputs, attention_calls, None, steps)
+                LocalGraph(
+                    index,
+                    hidden,
+                    outputs,
+                    attention_calls,
+                    positions,
+                    steps,
+                    output_positions=positions,
+                )
             )
         elif calls and positions is not None:
             for start in range(0, len(positions), self.max_positions):
                 steps = slice(start, min(start + self.max_positions, len(positions)))
-                known = {module: kept[:, steps] for module, kept in projections.items()}
+                known = {
+                    module: kept[:, steps]
+                    for module, kept in projections.items()
+                    if kept is not None
+                }
                 self.consume(
                     self._replayed(
                         index, (args, kwargs), hidden, calls, known, positions, steps

@@ -198,12 +198,13 @@ class PositionGraphs(OnlineGradients):
     """
 
     def __post_init__(self) -> None:
-        self._kept: list[LocalGraph] = []
+        # With the versions of their hidden states.
+        self._kept: list[tuple[LocalGraph, int]] = []
         self._watched = LocalGraphs(
             self.decoder,
             self.layers,
             _last_position,
-            self._kept.append,
+            lambda graph: self._kept.append((graph, graph.hidden._version)),
             self.cross_attention,
             max_positions=1,
             reuses_projections=self.reuses_projections,
@@ -224,7 +225,14 @@ class PositionGraphs(OnlineGradients):
 
     def _graphs(self, num_steps: int) -> list[LocalGraph]:
         graphs, self._kept[:] = list(self._kept), []
-        return graphs
+        for graph, version in graphs:
+            if graph.hidden._version != version:
+                raise RuntimeError(
+                    f"The output of decoder layer {graph.layer} was written into after "
+                    "it was computed, so it can't be read any more. Let hooks return "
+                    'new tensors, or use LayerDexAR(..., engine="autograd").'
+                )
+        return [graph for graph, _ in graphs]
 
 
 def _last_position(num_queries: int) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from captum_dexar.model.target_logits import GrowingLogits
+from captum_dexar.model.wrappers import generating
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
@@ -43,7 +44,7 @@ class GenerationWatch(StoppingCriteria):
             if threading.get_ident() == thread:
                 self._logits = output.logits[:, -1:]
 
-        handle = _running(self.model).register_forward_hook(keep)
+        handle = generating(self.model).register_forward_hook(keep)
         try:
             yield
         finally:
@@ -73,14 +74,8 @@ def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
         if not seen and outputs is not None:
             seen.append(outputs[0])
 
-    handle = _running(model).register_forward_pre_hook(keep, with_kwargs=True)
+    handle = generating(model).register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield seen
     finally:
         handle.remove()
-
-
-def _running(model: nn.Module) -> nn.Module:
-    """The module that ``generate`` runs: peft's wrapper calls its base model."""
-    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
-    return model if unwrap is None else unwrap()

@@ -141,6 +141,14 @@ class DecodingSteps:
         for step in range(self.first_step, self.answer_ids.shape[1]):
             yield self._prefix(step)
 
+    def first_alone(self) -> TargetLogits:
+        """The logits of the first step, from a pass over its prefix and no more."""
+        inputs = {**self._prefix(self.first_step), "use_cache": False}
+        only = slice(self.first_step, self.first_step + 1)
+        alone = self._pass(inputs, only, self.prompt.length - 1 + self.first_step)
+        with torch.no_grad():
+            return TargetLogits.of(alone.logits(), alone.target_ids)
+
     def _fits_in_one(self, max_tokens: int | None) -> bool:
         """Whether prompt and answer can share one pass, which is cheaper than two."""
         fed = self.answer_ids[:, :-1]

@@ -15,6 +15,7 @@ from captum_dexar.model.layers import find_layers, hidden_of, output_head
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import device_of
 from captum_dexar.model.target_logits import is_forbidden
+from captum_dexar.model.wrappers import uncompiled
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -93,10 +94,13 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             handles.append(layer.register_forward_hook(keep_last_output))
         for module in model.modules():
             handles.append(
-                module.register_forward_pre_hook(keep_if_fed_by_last, with_kwargs=True)
+                # Before a user's hook that changes what it is fed.
+                module.register_forward_pre_hook(
+                    keep_if_fed_by_last, prepend=True, with_kwargs=True
+                )
             )
         ids = _probe_ids(model)
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled(model):
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     finally:
         for handle in handles:

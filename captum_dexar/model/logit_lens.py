@@ -4,6 +4,7 @@ import math
 from functools import cached_property
 
 import torch
+from captum_dexar.model.changes import is_as_made
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
@@ -120,7 +121,7 @@ class _HeadRows:
         self.ids = ids
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
-        if type(head) is nn.Linear:
+        if is_as_made(head):
             with torch.no_grad(), loaded_weights(head):
                 here = ids.to(head.weight.device)
                 self.weight = widened(head.weight.detach()[here])
@@ -129,7 +130,7 @@ class _HeadRows:
 
     def logits(self, normed: Tensor, steps: slice) -> Tensor:
         if self.weight is None:
-            # Not a plain linear layer: its rows can't be taken.
+            # Not a plain linear layer, or with hooks: its rows can't be taken.
             every_logit = self.head(normed)
             index = self.ids[:, steps].to(every_logit.device)[..., None]
             return widened(every_logit.gather(-1, index)[..., 0])

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from captum_dexar.model.wrappers import check_no_virtual_tokens, uncompiled
 from torch import nn, Tensor
 
 
 def check_model_state(model: nn.Module) -> None:
-    """Raises RuntimeError where gradients are unavailable or would be random."""
+    """Raises RuntimeError where gradients are unavailable or would be random, or
+    positions not those of the input."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "Attributions need gradients, which torch.inference_mode switches off for "
@@ -20,6 +22,7 @@ def check_model_state(model: nn.Module) -> None:
             "The model is in training mode, where dropout makes every explanation a "
             "different one. Call model.eval() first."
         )
+    check_no_virtual_tokens(model)
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
         raise RuntimeError(
@@ -101,11 +104,13 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     """Restores the tensors that a model keeps as plain attributes between two passes.
 
     Models with multi-axis positions remember where the last prompt's ended
-    (``rope_deltas``). Users who decode with a cache of their own rely on it.
+    (``rope_deltas``). Users who decode with a cache of their own rely on it. Within it
+    no compiled code runs, which hooks can't watch.
     """
     before = [(module, dict(vars(module))) for module in model.modules()]
     try:
-        yield
+        with uncompiled(model):
+            yield
     finally:
         for module, attributes in before:
             now = vars(module)
