@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.gradients import (
     check_differentiable,
     Consumer,
     LayerGradients,
 )
+from captum_dexar.attention_gradients.interception import Forward, replaced_forward
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_argument, hidden_of, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
@@ -79,11 +81,15 @@ class AutogradReference:
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits:
         """Runs one pass per step; see :class:`AttentionGradients`."""
+        guarded: dict[nn.Module, Forward] = {}
+        for index in layers:
+            guarded |= guarded_projections(decoder.layers[index])
         steps: list[dict[int, list[_Gradient]]] = []
         target_logits: list[TargetLogits] = []
         with (
             eager_attention(self.model),
             kept_state(self.model),
+            replaced_forward(guarded),
             torch.enable_grad(),
         ):
             for step, inputs in enumerate(self.prefixes):

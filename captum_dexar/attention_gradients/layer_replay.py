@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.gradients import graph_nodes
 from captum_dexar.attention_gradients.interception import (
     intercepted_attention,
@@ -122,11 +123,10 @@ def replay_layer(
         return forward
 
     modules = {module: 0 for module in layer.modules()}
-    replaced: dict[nn.Module, Projection] = {}
+    replaced = guarded_projections(layer, lambda: num_calls > 0)
     if left_out is not None:
-        replaced = {
-            module: placeholder(module) for module in modules if is_plain_linear(module)
-        }
+        for module in filter(is_plain_linear, modules):
+            replaced[module] = placeholder(module)
     for module, output in (projections or {}).items():
         replaced[module] = _known_projection(module, output)
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.interception import (
     Forward,
     intercepted_attention,
@@ -120,12 +121,12 @@ class LocalGraphs:
             for index in self._hooked
         ]
         forwards: dict[nn.Module, Forward] = {}
+        for index in self._hooked:
+            forwards |= guarded_projections(self.decoder.layers[index])
         if self._replay.reuses_projections:
-            forwards = {
-                module: self._kept_projection(module, layer)
-                for module, layer in self._layer_of.items()
-                if layer not in self._changed and is_plain_linear(module)
-            }
+            for module, layer in self._layer_of.items():
+                if layer not in self._changed and is_plain_linear(module):
+                    forwards[module] = self._kept_projection(module, layer)
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
         )

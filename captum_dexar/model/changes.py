@@ -4,7 +4,7 @@ Most of what is computed again, or taken from a record, is only right for module
 what their class says, to each position alone. Hooks and replaced methods may do anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -44,11 +44,6 @@ def users_hook(module: nn.Module) -> str | None:
     return None
 
 
-def is_of_user(module: nn.Module) -> bool:
-    """Whether a module's class comes from no known package."""
-    return _package(type(module)) not in LIBRARIES
-
-
 def is_offloading(module: nn.Module) -> bool:
     """Whether accelerate has replaced a module's ``forward``, to load its weights."""
     return hasattr(module, "_hf_hook")
@@ -64,17 +59,31 @@ def has_plain_weight(module: nn.Module) -> bool:
     return type(module) is nn.Linear and type(weight) is nn.Parameter
 
 
-def is_as_made(module: nn.Module) -> bool:
-    """Whether calling a module is nothing but a product with a parameter: a linear layer
-    without hooks and with its own ``forward``."""
-    is_own = "forward" not in vars(module) or is_offloading(module)
-    return has_plain_weight(module) and users_hook(module) is None and is_own
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether nobody has replaced a module's ``forward``."""
+    return "forward" not in vars(module)
 
 
-def named_tree(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A model's modules with names for messages."""
-    for name, module in model.named_modules():
-        yield name or type(module).__name__, module
+def users_change(
+    root: nn.Module, is_unpatched: Callable[[nn.Module], bool] = has_own_forward
+) -> str | None:
+    """What a user has changed in a module or inside it, in words, or None.
+
+    Args:
+        root (nn.Module): the module
+        is_unpatched (Callable, optional): whether a module's ``forward`` is its own.
+            Default: :func:`has_own_forward`
+    """
+    for name, module in root.named_modules():
+        name = name or type(module).__name__
+        hook = users_hook(module)
+        if hook is not None:
+            return f"a {hook} on {name}"
+        if not is_unpatched(module) and not is_offloading(module):
+            return f"another forward method on {name}"
+        if _package(type(module)) not in LIBRARIES:
+            return f"{name}, a {type(module).__module__}.{type(module).__qualname__}"
+    return None
 
 
 def _is_users(hook: Any) -> bool:

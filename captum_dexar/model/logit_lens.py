@@ -4,7 +4,7 @@ import math
 from functools import cached_property
 
 import torch
-from captum_dexar.model.changes import is_as_made
+from captum_dexar.model.changes import has_plain_weight, users_change
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
@@ -34,6 +34,9 @@ class LogitLens:
         self.decoder = decoder
         self.target_ids = target_ids
         self.contrast_ids = contrast_ids
+        # What a user has changed may not keep positions apart.
+        parts = [part for part in (decoder.final_norm, decoder.head) if part is not None]
+        self._takes_one = any(users_change(part) is not None for part in parts)
         self._targets = _HeadRows(decoder.head, target_ids)
         self._contrasts = None
         if contrast_ids is not None:
@@ -61,6 +64,12 @@ class LogitLens:
         Returns:
             *Tensor* of **logits**, ``(batch, steps)``, float32 at least.
         """
+        if self._takes_one and hidden.shape[1] > 1:
+            places = range(self.target_ids.shape[1])[steps]
+            each = zip(hidden.split(1, dim=1), places)
+            return torch.cat(
+                [self.read(one, slice(place, place + 1)) for one, place in each], dim=1
+            )
         normed = self._normed(hidden)
         transform = self.decoder.logit_transform
         logits = transform(self._targets.logits(normed, steps))
@@ -86,8 +95,14 @@ class LogitLens:
             RuntimeError: the logits differ by more than rounding.
         """
         with torch.no_grad():
-            raw = self._targets.logits(self._normed(last_hidden), slice(None))
-            reading = self.decoder.logit_transform(raw)
+            size = 1 if self._takes_one else last_hidden.shape[1]
+            raw = [
+                self._targets.logits(self._normed(part), slice(start, start + size))
+                for start, part in zip(
+                    range(0, last_hidden.shape[1], size), last_hidden.split(size, dim=1)
+                )
+            ]
+            reading = self.decoder.logit_transform(torch.cat(raw, dim=1))
         theirs = target_logits.logits.to(reading.device)
         forbidden = is_forbidden(theirs)
         if bool(forbidden.any()):
@@ -121,7 +136,7 @@ class _HeadRows:
         self.ids = ids
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
-        if is_as_made(head):
+        if has_plain_weight(head) and users_change(head) is None:
             with torch.no_grad(), loaded_weights(head):
                 here = ids.to(head.weight.device)
                 self.weight = widened(head.weight.detach()[here])
