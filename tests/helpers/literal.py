@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tests.helpers.tiny_models import IMAGE_TOKEN
+from captum_dexar import LayerDexAR, VLMAttribution
+from tests.helpers.explained import relative_error
+from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs
 from torch import nn, Tensor
 from transformers import DynamicCache, GenerationMixin
 from transformers.models.llama import modeling_llama
@@ -154,3 +156,70 @@ def _watched(base: Any, text: Any) -> Iterator[_Seen]:
         base.set_attn_implementation(before)
         for handle in handles:
             handle.remove()
+
+
+# The ways in which a user comes to explanations.
+
+TARGET = [40, 41, 42]
+FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+SEEDS = (1, 2)
+# The answer's ids, the maps and the log-probabilities.
+Explained = tuple[list[int], Tensor, Tensor]
+
+
+def _explained(*results: Any) -> Explained:
+    return (
+        [token for result in results for token in result.target_ids.tolist()],
+        torch.cat([result.token_attr for result in results]),
+        torch.cat([result.token_log_probs for result in results]),
+    )
+
+
+def given(method: LayerDexAR) -> list[Explained]:
+    inputs = prompt_inputs(SEEDS[0])
+    return [_explained(VLMAttribution(method).attribute(inputs, target=TARGET))]
+
+
+def given_list(method: LayerDexAR) -> list[Explained]:
+    inputs = [prompt_inputs(seed) for seed in SEEDS]
+    targets = [TARGET, TARGET[::-1]]
+    results = VLMAttribution(method).attribute(inputs, target=targets)
+    return [_explained(result) for result in results]
+
+
+def generated(method: LayerDexAR) -> list[Explained]:
+    inputs = prompt_inputs(SEEDS[0])
+    return [_explained(VLMAttribution(method).attribute(inputs, gen_args=FEW))]
+
+
+def generated_list(method: LayerDexAR) -> list[Explained]:
+    inputs = [prompt_inputs(seed) for seed in SEEDS]
+    results = VLMAttribution(method).attribute(inputs, gen_args=FEW)
+    return [_explained(result) for result in results]
+
+
+def streamed(method: LayerDexAR) -> list[Explained]:
+    results = list(VLMAttribution(method).stream(prompt_inputs(SEEDS[0]), FEW))
+    assert len(results) == FEW["max_new_tokens"]
+    return [_explained(*results)]
+
+
+WAYS = {way.__name__: way for way in (given, given_list, generated, generated_list, streamed)}
+
+
+def assert_literal(
+    model: nn.Module,
+    way: str,
+    engine: str = "closed_form",
+    tolerance: float = 1e-5,
+    **options: Any,
+) -> None:
+    """An explanation equals the literal one; see :func:`literal` for the options."""
+    options.setdefault("on_cache", not way.startswith("given"))
+    results = WAYS[way](LayerDexAR(model, engine=engine))
+    for seed, (answer, token_attr, log_probs) in zip(SEEDS, results):
+        reference = literal(model, prompt_inputs(seed), answer, **options)
+        assert relative_error(token_attr, reference.token_attr) <= tolerance
+        torch.testing.assert_close(
+            log_probs.double(), reference.token_log_probs, rtol=tolerance, atol=1e-4
+        )
