@@ -78,8 +78,8 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
     if not reading.requires_grad:
         raise RuntimeError(
             f"The output of decoder layer {layer} does not depend on its attention by "
-            "any graph, so there is no gradient. A hook, or a module of yours, detaches "
-            "it or runs under torch.no_grad."
+            "any graph, so there is no gradient. A hook or a module of yours detaches "
+            "it, or runs under torch.no_grad."
         )
     for node in graph_nodes(reading):
         if node.name().endswith("NotImplemented"):

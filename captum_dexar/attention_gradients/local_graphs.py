@@ -65,9 +65,9 @@ class LocalGraphs:
 
     Where every position of a pass is explained, a layer's graph is built while it runs.
     Where only some are, as in a pass over a prompt, the layer runs without a graph, and
-    is then replayed from its attention on for those positions. A layer that a user has
-    changed (by a hook, say) is not run again: its graph is of all positions, built while
-    it runs.
+    is then replayed from its attention on for those positions. A layer that a user
+    has changed (by a hook, say) is not run again: its graph is of all positions, built
+    while it runs.
 
     Args:
         decoder (Decoder): the model's decoder

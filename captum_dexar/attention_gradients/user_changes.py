@@ -1,4 +1,4 @@
-"""Whether a user has changed a part of a model that this package routes for the moment."""
+"""Whether a user has changed a part of a model."""
 
 from captum_dexar.attention_gradients.interception import is_unpatched
 from captum_dexar.model import changes

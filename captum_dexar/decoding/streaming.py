@@ -153,7 +153,7 @@ def streamed(
             num_tokens = getattr(sequences, "sequences", sequences).shape[1]
             if num_tokens - prompt.length != watch.target_logits.num_steps:
                 raise RuntimeError(
-                    f"The model generated {num_tokens - prompt.length} tokens, but only "
+                    f"The model generated {num_tokens - prompt.length} tokens, but "
                     f"{watch.target_logits.num_steps} of its passes were seen: "
                     f"{type(model).__name__}.generate runs another module, or several "
                     "tokens in a pass. Use attribute()."

@@ -1,7 +1,8 @@
 """What users change in a model: hooks, replaced methods, modules of their own.
 
-Most of what is computed again, or taken from a record, is only right for modules that do
-what their class says, to each position alone. Hooks and replaced methods may do anything.
+Most of what is computed again, or taken from a record, is only right for modules that
+do what their class says, to each position alone. Hooks and replaced methods may do
+anything.
 """
 
 from collections.abc import Callable

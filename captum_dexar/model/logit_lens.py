@@ -35,7 +35,9 @@ class LogitLens:
         self.target_ids = target_ids
         self.contrast_ids = contrast_ids
         # What a user has changed may not keep positions apart.
-        parts = [part for part in (decoder.final_norm, decoder.head) if part is not None]
+        parts = [
+            part for part in (decoder.final_norm, decoder.head) if part is not None
+        ]
         self._takes_one = any(users_change(part) is not None for part in parts)
         self._targets = _HeadRows(decoder.head, target_ids)
         self._contrasts = None

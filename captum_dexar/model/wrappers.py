@@ -1,4 +1,4 @@
-"""What a model may be wrapped in: compiled, with an adapter, or spread over processes."""
+"""What a model may be wrapped in: compiled code, an adapter, several processes."""
 
 import threading
 from collections.abc import Iterator
@@ -29,8 +29,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def generating(model: nn.Module) -> nn.Module:
-    """The module whose passes ``model.generate`` runs: an adapter's wrapper may call its
-    base model."""
+    """The module whose passes ``model.generate`` runs: an adapter's wrapper may call
+    its base model."""
+    module: nn.Module
     for module in model.modules():
         if isinstance(module, GenerationMixin):
             return module

@@ -40,7 +40,7 @@ def test_autocast(name: str) -> None:
     model = parts(tiny_vlm(seed=1), name)
     for way, explain in WAYS.items():
         with torch.autocast("cpu", HALF):
-            ((answer, attr, log_probs), *_) = explain(LayerDexAR(model))
+            (answer, attr, log_probs), *_ = explain(LayerDexAR(model))
             plain = literal(model, prompt_inputs(1), answer, in_float64=False)
         exact = literal(model, prompt_inputs(1), answer)
         rounding = relative_error(plain.token_attr, exact.token_attr)

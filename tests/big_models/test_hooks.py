@@ -229,7 +229,9 @@ def patched(place: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("place", ["layer", "attention", "o_proj", "final_norm", "head"])
+@pytest.mark.parametrize(
+    "place", ["layer", "attention", "o_proj", "final_norm", "head"]
+)
 def test_replaced_methods(place: str) -> None:
     model = patched(place)
     for way in ("given", "generated", "streamed"):

@@ -21,7 +21,7 @@ from transformers.models.llama import modeling_llama
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """What is compared: maps ``(steps, image tokens)``, log-probabilities ``(steps,)``."""
+    """Maps ``(steps, image tokens)`` and log-probabilities ``(steps,)``."""
 
     token_attr: Tensor
     token_log_probs: Tensor
@@ -72,7 +72,9 @@ def literal(
                 layer: base.lm_head(text.norm(hidden))[0, -1, token]
                 for layer, hidden in seen.hidden.items()
             }
-            ids = torch.cat([inputs["input_ids"][0], torch.tensor(answer[:step]).long()])
+            ids = torch.cat(
+                [inputs["input_ids"][0], torch.tensor(answer[:step]).long()]
+            )
             maps.append(_map(seen, readings, ids == IMAGE_TOKEN))
             if cache is not None:
                 _detach(cache)
@@ -204,7 +206,10 @@ def streamed(method: LayerDexAR) -> list[Explained]:
     return [_explained(*results)]
 
 
-WAYS = {way.__name__: way for way in (given, given_list, generated, generated_list, streamed)}
+WAYS = {
+    way.__name__: way
+    for way in (given, given_list, generated, generated_list, streamed)
+}
 
 
 def assert_literal(
