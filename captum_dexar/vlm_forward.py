@@ -5,6 +5,7 @@ from typing import Any
 
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs.model_inputs import joined_inputs, OtherInputs
+from captum_dexar.model.wrappers import check_not_parallel
 from torch import nn, Tensor
 
 
@@ -51,6 +52,7 @@ class VLMForward(nn.Module):
                 "model must be a Hugging Face vision-language model, got "
                 f"{type(model).__name__}."
             )
+        check_not_parallel(model)
         self.model = model
         self._keeps_last = "logits_to_keep" in signature(model.forward).parameters
 

@@ -13,6 +13,7 @@ from captum_dexar.attention_gradients.online import (
     PositionGraphs,
     RecordedGradients,
 )
+from captum_dexar.attention_gradients.user_changes import users_change
 
 __all__ = [
     "AttentionCall",
@@ -24,4 +25,5 @@ __all__ = [
     "OnlineGradients",
     "PositionGraphs",
     "RecordedGradients",
+    "users_change",
 ]

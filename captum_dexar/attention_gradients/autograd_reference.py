@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.eager_attention import eager_attention
 from captum_dexar.attention_gradients.gradients import (
     check_differentiable,
     Consumer,
     LayerGradients,
 )
+from captum_dexar.attention_gradients.interception import Forward, replaced_forward
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_argument, hidden_of, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
@@ -81,10 +83,18 @@ class AutogradReference:
         self, decoder: Decoder, layers: list[int], consume: Consumer
     ) -> TargetLogits:
         """Runs one pass per step; see :class:`AttentionGradients`."""
+        guarded: dict[nn.Module, Forward] = {}
+        for index in layers:
+            guarded |= guarded_projections(decoder.layers[index])
         steps: list[dict[int, list[_Gradient]]] = []
         target_logits: list[TargetLogits] = []
         # A graph is built from the first decoder layer on: see :func:`_recorded`.
-        with eager_attention(self.model), kept_state(self.model), torch.no_grad():
+        with (
+            eager_attention(self.model),
+            kept_state(self.model),
+            replaced_forward(guarded),
+            torch.no_grad(),
+        ):
             for step, inputs in enumerate(self.prefixes):
                 gradients, of_step = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)

@@ -73,8 +73,14 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
         layer (int): index of the decoder layer that is read
 
     Raises:
-        RuntimeError: there is such an operation.
+        RuntimeError: there is such an operation, or there is no graph at all.
     """
+    if not reading.requires_grad:
+        raise RuntimeError(
+            f"The output of decoder layer {layer} does not depend on its attention by "
+            "any graph, so there is no gradient. A hook or a module of yours detaches "
+            "it, or runs under torch.no_grad."
+        )
     for node in graph_nodes(reading):
         if node.name().endswith("NotImplemented"):
             raise RuntimeError(

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.gradients import graph_nodes
 from captum_dexar.attention_gradients.interception import (
     intercepted_attention,
     is_unpatched,
     replaced_forward,
 )
+from captum_dexar.model.changes import has_plain_weight
 from captum_dexar.model.consistency import are_same, mismatch
 from captum_dexar.model.layers import hidden_argument, hidden_of
 from torch import nn, Tensor
@@ -162,11 +164,10 @@ def replay_layer(
         return forward
 
     modules = {module: 0 for module in layer.modules()}
-    replaced: dict[nn.Module, Projection] = {}
+    replaced = guarded_projections(layer, lambda: num_calls > 0)
     if left_out is not None:
-        replaced = {
-            module: placeholder(module) for module in modules if is_plain_linear(module)
-        }
+        for module in filter(is_plain_linear, modules):
+            replaced[module] = placeholder(module)
     for module, output in (projections or {}).items():
         replaced[module] = _known_projection(module, output, mismatches)
     try:
@@ -193,7 +194,7 @@ def depends_on(hidden: Tensor, leaves: list[Tensor]) -> bool:
 def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module is a projection that nobody has changed, as adapters,
     quantisation and offloading do."""
-    return type(module) is nn.Linear and is_unpatched(module)
+    return has_plain_weight(module) and is_unpatched(module)
 
 
 def product_of(module: nn.Linear) -> Projection:
@@ -202,7 +203,10 @@ def product_of(module: nn.Linear) -> Projection:
     linear, parameters = nn.functional.linear, module._parameters
 
     def forward(input: Tensor) -> Tensor:
-        weight: Any = parameters["weight"]
+        weight: Any = parameters.get("weight")
+        if weight is None:
+            # An adapter has parametrised it for this call.
+            weight = module.weight
         return linear(input, weight, parameters["bias"])
 
     return forward
@@ -225,7 +229,12 @@ class _KnownProjection(torch.autograd.Function):
 def _known_projection(
     module: nn.Linear, output: Tensor, mismatches: list[Tensor] | None
 ) -> Projection:
+    positions = output.shape[:-1]
+
     def forward(input: Tensor) -> Tensor:
+        if input.shape[:-1] != positions:
+            # Another of its calls: some adapters also multiply its weight by itself.
+            return product_of(module)(input)
         if mismatches is not None:
             mismatches.append(_projection_mismatch(module, input.detach(), output))
         apply: Any = _KnownProjection.apply

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.interception import (
     Forward,
     intercepted_attention,
@@ -24,7 +25,8 @@ from captum_dexar.attention_gradients.layer_replay import (
     PostAttentionReplay,
     product_of,
 )
-from captum_dexar.model.consistency import has_hooks, Inconsistent
+from captum_dexar.attention_gradients.user_changes import users_change
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
 from captum_dexar.model.thread_hooks import forward_hooks
@@ -67,7 +69,8 @@ class LocalGraphs:
     Where only some are, as in a pass over a prompt, the layer runs without a graph, and
     is then replayed from its attention on for those positions. If that gives something
     else than the layer did, the pass is :class:`Inconsistent`, and can be run again
-    with graphs that are built while it runs.
+    with graphs that are built while it runs. So are those of a layer that a user has
+    changed (by a hook, say), which is never replayed.
 
     Args:
         decoder (Decoder): the model's decoder
@@ -105,7 +108,6 @@ class LocalGraphs:
         self.query_positions = query_positions
         self.consume = consume
         self.max_positions = max_positions
-        self.replays = replays
         self.is_paused = False
         self.failure: Inconsistent | None = None
         self.last_hidden: Tensor | None = None
@@ -114,29 +116,30 @@ class LocalGraphs:
             decoder.layers, layers, cross_attention
         )
         self._replay = PostAttentionReplay(reuses_projections)
-        self._with_hooks: set[int] = set()
+        self._changed = {
+            index
+            for index in layers
+            if not replays or users_change(decoder.layers[index])
+        }
         # Of the layer that is running; its calls with their outputs.
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
-        self._projections: dict[int, dict[nn.Linear, Tensor]] = {}
+        self._projections: dict[int, dict[nn.Linear, Tensor | None]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are watched; gradients are off."""
-        self._with_hooks = {
-            index for index in self._hooked if has_hooks(self.decoder.layers[index])
-        }
         hooks = {
             self.decoder.layers[index]: partial(self._finish, index)
             for index in self._hooked
         }
         hooked = forward_hooks(hooks, with_kwargs=True)
         forwards: dict[nn.Module, Forward] = {}
-        if self._replay.reuses_projections and self.replays:
-            forwards = {
-                module: self._kept_projection(module, layer)
-                for module, layer in self._layer_of.items()
-                if is_plain_linear(module)
-            }
+        for index in self._hooked:
+            forwards |= guarded_projections(self.decoder.layers[index])
+        if self._replay.reuses_projections:
+            for module, layer in self._layer_of.items():
+                if layer not in self._changed and is_plain_linear(module):
+                    forwards[module] = self._kept_projection(module, layer)
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
         )
@@ -157,8 +160,8 @@ class LocalGraphs:
         output, *rest = call.run()
         if self.is_paused:
             return (output, *rest)
-        is_explained = self.query_positions(call.query.shape[2]) is None
-        builds_graph = is_explained or not self.replays
+        builds_graph = call.layer in self._changed
+        builds_graph |= self.query_positions(call.query.shape[2]) is None
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
         self._calls.setdefault(call.layer, []).append((call, output))
@@ -179,7 +182,9 @@ class LocalGraphs:
                 positions = self.query_positions(num_queries)
                 if positions is not None and output.shape[1] == num_queries:
                     kept = self._projections.setdefault(layer, {})
-                    kept[module] = output[:, positions.to(output.device)]
+                    rows = output[:, positions.to(output.device)]
+                    # Of two calls in a layer neither is known by the module.
+                    kept[module] = None if module in kept else rows
             return output
 
         return forward
@@ -223,7 +228,7 @@ class LocalGraphs:
         arguments: tuple[Any, Mapping[str, Any]],
         hidden: Tensor,
         calls: list[tuple[AttentionCall, Tensor]],
-        projections: Mapping[nn.Linear, Tensor],
+        projections: Mapping[nn.Linear, Tensor | None],
         positions: Tensor | None,
     ) -> Iterator[LocalGraph]:
         """The graphs of a layer that has run."""
@@ -231,17 +236,16 @@ class LocalGraphs:
         if positions is None:
             steps = slice(0, hidden.shape[1])
             yield LocalGraph(index, hidden, outputs, attention_calls, None, steps)
-        elif not self.replays:
+        elif index in self._changed:
             yield from _step_by_step(index, hidden, outputs, attention_calls, positions)
-        elif index in self._with_hooks:
-            # Its hooks would be called again, and its output may be theirs.
-            raise Inconsistent(
-                f"Decoder layer {index} has hooks, so it can't be replayed."
-            )
         else:
             for start in range(0, len(positions), self.max_positions):
                 steps = slice(start, min(start + self.max_positions, len(positions)))
-                known = {module: kept[:, steps] for module, kept in projections.items()}
+                known = {
+                    module: kept[:, steps]
+                    for module, kept in projections.items()
+                    if kept is not None
+                }
                 yield self._replayed(
                     index, arguments, hidden, calls, known, positions, steps
                 )

@@ -13,7 +13,8 @@ from captum_dexar.attention_gradients.layer_record import Axes, LayerRecord, Ove
 from captum_dexar.attention_gradients.layer_replay import PostAttentionReplay
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.attention_gradients.step_recorder import StepRecorder
-from captum_dexar.model.consistency import has_hooks, Inconsistent
+from captum_dexar.attention_gradients.user_changes import users_change
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.target_logits import TargetLogits
@@ -192,9 +193,10 @@ class RecordedGradients(OnlineGradients):
                 "tokens."
             )
         layer = self.decoder.layers[index]
-        if record.is_hooked or has_hooks(layer):
-            # They would be called again, and the layer's output may be theirs.
-            raise Inconsistent(f"Decoder layer {index} has hooks.")
+        change = users_change(layer)
+        if record.is_hooked or change:
+            # Hooks would be called again, and the layer's output may be theirs.
+            raise Inconsistent(f"Decoder layer {index} was changed: {change}.")
         hidden = self._replay.replay(
             layer,
             record.joined_arguments(axes.get(type(layer), {})),
@@ -223,12 +225,13 @@ class PositionGraphs(OnlineGradients):
     """
 
     def __post_init__(self) -> None:
-        self._kept: list[LocalGraph] = []
+        # With the versions of their hidden states.
+        self._kept: list[tuple[LocalGraph, int]] = []
         self._watched = LocalGraphs(
             self.decoder,
             self.layers,
             _last_position,
-            self._kept.append,
+            lambda graph: self._kept.append((graph, graph.hidden._version)),
             self.cross_attention,
             max_positions=1,
             reuses_projections=self.reuses_projections,
@@ -268,12 +271,19 @@ class PositionGraphs(OnlineGradients):
         return last_hidden
 
     def _graphs(self, num_steps: int) -> list[LocalGraph]:
-        layers = [graph.layer for graph in self._kept]
+        layers = [graph.layer for graph, _ in self._kept]
         if not layers:
             raise Inconsistent("No layer called its attention function.")
         if len(set(layers)) < len(layers):
             raise Inconsistent("The decoder layers ran several times for one token.")
-        return self._kept
+        for graph, version in self._kept:
+            if graph.hidden._version != version:
+                raise RuntimeError(
+                    f"The output of decoder layer {graph.layer} was written into after "
+                    "it was computed, so it can't be read any more. Let hooks return "
+                    'new tensors, or use LayerDexAR(..., engine="autograd").'
+                )
+        return [graph for graph, _ in self._kept]
 
 
 def _last_position(num_queries: int) -> Tensor | None:

@@ -18,7 +18,7 @@ from captum_dexar.attention_gradients.layer_record import (
     Rows,
 )
 from captum_dexar.attention_gradients.layer_replay import is_plain_linear, product_of
-from captum_dexar.model.consistency import is_hooked
+from captum_dexar.model.changes import users_hook
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_of, modules_of_layers
 from torch import nn, Tensor
@@ -115,7 +115,7 @@ class StepRecorder:
             if is_first:
                 self._masks.clear()
             record.add_pass(args, kwargs)
-            record.is_hooked |= is_hooked(layer)
+            record.is_hooked |= users_hook(layer) is not None
             output = original(*args, **kwargs)
             record.hidden_out.add(hidden_of(output))
             return output

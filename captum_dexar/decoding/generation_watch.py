@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from captum_dexar.model.target_logits import GrowingLogits
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
+from captum_dexar.model.wrappers import generating
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
@@ -58,7 +59,7 @@ class GenerationWatch(StoppingCriteria):
                 self._logits = output.logits[:, -1:]
 
         try:
-            with forward_hooks({_running(self.model): keep}):
+            with forward_hooks({generating(self.model): keep}):
                 yield
         finally:
             self._logits = None
@@ -92,11 +93,5 @@ def watched_encoder(model: nn.Module) -> Iterator[list[Tensor]]:
         if not seen and outputs is not None:
             seen.append(outputs[0])
 
-    with forward_pre_hooks({_running(model): keep}, with_kwargs=True):
+    with forward_pre_hooks({generating(model): keep}, with_kwargs=True):
         yield seen
-
-
-def _running(model: nn.Module) -> nn.Module:
-    """The module that ``generate`` runs: peft's wrapper calls its base model."""
-    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
-    return model if unwrap is None else unwrap()

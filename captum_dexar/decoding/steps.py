@@ -14,6 +14,7 @@ from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
 from captum_dexar.inputs import logits_of, Prompt
 from captum_dexar.model.state import kept_state
+from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -165,6 +166,14 @@ class DecodingSteps:
         elif last is not None:
             last = last + 1
         return PromptCache(cache, last)
+
+    def first_alone(self) -> TargetLogits:
+        """The logits of the first step, from a pass over its prefix and no more."""
+        inputs = {**self._prefix(self.first_step), "use_cache": False}
+        only = slice(self.first_step, self.first_step + 1)
+        alone = self._pass(inputs, only, self.prompt.length - 1 + self.first_step)
+        with torch.no_grad():
+            return TargetLogits.of(alone.logits(), alone.target_ids)
 
     def _fits_in_one(self, max_tokens: int | None) -> bool:
         """Whether prompt and answer can share one pass, which is cheaper than two."""

@@ -19,6 +19,7 @@ from captum_dexar.decoding.prompt_cache import PromptCache, watched_positions
 from captum_dexar.decoding.raw_logits import check_log_probs
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.decoding.steps import DecodingSteps
+from captum_dexar.decoding.thread_context import ThreadContext
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.precision import rounding_dtype
@@ -220,12 +221,23 @@ def streamed(
                 watch.watching(),
                 explaining.watching(),
             ):
-                model.generate(**prompt.given_inputs, **arguments)
+                sequences = model.generate(**prompt.given_inputs, **arguments)
+            num_tokens = getattr(sequences, "sequences", sequences).shape[1]
+            if num_tokens - prompt.length != watch.target_logits.num_steps:
+                raise RuntimeError(
+                    f"The model generated {num_tokens - prompt.length} tokens, but "
+                    f"{watch.target_logits.num_steps} of its passes were seen: "
+                    f"{type(model).__name__}.generate runs another module, or several "
+                    "tokens in a pass. Use attribute()."
+                )
             results.put(_Done())
         except BaseException as error:  # re-raised in the consumer's thread
             results.put(error)
 
-    thread = threading.Thread(target=generate, name="generating", daemon=True)
+    context = ThreadContext()
+    thread = threading.Thread(
+        target=context.run, args=(generate,), name="generating", daemon=True
+    )
     thread.start()
     try:
         while True:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from captum.attr import LayerAttribution
+from captum_dexar.attention_gradients import users_change
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
 from captum_dexar.families import adapter_for_config
@@ -20,6 +21,7 @@ from captum_dexar.maps.composition import compose
 from captum_dexar.maps.normalization import min_max_normalize
 from captum_dexar.model.layers import find_layers, layer_indices
 from captum_dexar.model.state import check_model_state, kept_state
+from captum_dexar.model.wrappers import check_not_parallel, unwrapped
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor
 
@@ -41,7 +43,6 @@ class DecoderLayerAttribution(LayerAttribution):
     Attributes:
         step_arguments (tuple of str): names of the method's own arguments
         takes_contrast (bool): whether it explains differences to a contrast
-        can_be_batched (bool): whether several prompts can be explained together
         parts_per_step (int): how often ``on_layer`` is told of a step
 
     Raises:
@@ -67,6 +68,8 @@ class DecoderLayerAttribution(LayerAttribution):
                 "forward_func must be a Hugging Face vision-language model or a "
                 f"VLMForward around one, got {type(forward_func).__name__}."
             )
+        check_not_parallel(model)
+        model = unwrapped(model)
         if device_ids is not None and len(device_ids) > 1:
             raise ValueError(
                 f"device_ids names {len(device_ids)} devices, but DataParallel copies "
@@ -78,8 +81,12 @@ class DecoderLayerAttribution(LayerAttribution):
         self.layer_indices = layer_indices(decoder_layers, layer)
         chosen = [decoder_layers[index] for index in self.layer_indices]
         super().__init__(forward_func, chosen, device_ids)
-        self.can_be_batched = self.adapter.can_be_batched
         self.parts_per_step = len(chosen)
+
+    @property
+    def can_be_batched(self) -> bool:
+        """Whether several prompts can be explained together, with equal results."""
+        return self.adapter.can_be_batched and users_change(self.model) is None
 
     def check_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Raises TypeError for an argument that the method does not have."""

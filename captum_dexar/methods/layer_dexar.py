@@ -1,9 +1,10 @@
 """DEX-AR as a Captum attribution method."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
+import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
 from captum_dexar.attention_gradients import (
@@ -12,6 +13,7 @@ from captum_dexar.attention_gradients import (
     ClosedForm,
     PositionGraphs,
     RecordedGradients,
+    users_change,
 )
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
@@ -253,15 +255,46 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             self.layer_indices,
             options,
         )
-        target_logits = [
-            engine(
-                decoder,
-                self.layer_indices,
-                lambda gradients: scores.add(gradients, on_layer),
+        target_logits = TargetLogits.joined(
+            [
+                engine(
+                    decoder,
+                    self.layer_indices,
+                    lambda gradients: scores.add(gradients, on_layer),
+                )
+                for engine in engines
+            ]
+        )
+        if self.engine == "closed_form":
+            self._check_positions_are_apart(steps, target_logits)
+        return scores.result(target_logits)
+
+    def _check_positions_are_apart(
+        self, steps: DecodingSteps, together: TargetLogits
+    ) -> None:
+        """Raises RuntimeError if a user's change makes the logits of a position depend
+        on what else is in the pass: an answer is explained in one."""
+        change = users_change(self.model) if steps.num_steps > 1 else None
+        if change is None:
+            return
+        alone = steps.first_alone()
+        largest = max(1.0, float(alone.largest))
+        tolerance = torch.finfo(alone.logits.dtype).eps ** 0.7 * largest
+        error = max(
+            float((one[:, 0] - other[:, 0].to(one.device)).abs().max())
+            for one, other in (
+                (alone.logits.double(), together.logits.double()),
+                (alone.log_probs.double(), together.log_probs.double()),
             )
-            for engine in engines
-        ]
-        return scores.result(TargetLogits.joined(target_logits))
+        )
+        if not error <= tolerance:
+            raise RuntimeError(
+                f"The model was changed ({change}), and the logits of a position now "
+                "depend on which positions share its pass: those of the answer's first "
+                f"token differ by {error:.3g} from a pass over the prompt alone. Use "
+                'LayerDexAR(..., engine="autograd"), which runs one pass per token, or '
+                "let the model generate the answer."
+            )
 
     @staticmethod
     def _shared(steps: DecodingSteps, options: DexAROptions) -> dict[str, Any]:
@@ -305,10 +338,15 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             return None
         check_model_state(self.model)
         options = DexAROptions(**arguments)
+        decoder = find_decoder(self.model)
         is_streamed = options.max_tokens_per_pass == 1 and not is_offloaded(self.model)
+        if any(map(users_change, decoder.layers)):
+            # Such a layer is not run again, but explained from the pass itself.
+            options = replace(options, max_tokens_per_pass=1)
+            is_streamed = True
         engine = PositionGraphs if is_streamed else RecordedGradients
         gradients = engine(
-            find_decoder(self.model),
+            decoder,
             self.layer_indices,
             prompt.image_keys,
             prompt.length,

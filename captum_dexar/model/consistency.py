@@ -2,8 +2,7 @@
 
 import torch
 from captum_dexar.model.precision import widened
-from captum_dexar.model.temporary import Temporary
-from torch import nn, Tensor
+from torch import Tensor
 
 
 class Inconsistent(RuntimeError):
@@ -49,27 +48,3 @@ def are_same(mismatches: list[Tensor]) -> bool:
     device = mismatches[0].device
     together = torch.stack([one.to(device) for one in mismatches])
     return bool((together <= 1).all())
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks of others run when a module, or one inside it, is called."""
-    of_all = nn.modules.module
-    return bool(
-        of_all._global_forward_hooks
-        or of_all._global_forward_pre_hooks
-        or any(is_hooked(inner) for inner in module.modules())
-    )
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks of its own, other than this package's."""
-    return any(
-        not isinstance(hook, Temporary)
-        for hooks in (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
-        )
-        for hook in hooks.values()
-    )

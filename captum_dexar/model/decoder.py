@@ -116,7 +116,8 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
         torch.no_grad(),
         kept_state(model),
         forward_hooks(dict.fromkeys(layers, keep_last_output)),
-        forward_pre_hooks(every_module, with_kwargs=True),
+        # Before a user's hook that changes what a module is fed.
+        forward_pre_hooks(every_module, with_kwargs=True, prepend=True),
     ):
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 

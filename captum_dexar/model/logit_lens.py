@@ -4,6 +4,7 @@ import math
 from functools import cached_property
 
 import torch
+from captum_dexar.model.changes import has_plain_weight, users_change
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder, forget_decoder
 from captum_dexar.model.precision import logit_tolerance, widened
@@ -34,6 +35,11 @@ class LogitLens:
         self.decoder = decoder
         self.target_ids = target_ids
         self.contrast_ids = contrast_ids
+        # What a user has changed may not keep positions apart.
+        parts = [
+            part for part in (decoder.final_norm, decoder.head) if part is not None
+        ]
+        self._takes_one = any(users_change(part) is not None for part in parts)
         self._targets = _HeadRows(decoder.head, target_ids)
         self._contrasts = None
         if contrast_ids is not None:
@@ -61,6 +67,12 @@ class LogitLens:
         Returns:
             *Tensor* of **logits**, ``(batch, steps)``, float32 at least.
         """
+        if self._takes_one and hidden.shape[1] > 1:
+            places = range(self.target_ids.shape[1])[steps]
+            each = zip(hidden.split(1, dim=1), places)
+            return torch.cat(
+                [self.read(one, slice(place, place + 1)) for one, place in each], dim=1
+            )
         normed = self._normed(hidden)
         transform = self.decoder.logit_transform
         logits = transform(self._targets.logits(normed, steps))
@@ -86,8 +98,14 @@ class LogitLens:
             Inconsistent: the logits differ by more than rounding.
         """
         with torch.no_grad():
-            raw = self._targets.logits(self._normed(last_hidden), slice(None))
-            reading = self.decoder.logit_transform(raw)
+            size = 1 if self._takes_one else last_hidden.shape[1]
+            raw = [
+                self._targets.logits(self._normed(part), slice(start, start + size))
+                for start, part in zip(
+                    range(0, last_hidden.shape[1], size), last_hidden.split(size, dim=1)
+                )
+            ]
+            reading = self.decoder.logit_transform(torch.cat(raw, dim=1))
         theirs = target_logits.logits.to(reading.device)
         forbidden = is_forbidden(theirs)
         if bool(forbidden.any()):
@@ -123,7 +141,7 @@ class _HeadRows:
         self.ids = ids
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
-        if type(head) is nn.Linear:
+        if has_plain_weight(head) and users_change(head) is None:
             with torch.no_grad(), loaded_weights(head):
                 here = ids.to(head.weight.device)
                 self.weight = widened(head.weight.detach()[here])
@@ -132,7 +150,7 @@ class _HeadRows:
 
     def logits(self, normed: Tensor, steps: slice) -> Tensor:
         if self.weight is None:
-            # Not a plain linear layer: its rows can't be taken.
+            # Not a plain linear layer, or with hooks: its rows can't be taken.
             every_logit = self.head(normed)
             index = self.ids[:, steps].to(every_logit.device)[..., None]
             return widened(every_logit.gather(-1, index)[..., 0])

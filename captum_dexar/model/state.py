@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from captum_dexar.model.thread_attributes import thread_attributes
+from captum_dexar.model.wrappers import check_no_virtual_tokens, uncompiled
 from torch import nn, Tensor
 
 # Attributes in which models of transformers remember the last prompt.
@@ -13,7 +14,8 @@ REMEMBERED = ("rope_deltas",)
 
 
 def check_model_state(model: nn.Module) -> None:
-    """Raises RuntimeError where gradients are unavailable or would be random."""
+    """Raises RuntimeError where gradients are unavailable or would be random, or
+    positions not those of the input."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "Attributions need gradients, which torch.inference_mode switches off for "
@@ -24,6 +26,7 @@ def check_model_state(model: nn.Module) -> None:
             "The model is in training mode, where dropout makes every explanation a "
             "different one. Call model.eval() first."
         )
+    check_no_virtual_tokens(model)
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
         raise RuntimeError(
@@ -106,7 +109,8 @@ def kept_state(model: nn.Module) -> Iterator[None]:
 
     Models with multi-axis positions remember where the last prompt's ended
     (``rope_deltas``). Users who decode with a cache of their own rely on it. Within the
-    block other threads neither see nor change what this thread's passes remember.
+    block other threads neither see nor change what this thread's passes remember, and
+    no compiled code runs, which hooks can't watch.
     """
     before = [(module, dict(vars(module))) for module in model.modules()]
     remembered = {
@@ -116,7 +120,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
         if name in attributes
     }
     try:
-        with thread_attributes(remembered):
+        with thread_attributes(remembered), uncompiled(model):
             yield
     finally:
         for module, attributes in before:

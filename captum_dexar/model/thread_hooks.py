@@ -41,35 +41,39 @@ def forward_hooks(
             ``nn.Module.register_forward_hook`` takes it
         with_kwargs (bool, optional): as there. Default: False
     """
-    with _registered(hooks, "register_forward_hook", with_kwargs):
+    with _registered(hooks, "register_forward_hook", {"with_kwargs": with_kwargs}):
         yield
 
 
 @contextmanager
 def forward_pre_hooks(
-    hooks: Mapping[nn.Module, Hook], *, with_kwargs: bool = False
+    hooks: Mapping[nn.Module, Hook],
+    *,
+    with_kwargs: bool = False,
+    prepend: bool = False,
 ) -> Iterator[None]:
     """Runs hooks before the forward passes of modules, in this thread.
 
     Args:
         hooks (Mapping): a hook for each module, as
             ``nn.Module.register_forward_pre_hook`` takes it
-        with_kwargs (bool, optional): as there. Default: False
+        with_kwargs, prepend (bool, optional): as there. Default: False
     """
-    with _registered(hooks, "register_forward_pre_hook", with_kwargs):
+    options = {"with_kwargs": with_kwargs, "prepend": prepend}
+    with _registered(hooks, "register_forward_pre_hook", options):
         yield
 
 
 @contextmanager
 def _registered(
-    hooks: Mapping[nn.Module, Hook], register: str, with_kwargs: bool
+    hooks: Mapping[nn.Module, Hook], register: str, options: Mapping[str, bool]
 ) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(temporarily(*hooks))
         for module, hook in hooks.items():
             # Of the class: within :func:`only_in_this_thread` an instance has its own.
             handle = getattr(type(module), register)(
-                module, _ThreadHook(hook), with_kwargs=with_kwargs
+                module, _ThreadHook(hook), **options
             )
             stack.callback(handle.remove)
         yield

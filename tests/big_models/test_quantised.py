@@ -1,6 +1,7 @@
 """A model of quantised weights is explained, or refused."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.inputs import Prompt
 from tests.helpers.explained import assert_same, explained, relative_error
+from tests.helpers.literal import assert_literal, WAYS
 from tests.helpers.tiny_models import (
     IMAGE_TOKEN,
     NUM_IMAGE_TOKENS,
@@ -162,3 +164,52 @@ def test_outliers_among_8_bits(tmp_path: Path, seed: int) -> None:
     method = VLMAttribution(LayerDexAR(model))
     answer = method.attribute(prompt_inputs(seed), gen_args=FEW)
     assert answer.token_attr.isfinite().all()
+
+
+# torchao.
+
+
+def quantised_by_torchao(
+    folder: Path, config: str, keep: Callable[[str], bool]
+) -> nn.Module:
+    quantization: Any = pytest.importorskip(
+        "torchao.quantization", reason="it is what quantises the weights"
+    )
+    model = AutoModelForImageTextToText.from_pretrained(
+        saved_llava(folder, 0), dtype=torch.float32
+    )
+    quantization.quantize_(
+        model,
+        getattr(quantization, config)(),
+        lambda module, name: isinstance(module, nn.Linear) and keep(name),
+    )
+    quantized: nn.Module = model.eval()
+    return quantized
+
+
+PARTS: dict[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "mlp": lambda name: "language_model" in name and ".mlp." in name,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_torchao_weights_of_8_bits(tmp_path: Path, part: str) -> None:
+    model = quantised_by_torchao(tmp_path, "Int8WeightOnlyConfig", PARTS[part])
+    for way in ("given_list", "generated", "streamed"):
+        assert_literal(model, way, in_float64=False)
+
+
+@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
+@pytest.mark.parametrize("part", PARTS)
+def test_torchao_activations_of_8_bits_are_refused(
+    tmp_path: Path, part: str, engine: str
+) -> None:
+    """No gradient passes through them: of the MLP alone it would be left out."""
+    config = "Int8DynamicActivationInt8WeightConfig"
+    model = quantised_by_torchao(tmp_path, config, PARTS[part])
+    for way in WAYS.values():
+        with pytest.raises(
+            RuntimeError, match="Int8Tensor.*quantise the weights alone"
+        ):
+            way(LayerDexAR(model, engine=engine))

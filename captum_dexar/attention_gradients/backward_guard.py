@@ -1,0 +1,55 @@
+"""Refusing projections through which no gradient passes.
+
+A kernel for inference only, as of some quantised weights, returns an output without a
+graph. PyTorch then leaves its part out of a gradient without a word.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum_dexar.attention_gradients.interception import Forward, forward_of
+from captum_dexar.model.changes import has_plain_weight
+from torch import nn, Tensor
+
+
+def guarded_projections(
+    root: nn.Module, is_read: Callable[[], bool] = lambda: True
+) -> dict[nn.Module, Forward]:
+    """Replacements for the projections inside a module that are no plain linear layers.
+
+    Args:
+        root (nn.Module): a decoder layer
+        is_read (Callable, optional): whether a gradient is wanted through what runs at
+            the moment. Default: always
+    """
+    return {
+        module: _guarded(module, is_read)
+        for module in root.modules()
+        if _is_projection(module) and not has_plain_weight(module)
+    }
+
+
+def _is_projection(module: nn.Module) -> bool:
+    # Their kinds are many, and only some are subclasses of nn.Linear.
+    return hasattr(module, "in_features") or hasattr(module, "infeatures")
+
+
+def _guarded(module: nn.Module, is_read: Callable[[], bool]) -> Forward:
+    original = forward_of(module)
+
+    def forward(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = original(input, *args, **kwargs)
+        wants_graph = torch.is_grad_enabled() and input.requires_grad and is_read()
+        if wants_graph and not output.requires_grad:
+            weight: Any = getattr(module, "weight", None)
+            raise RuntimeError(
+                f"A {type(module).__name__} of the decoder has no backward pass (its "
+                f"weight is a {type(weight).__name__}), so that attributions would be "
+                "wrong. Some kernels for quantised weights are for inference only, as "
+                "where activations are quantised too; quantise the weights alone, or "
+                "load the model another way."
+            )
+        return output
+
+    return forward

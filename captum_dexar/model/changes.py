@@ -1,0 +1,97 @@
+"""What users change in a model: hooks, replaced methods, modules of their own.
+
+Most of what is computed again, or taken from a record, is only right for modules that
+do what their class says, to each position alone. Hooks and replaced methods may do
+anything.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeGuard
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+# Packages whose modules and hooks are known to keep positions apart.
+LIBRARIES = {
+    "accelerate",
+    "bitsandbytes",
+    "captum_dexar",
+    "peft",
+    "torch",
+    "torchao",
+    "transformers",
+    "transformers_modules",
+}
+HOOKS = {
+    "_forward_pre_hooks": "forward pre-hook",
+    "_forward_hooks": "forward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+    "_backward_hooks": "backward hook",
+}
+
+
+def users_hook(module: nn.Module) -> str | None:
+    """The kind of a hook that a user has registered on a module, or None.
+
+    Hooks for all modules count as each module's.
+    """
+    for name, kind in HOOKS.items():
+        if any(map(_is_users, getattr(module, name).values())):
+            return kind
+        every = getattr(torch_module, f"_global{name}", None) or {}
+        if any(map(_is_users, every.values())):
+            return f"{kind} for all modules"
+    return None
+
+
+def is_offloading(module: nn.Module) -> bool:
+    """Whether accelerate has replaced a module's ``forward``, to load its weights."""
+    return hasattr(module, "_hf_hook")
+
+
+def has_plain_weight(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer that multiplies by a parameter as it is.
+
+    A weight that is computed (pruned, normalised, parametrised) or of another kind of
+    tensor (quantised, distributed) is not.
+    """
+    weight = module._parameters.get("weight")
+    return type(module) is nn.Linear and type(weight) is nn.Parameter
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether nobody has replaced a module's ``forward``."""
+    return "forward" not in vars(module)
+
+
+def users_change(
+    root: nn.Module, is_unpatched: Callable[[nn.Module], bool] = has_own_forward
+) -> str | None:
+    """What a user has changed in a module or inside it, in words, or None.
+
+    Args:
+        root (nn.Module): the module
+        is_unpatched (Callable, optional): whether a module's ``forward`` is its own.
+            Default: :func:`has_own_forward`
+    """
+    for name, module in root.named_modules():
+        name = name or type(module).__name__
+        hook = users_hook(module)
+        if hook is not None:
+            return f"a {hook} on {name}"
+        if not is_unpatched(module) and not is_offloading(module):
+            return f"another forward method on {name}"
+        if _package(type(module)) not in LIBRARIES:
+            return f"{name}, a {type(module).__module__}.{type(module).__qualname__}"
+    return None
+
+
+def _is_users(hook: Any) -> bool:
+    while isinstance(hook, partial):
+        hook = hook.func
+    return _package(hook) not in LIBRARIES
+
+
+def _package(thing: Any) -> str:
+    return str(getattr(thing, "__module__", "")).partition(".")[0]
