@@ -21,7 +21,7 @@ from captum_dexar.baselines import (
 from captum_dexar.model.layers import find_layers
 from tests.families.cases import CASES
 from tests.helpers.interleaved import elsewhere, interleaved
-from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
+from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
@@ -104,7 +104,24 @@ def family(name: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     """A model, inputs for an explanation, and longer ones for the other thread."""
     (case,) = [case for case in CASES if case.name == name]
     model = case.model(0, case.implementations[0])
-    return warm(model, case.inputs(0, 3)), case.inputs(0, 3), case.inputs(1, 7)
+    return warm(model, case.inputs(0, 3)), case.inputs(0, 3), larger(case.inputs(1, 7))
+
+
+def larger(inputs: dict[str, Any]) -> dict[str, Any]:
+    """With an image twice as high where positions have several axes: another distance
+    from the positions of the answer to its places."""
+    if "image_grid_thw" not in inputs:
+        return inputs
+    ids = inputs["input_ids"]
+    image = ids == IMAGE_TOKEN
+    first = int(image[0].int().argmax())
+    ids = torch.cat([ids[:, :first], ids[image][None], ids[:, first:]], dim=1)
+    return {
+        "input_ids": ids,
+        "pixel_values": torch.cat([inputs["pixel_values"]] * 2),
+        "image_grid_thw": inputs["image_grid_thw"] * torch.tensor([1, 2, 1]),
+        "mm_token_type_ids": (ids == IMAGE_TOKEN).int(),
+    }
 
 
 @pytest.mark.parametrize("explain", WAYS, ids=lambda way: way.__name__)
