@@ -16,8 +16,8 @@ import torch
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.eager_attention import eager_attention
 from captum_dexar.attention_gradients.gradients import (
-    check_differentiable,
     Consumer,
+    gradients_of,
     LayerGradients,
 )
 from captum_dexar.attention_gradients.interception import Forward, replaced_forward
@@ -128,10 +128,8 @@ class AutogradReference:
             result = {}
             for index, calls in attention.items():
                 reading = lens.read(hidden_states[index]).sum()
-                check_differentiable(reading, index)
-                gradients = torch.autograd.grad(
-                    reading, [call.probabilities for call in calls], **grad_kwargs
-                )
+                probabilities = [call.probabilities for call in calls]
+                gradients = gradients_of(reading, probabilities, index, **grad_kwargs)
                 result[index] = [
                     self._gradient(call, gradient)
                     for call, gradient in zip(calls, gradients)

@@ -1,5 +1,6 @@
 """What gradients assume of an attention call, compared with the call."""
 
+import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.model.consistency import are_same, Inconsistent, mismatch
 from captum_dexar.model.precision import widened
@@ -70,7 +71,9 @@ def check_probabilities(
     batch, heads, positions, keys = probabilities.shape
     grouped = probabilities.reshape(batch, value.shape[1], -1, keys)
     given = (grouped @ value).view(batch, heads, positions, -1).transpose(1, 2)
-    if not are_same([mismatch(given.to(output.dtype), output.detach())]):
+    # Eager implementations compute them in float32 even of float64.
+    dtype = torch.float32 if output.dtype == torch.float64 else output.dtype
+    if not are_same([mismatch(given.to(dtype), output.detach().to(dtype))]):
         raise Inconsistent(
             f"Attention probabilities of decoder layer {call.layer}, computed by its "
             "eager implementation, do not give the output of the implementation that "

@@ -12,8 +12,8 @@ from captum_dexar.attention_gradients.call_checks import (
     check_probabilities,
 )
 from captum_dexar.attention_gradients.gradients import (
-    check_differentiable,
     Consumer,
+    gradients_of,
     LayerGradients,
 )
 from captum_dexar.attention_gradients.key_blocks import (
@@ -69,11 +69,10 @@ class Contraction:
             reading = self.lens.read(graph.hidden, graph.steps).sum()
             if scale != 1.0:
                 reading = reading * scale
-        check_differentiable(reading, graph.layer)
         grad_kwargs = dict(self.grad_kwargs or {})
         if graph.is_shared:
             grad_kwargs["retain_graph"] = True
-        gradients = torch.autograd.grad(reading, graph.outputs, **grad_kwargs)
+        gradients = gradients_of(reading, graph.outputs, graph.layer, **grad_kwargs)
         if graph.output_positions is not None:
             gradients = tuple(
                 gradient[:, graph.output_positions.to(gradient.device)]

@@ -1,9 +1,10 @@
 """What an engine computes: the attention gradients of one layer after the other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
@@ -63,24 +64,24 @@ def graph_nodes(tensor: Tensor) -> Iterator[Any]:
         waiting.extend(following for following, _ in node.next_functions)
 
 
-def check_differentiable(reading: Tensor, layer: int) -> None:
-    """Raises if a reading was computed by an operation without a backward pass.
+def gradients_of(
+    reading: Tensor, attention: Sequence[Tensor], layer: int, **grad_kwargs: Any
+) -> tuple[Tensor, ...]:
+    """Differentiates a layer's reading with respect to what its attention gave.
 
-    PyTorch only warns, and leaves that operation's part of the gradient out.
+    PyTorch leaves the part of an operation without a backward pass out of a gradient,
+    with no more than a warning.
 
     Args:
-        reading (Tensor): what is to be differentiated, 0-d
+        reading (Tensor): what is differentiated, 0-d
+        attention (sequence of Tensor): attention outputs or probabilities
         layer (int): index of the decoder layer that is read
+        **grad_kwargs: further arguments of ``torch.autograd.grad``
 
     Raises:
-        RuntimeError: there is such an operation, or there is no graph at all.
+        RuntimeError: there is such an operation, or no graph from the attention to the
+            reading.
     """
-    if not reading.requires_grad:
-        raise RuntimeError(
-            f"The output of decoder layer {layer} does not depend on its attention by "
-            "any graph, so there is no gradient. A hook or a module of yours detaches "
-            "it, or runs under torch.no_grad."
-        )
     for node in graph_nodes(reading):
         if node.name().endswith("NotImplemented"):
             raise RuntimeError(
@@ -89,3 +90,16 @@ def check_differentiable(reading: Tensor, layer: int) -> None:
                 "weights have none, such as those of bitsandbytes for 4 bits on a CPU "
                 "with AVX512-BF16. Load the model another way."
             )
+    gradients: tuple[Tensor | None, ...] = (None,)
+    if reading.requires_grad:
+        gradients = torch.autograd.grad(
+            reading, attention, **{"allow_unused": True, **grad_kwargs}
+        )
+    known = tuple(gradient for gradient in gradients if gradient is not None)
+    if len(known) < len(attention):
+        raise RuntimeError(
+            f"The output of decoder layer {layer} does not depend on its attention by "
+            "any graph, so there is no gradient. A hook or a module of yours detaches "
+            "it, or runs under torch.no_grad."
+        )
+    return known

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from captum.attr import Deconvolution, DeepLift, GuidedBackprop
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
 # What autograd calls the activations of torch, without "Backward0".
@@ -51,17 +52,9 @@ def check_gradients(
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         replaced.add(output.grad_fn)
 
-    handles = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, hooked)
-    ]
-    try:
-        with torch.enable_grad():
-            result = score(pixels.detach().clone().requires_grad_())
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = [module for module in model.modules() if isinstance(module, hooked)]
+    with forward_hooks(dict.fromkeys(modules, note)), torch.enable_grad():
+        result = score(pixels.detach().clone().requires_grad_())
     activations = [node for node in _graph(result.grad_fn) if _name_of(node)]
     others = sorted({_name_of(node) for node in activations if node not in replaced})
     if others:

@@ -100,7 +100,7 @@ class ImageTokenInput(ImageMaskInput):
         for name in _IMAGE_FIELDS:
             setattr(plain, name, getattr(self, name))
         plain.processor_fn = _unprocessed
-        plain.original_model_inputs = self._one_or_all(self.images)
+        plain.original_model_inputs = one_or_all(self.images)
         return plain
 
     def get_mask_list(self) -> list[Tensor]:

@@ -140,7 +140,7 @@ def test_a_soft_cap_that_is_added_later_is_noticed() -> None:
 
 
 def test_what_turned_out_wrong_is_found_anew() -> None:
-    """A change that can't be seen from outside is refused once, and not for good."""
+    """A change that can't be seen from outside shows in the logits."""
     model: Any = tiny_vlm()
     model.config.text_config.final_logit_softcapping = 0.2
     decoder = find_decoder(model)
@@ -150,10 +150,11 @@ def test_what_turned_out_wrong_is_found_anew() -> None:
         )
     )
     dexar = VLMAttribution(LayerDexAR(model))
-    with pytest.raises(RuntimeError, match="does not reproduce this model"):
-        dexar.attribute(prompt_inputs(), [40, 41])
+    made = dexar.attribute(prompt_inputs(), [40, 41])
     assert find_decoder(model) is not decoder
-    assert dexar.attribute(prompt_inputs(), [40, 41]).token_attr.max() > 0
+    again = dexar.attribute(prompt_inputs(), [40, 41])
+    torch.testing.assert_close(made.token_attr, again.token_attr)
+    assert made.token_attr.max() > 0
 
 
 def _double(model: Any) -> None:
@@ -180,6 +181,7 @@ def _other_norm(model: Any) -> None:
 def _other_layer(model: Any) -> None:
     layers = model.model.language_model.layers
     layers[1] = copy.deepcopy(layers[2])
+    layers[1].self_attn.layer_idx = 1
 
 
 def _other_attention(model: Any) -> None:
