@@ -105,6 +105,13 @@ class GenerationSettings:
                 "whose passes can't be explained. Leave it out."
             )
 
+    def without_compiling(self) -> dict[str, Any]:
+        """Arguments by which ``generate`` compiles no pass, as it may on caches of fixed
+        size: compiled passes can't be watched."""
+        if self.holds_every_key or self["disable_compile"] is not None:
+            return {}
+        return {"disable_compile": True}
+
     def __getitem__(self, name: str) -> Any:
         for source in (self._given(), vars(self.defaults)):
             if source.get(name) is not None:

@@ -198,6 +198,7 @@ def streamed(
         )
     if not settings.holds_every_key:
         online = None
+        arguments |= settings.without_compiling()
     # Must be read before our own cache is added to the arguments.
     cache = None if online is not None else given_cache(prompt, settings, arguments)
     explaining = _Explaining(online, _AfterEachToken(prompt, cache, explain))
