@@ -433,6 +433,7 @@ class VLMAttribution(Attribution):
                 explained.token_log_probs,
                 rounding_dtype(self.model),
                 lengths,
+                answer.settings,
             )
         return explained
 

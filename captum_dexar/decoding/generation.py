@@ -1,6 +1,6 @@
 """Generates an answer and keeps what the explanation can reuse."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +33,14 @@ class GeneratedAnswer:
             None if the prompt has to be run again
         target_logits (TargetLogits or None): the model's own logits of these tokens,
             before any processor; NaN where they are not known
+        settings (sequence of str): names of the settings of generation
     """
 
     ids: Tensor
     explained: StepAttributions | None = None
     cache: PromptCache | None = None
     target_logits: TargetLogits | None = None
+    settings: Sequence[str] = ()
 
 
 def generate(
@@ -191,7 +193,7 @@ class _WatchedGeneration:
             logits (tuple of Tensor or None): as ``generate`` returns them
             beam_indices (Tensor or None): likewise
         """
-        made = GeneratedAnswer(answer)
+        made = GeneratedAnswer(answer, settings=self.settings.names)
         num_steps = answer.shape[1]
         if logits is not None:
             made.target_logits = raw_target_logits(answer, logits, beam_indices)

@@ -129,6 +129,17 @@ class GenerationSettings:
         return {**(vars(custom) if custom else {}), **given}
 
     @property
+    def names(self) -> list[str]:
+        """Names of all settings that may change something, but of single tokens."""
+        return sorted(
+            name
+            for name in {*self._given(), *vars(self.defaults)}
+            if not _is_neutral(self[name])
+            and not name.startswith(("_", "output_", "return_", "transformers"))
+            and not name.endswith("_token_id")
+        )
+
+    @property
     def num_beams(self) -> int:
         """Number of beams; 1 without beam search."""
         return int(self["num_beams"] or 1)

@@ -1,5 +1,7 @@
 """The logits from which tokens were generated, compared with those explained."""
 
+from collections.abc import Sequence
+
 import torch
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.precision import logit_tolerance, widened
@@ -43,6 +45,7 @@ def check_log_probs(
     explained: Tensor,
     dtype: torch.dtype,
     lengths: list[int],
+    settings: Sequence[str] = (),
 ) -> None:
     """Raises unless the explained passes give what the tokens were generated from.
 
@@ -52,6 +55,8 @@ def check_log_probs(
             them, ``(prompts, steps)``
         dtype (torch.dtype): the model's, for rounding
         lengths (list of int): the answers' lengths; what follows is padding
+        settings (sequence of str, optional): names of the settings of generation, for
+            the error. Default: none
 
     Raises:
         Inconsistent: they differ by more than rounding.
@@ -60,14 +65,17 @@ def check_log_probs(
     is_answer = torch.arange(chosen.shape[1]) < torch.tensor(lengths)[:, None]
     is_known = is_answer & chosen.isfinite()
     error = (explained - chosen).abs().where(is_known, 0.0)
-    # A log-probability is a difference of two rounded values.
-    allowed = 2 * logit_tolerance(dtype, float(generated.largest))
+    # A log-probability is a difference of two rounded values, and generate itself works
+    # in float32 on what a model in float64 gives.
+    largest = float(generated.largest)
+    allowed = 2 * max(logit_tolerance(one, largest) for one in (dtype, torch.float32))
     if not bool((error <= allowed).all()):
         prompt, step = divmod(int(error.nan_to_num(torch.inf).argmax()), error.shape[1])
         raise Inconsistent(
             f"Token {step} of answer {prompt} was generated with a log-probability of "
             f"{chosen[prompt, step]:.4g}, but the pass that explains it gives "
             f"{explained[prompt, step]:.4g}. The model does not give the same result "
-            "for the same tokens: arguments of generate that change its inputs, or "
-            "random numbers in the model, would be the reason."
+            "for the same tokens: settings of generation that change its passes "
+            f"({', '.join(settings) or 'none are known'}), or random numbers in the "
+            "model, would be the reason."
         )

@@ -1,7 +1,7 @@
 """Explains each token while the answer is still being generated."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack
 from queue import Queue
 from typing import Any
@@ -58,10 +58,14 @@ class _AfterEachToken:
         prompt (Prompt): one prompt
         cache (DynamicCache or None): the cache of generation, if it can be cropped
         explain (Callable): explains a step on a cache of its prefix
+        settings (sequence of str): names of the settings of generation
     """
 
-    def __init__(self, prompt: Prompt, cache: Any, explain: Explain) -> None:
+    def __init__(
+        self, prompt: Prompt, cache: Any, explain: Explain, settings: Sequence[str]
+    ) -> None:
         self.prompt = prompt
+        self.settings = settings
         self.cache = cache
         self.explain_step = explain
         self.positions: list[Tensor | None] = []
@@ -92,7 +96,9 @@ class _AfterEachToken:
                 explained = self.explain_step(step, None)
             else:
                 explained = self._on_cache(step, number)
-        check_log_probs(target_logits, explained.token_log_probs, dtype, [1])
+        check_log_probs(
+            target_logits, explained.token_log_probs, dtype, [1], self.settings
+        )
         return explained
 
     def _on_cache(self, step: DecodingSteps, number: int) -> StepAttributions:
@@ -201,7 +207,9 @@ def streamed(
         arguments |= settings.without_compiling()
     # Must be read before our own cache is added to the arguments.
     cache = None if online is not None else given_cache(prompt, settings, arguments)
-    explaining = _Explaining(online, _AfterEachToken(prompt, cache, explain))
+    explaining = _Explaining(
+        online, _AfterEachToken(prompt, cache, explain, settings.names)
+    )
     results: Queue[Any] = Queue()
 
     def put(sequences: Tensor, step: int) -> None:
