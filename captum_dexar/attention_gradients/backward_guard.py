@@ -41,7 +41,9 @@ def _guarded(module: nn.Module, is_read: Callable[[], bool]) -> Forward:
     def forward(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         output = original(input, *args, **kwargs)
         wants_graph = torch.is_grad_enabled() and input.requires_grad and is_read()
-        if wants_graph and not output.requires_grad:
+        # A router's projection returns its scores beside the logits.
+        made = output if isinstance(output, tuple) else (output,)
+        if wants_graph and not any(one.requires_grad for one in made):
             weight: Any = getattr(module, "weight", None)
             raise RuntimeError(
                 f"A {type(module).__name__} of the decoder has no backward pass (its "

@@ -106,8 +106,8 @@ class GenerationSettings:
             )
 
     def without_compiling(self) -> dict[str, Any]:
-        """Arguments by which ``generate`` compiles no pass, as it may on caches of fixed
-        size: compiled passes can't be watched."""
+        """Arguments by which ``generate`` compiles no pass, as it may on caches of
+        fixed size: compiled passes can't be watched."""
         if self.holds_every_key or self["disable_compile"] is not None:
             return {}
         return {"disable_compile": True}

@@ -167,11 +167,13 @@ class DecodingSteps:
             last = last + 1
         return PromptCache(cache, last)
 
-    def first_alone(self) -> TargetLogits:
-        """The logits of the first step, from a pass over its prefix and no more."""
-        inputs = {**self._prefix(self.first_step), "use_cache": False}
-        only = slice(self.first_step, self.first_step + 1)
-        alone = self._pass(inputs, only, self.prompt.length - 1 + self.first_step)
+    def alone(self, step: int) -> TargetLogits:
+        """The logits of a step, counted from the first explained one, from a pass over
+        its prefix and no more."""
+        step += self.first_step
+        inputs = {**self._prefix(step), "use_cache": False}
+        only = slice(step, step + 1)
+        alone = self._pass(inputs, only, self.prompt.length - 1 + step)
         with torch.no_grad():
             return TargetLogits.of(alone.logits(), alone.target_ids)
 

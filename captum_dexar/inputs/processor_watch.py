@@ -1,5 +1,6 @@
 """What really happens when a processor is called: images, settings and pixels."""
 
+import copy
 import functools
 import threading
 from collections.abc import Iterator
@@ -25,13 +26,13 @@ class ImageProcessorCall:
         image_processor (BaseImageProcessor): what was called
         settings (dict): the settings that were effective
         images (list): the images, in one of the forms that image processors take
-        made (Mapping): what was returned
+        made (dict): a copy of what was returned
     """
 
     image_processor: Any
     settings: dict[str, Any]
     images: list[Any]
-    made: Any
+    made: dict[str, Any]
 
 
 @contextmanager
@@ -72,7 +73,9 @@ def _recording(plain: Any) -> Any:
         made = plain(self, images, *args, **settings)
         calls = getattr(_of_thread, "calls", None)
         if calls is not None:
-            calls.append(ImageProcessorCall(self, given, _flat(images), made))
+            # A copy: pixels may be changed in place afterwards.
+            kept = copy.deepcopy(dict(made))
+            calls.append(ImageProcessorCall(self, given, _flat(images), kept))
         return made
 
     record._plain = plain  # type: ignore[attr-defined]

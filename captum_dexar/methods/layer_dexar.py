@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
-import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
 from captum_dexar.attention_gradients import (
@@ -22,6 +21,7 @@ from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
 from captum_dexar.methods.options import DexAROptions
+from captum_dexar.methods.positions_apart import check_positions_are_apart
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.memory import tokens_at_once
@@ -229,17 +229,20 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         check_model_state(self.model)
         options = DexAROptions(**arguments)
         try:
-            return self._explained(
+            explained = self._explained(
                 steps, self._engines(steps, cache, options), options, on_layer
             )
         except Inconsistent:
             if self.engine == "autograd":
                 raise
-        # No shortcut: one pass over prompt and answer, and the graphs of that very run.
-        engine = ClosedForm(
-            steps.full_pass(), replays=False, **self._shared(steps, options)
-        )
-        return self._explained(steps, [engine], options, on_layer)
+            # Without shortcuts: the graphs of a pass over prompt and answer itself.
+            engine = ClosedForm(
+                steps.full_pass(), replays=False, **self._shared(steps, options)
+            )
+            explained = self._explained(steps, [engine], options, on_layer)
+        if self.engine == "closed_form":
+            check_positions_are_apart(steps, explained, users_change(self.model))
+        return explained
 
     def _explained(
         self,
@@ -265,36 +268,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 for engine in engines
             ]
         )
-        if self.engine == "closed_form":
-            self._check_positions_are_apart(steps, target_logits)
         return scores.result(target_logits)
-
-    def _check_positions_are_apart(
-        self, steps: DecodingSteps, together: TargetLogits
-    ) -> None:
-        """Raises RuntimeError if a user's change makes the logits of a position depend
-        on what else is in the pass: an answer is explained in one."""
-        change = users_change(self.model) if steps.num_steps > 1 else None
-        if change is None:
-            return
-        alone = steps.first_alone()
-        largest = max(1.0, float(alone.largest))
-        tolerance = torch.finfo(alone.logits.dtype).eps ** 0.7 * largest
-        error = max(
-            float((one[:, 0] - other[:, 0].to(one.device)).abs().max())
-            for one, other in (
-                (alone.logits.double(), together.logits.double()),
-                (alone.log_probs.double(), together.log_probs.double()),
-            )
-        )
-        if not error <= tolerance:
-            raise RuntimeError(
-                f"The model was changed ({change}), and the logits of a position now "
-                "depend on which positions share its pass: those of the answer's first "
-                f"token differ by {error:.3g} from a pass over the prompt alone. Use "
-                'LayerDexAR(..., engine="autograd"), which runs one pass per token, or '
-                "let the model generate the answer."
-            )
 
     @staticmethod
     def _shared(steps: DecodingSteps, options: DexAROptions) -> dict[str, Any]:
@@ -323,7 +297,11 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         size = options.max_tokens_per_pass or tokens_at_once(
             self.model, self.layer[0], steps.target_ids
         )
-        for explained_pass in steps.passes(cache, size):
+        passes = steps.passes(cache, size)
+        if users_change(self.model):
+            # It may depend on which positions share a pass.
+            passes = iter([steps.full_pass()])
+        for explained_pass in passes:
             yield ClosedForm(
                 explained_pass,
                 size,
