@@ -88,8 +88,20 @@ class DecoderLayerAttribution(LayerAttribution):
         """Whether several prompts can be explained together, with equal results."""
         return self.adapter.can_be_batched and users_change(self.model) is None
 
+    def check_layers(self) -> None:
+        """Raises ValueError if the model's decoder layers are not those of before."""
+        layers = find_layers(self.model)
+        for index, chosen in zip(self.layer_indices, self.layer):
+            if index >= len(layers) or layers[index] is not chosen:
+                raise ValueError(
+                    f"Decoder layer {index} of the model is not the one that it was "
+                    f"when {type(self).__name__} was made. Make it anew."
+                )
+
     def check_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Raises TypeError for an argument that the method does not have."""
+        """Raises TypeError for an argument that the method does not have, and
+        ValueError as :meth:`check_layers`."""
+        self.check_layers()
         check_known(
             self.get_name(),
             arguments,
@@ -149,6 +161,7 @@ class DecoderLayerAttribution(LayerAttribution):
             *Tensor* ``(N, 1, h, w)``, or a list of them, one per layer
         """
         check_model_state(self.model)
+        self.check_layers()
         model_inputs = positional_inputs(inputs, additional_forward_args, self.model)
         target_ids = self._target_ids(model_inputs, target)
         prompt = Prompt(self.model, model_inputs)

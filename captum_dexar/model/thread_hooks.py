@@ -5,6 +5,7 @@ for those of the explaining thread nor changed. No other file of this package re
 hooks.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, ExitStack
@@ -90,9 +91,16 @@ class _Register(Temporary):
         self.threads: list[int] = []
 
     def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() in self.threads:
+        # The hooks that transformers installs on the way are there to stay.
+        if threading.get_ident() in self.threads and _is_captums(hook):
             hook = _ThreadHook(hook)
         return self.original(hook, *args, **kwargs)
+
+
+def _is_captums(hook: Any) -> bool:
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return str(getattr(hook, "__module__", "")).startswith("captum.")
 
 
 _LOCK = threading.Lock()
@@ -101,10 +109,8 @@ _REGISTERING = ("register_forward_hook", "register_forward_pre_hook")
 
 @contextmanager
 def only_in_this_thread(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Within it the hooks that this thread registers on modules act in it only.
-
-    For Captum's layer methods, which register hooks of their own.
-    """
+    """Within it the hooks that Captum registers on modules in this thread act in it
+    only."""
     modules, thread = list(modules), threading.get_ident()
     with temporarily(*modules):
         with _LOCK:

@@ -1,6 +1,6 @@
 """Adapters of peft: of weights they are explained, of virtual tokens refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,14 @@ peft: Any = pytest.importorskip("peft", reason="it is what makes the adapters")
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 
 TEXT = r".*language_model.*\.(q_proj|v_proj|o_proj|down_proj|gate_proj)"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    """Adapters begin with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def disturbed(model: Any) -> nn.Module:

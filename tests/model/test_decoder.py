@@ -198,6 +198,15 @@ CHANGES = [
 ]
 
 
+def test_a_layer_that_is_replaced_is_not_taken_for_the_chosen_one() -> None:
+    model: Any = tiny_vlm()
+    layers = model.model.language_model.layers
+    dexar = VLMAttribution(LayerDexAR(model, layers[1]))
+    _other_layer(model)
+    with pytest.raises(ValueError, match="layer 1 .* is not the one .* Make it anew"):
+        dexar.attribute(prompt_inputs(), [40, 41])
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_a_model_that_was_changed_is_explained_as_a_new_one(change: Any) -> None:
     model, new, target = tiny_vlm(), tiny_vlm(), [40, 41]
