@@ -47,7 +47,7 @@ def test_cached_equals_uncached(variant: str) -> None:
     answer = generate(Prompt(model, inputs), GREEDY)
     assert answer.cache is not None and answer.target_logits is not None
     method = LayerDexAR(model)
-    generated = DecodingSteps(Prompt(model, inputs), answer.ids, answer.target_logits)
+    generated = DecodingSteps(Prompt(model, inputs), answer.ids)
     on_cache = method.attribute_steps(generated, answer.cache)
     for other in (DecodingSteps, _Full):
         steps = other(Prompt(model, inputs), answer.ids)

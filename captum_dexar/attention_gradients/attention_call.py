@@ -1,9 +1,11 @@
 """One call of an attention function: which keys it allows, and its probabilities."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.model.changes import LIBRARIES
 from captum_dexar.model.precision import widened
 from torch import nn, Tensor
 from torch.nn.attention.flex_attention import BlockMask
@@ -84,6 +86,15 @@ class AttentionCall:
             getattr(config, "attention_chunk_size", None),
         )
         return next((size for size in known if isinstance(size, int) and size), None)
+
+    @property
+    def is_users_function(self) -> bool:
+        """Whether the attention function is a user's own, which may do anything."""
+        function: Any = self.attention_function
+        while isinstance(function, partial):
+            function = function.func
+        module = getattr(function, "__module__", None) or type(function).__module__
+        return module.partition(".")[0] not in LIBRARIES
 
     def mask_key(self) -> tuple[Any, ...]:
         """The same for calls that mask alike, as long as their mask is kept alive."""

@@ -23,6 +23,7 @@ from captum_dexar.attention_gradients.key_blocks import (
     TEXT_BLOCK,
 )
 from captum_dexar.attention_gradients.local_graphs import LocalGraph
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from torch import nn, Tensor
@@ -105,12 +106,17 @@ class Contraction:
         contracted = []
         for call, gradient, output in zip(graph.calls, gradients, graph.outputs):
             attention = None
-            if self.attention_power:
+            if self.attention_power or call.is_users_function:
+                if call.query.shape[2] == 0:
+                    raise Inconsistent(
+                        "Queries of a user's own attention function were not recorded."
+                    )
                 attention = call.probabilities(positions)
                 if graph.output_positions is not None:
                     output = output[:, graph.output_positions.to(output.device)]
                 check_probabilities(call, attention, output[:, part])
-                attention = attention.pow(self.attention_power)
+                power = self.attention_power
+                attention = attention.pow(power) if power else None
             contracted.append(
                 contract(
                     graph.layer,

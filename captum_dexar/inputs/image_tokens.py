@@ -1,5 +1,6 @@
 """Captum's image input with one interpretable feature per image token."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,7 +83,8 @@ class ImageTokenInput(ImageMaskInput):
                 absent. Default: None, all are present
         """
         if perturbed_tensor is None:
-            return self.original_model_inputs
+            # A copy, as what is changed in it would change what is explained.
+            return copy.deepcopy(self.original_model_inputs)
         is_absent = (perturbed_tensor[:1] == 0).cpu()
         painted = []
         for index, image in enumerate(self.images):

@@ -1,5 +1,6 @@
 """Places of the image tokens, from what the processor really did to the images."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -170,7 +171,19 @@ def _is_of_transformers(image_processor: Any) -> bool:
     """Whether it is of a class of transformers, with all methods of that class."""
     kind = type(image_processor)
     replaced = [n for n in vars(image_processor) if callable(getattr(kind, n, None))]
-    return kind.__module__.startswith("transformers.") and not replaced
+    if replaced or not kind.__module__.startswith("transformers."):
+        return False
+    methods = [
+        method
+        for base in kind.__mro__
+        if base.__module__.startswith("transformers.")
+        for method in vars(base).values()
+    ]
+    # A method may have been replaced in the class.
+    return all(
+        method.__module__.startswith("transformers.")
+        for method in filter(inspect.isfunction, methods)
+    )
 
 
 def _is_as_stored(call: ImageProcessorCall, processor: Any) -> bool:

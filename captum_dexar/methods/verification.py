@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from captum_dexar.attention_gradients import AutogradReference, LayerGradients
-from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.decoding import check_log_probs, DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods import scoring
 from captum_dexar.methods.options import DexAROptions
@@ -38,7 +38,8 @@ def verify(
     example: int,
     options: DexAROptions,
 ) -> Verification:
-    """Compares a random token's map in a random layer with plain autograd.
+    """Compares a random token in a random layer with plain autograd: map and
+    log-probability. Maps that are zero are not chosen, if there are others.
 
     That is a pass under eager attention over the prompt and the answer's tokens before
     it, without a cache. The choice does not touch the user's random numbers.
@@ -53,14 +54,16 @@ def verify(
     Raises:
         Inconsistent: the maps differ by more than rounding.
     """
-    chooser = random.SystemRandom()
-    token = chooser.randrange(len(answer_ids))
     layers = list(explained.layer_indices or [])
-    place = chooser.randrange(len(layers))
-    if explained.layer_attr is None:
-        given = explained.token_attr[example, token]
-    else:
-        given = explained.layer_attr[example, token, place]
+    every_map = explained.layer_attr
+    if every_map is None:
+        every_map = explained.token_attr[:, :, None]
+    every_map = every_map[example, : len(answer_ids)]
+    # A map that is zero throughout shows little.
+    candidates = every_map.amax(-1).nonzero().tolist() or [[0, 0]]
+    token, place = random.SystemRandom().choice(candidates)
+    given = every_map[token, place]
+    if explained.layer_attr is not None:
         layers = [layers[place]]
     maps: list[Tensor] = []
     unfiltered: list[Tensor] = []
@@ -88,11 +91,19 @@ def verify(
         prompt.adapter.cross_attention,
         steps.contrast_ids,
     )
-    reference(find_decoder(prompt.model), layers, add)
+    target_logits = reference(find_decoder(prompt.model), layers, add)
     expected = torch.stack(maps).sum(0)[0, 0]
     difference = float((given.cpu().double() - expected).abs().max())
     largest = float(expected.max())
-    eps = torch.finfo(rounding_dtype(prompt.model)).eps
+    dtype = rounding_dtype(prompt.model)
+    check_log_probs(
+        target_logits,
+        explained.token_log_probs[example, token].view(1, 1),
+        dtype,
+        [1],
+    )
+    # Eager attention works in float32 at most.
+    eps = max(torch.finfo(one).eps for one in (dtype, torch.float32))
     # Head weights are small differences of large scores, which are rounded.
     rounding = 64 * eps * float(torch.stack(unfiltered).sum(0).max())
     verified = Verification(

@@ -12,11 +12,20 @@ from typing import Any, TypeGuard
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-# Packages whose modules and hooks are known to keep positions apart.
+# Packages whose modules and hooks are known to keep positions apart, and whose
+# attention functions are known to return probabilities times values.
 LIBRARIES = {
     "accelerate",
+    "awq",
     "bitsandbytes",
     "captum_dexar",
+    "compressed_tensors",
+    "flash_attn",
+    "flash_attn_interface",
+    "gptqmodel",
+    "hqq",
+    "kernels",
+    "optimum",
     "peft",
     "torch",
     "torchao",
@@ -80,6 +89,8 @@ def users_change(
         hook = users_hook(module)
         if hook is not None:
             return f"a {hook} on {name}"
+        if _package(type(module).forward) not in LIBRARIES:
+            return f"another forward method of {type(module).__name__}"
         if not is_unpatched(module) and not is_offloading(module):
             return f"another forward method on {name}"
         if _package(type(module)) not in LIBRARIES:

@@ -11,7 +11,8 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     """The decoder layers of a model, in order.
 
     Raises:
-        TypeError: the model has no decoder or output head, or its layers are not found.
+        TypeError: the model has no decoder or output head, its layers are not found, or
+            one of them is used at several places.
     """
     output_head(model)
     root: Any = model
@@ -26,7 +27,14 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     while waiting:
         module = waiting.popleft()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return list(module)
+            layers = list(module)
+            if len(set(layers)) < num_layers:
+                raise TypeError(
+                    f"The decoder of {type(model).__name__} runs one layer at several "
+                    "places, so that its attention can't be told apart. Use copies of "
+                    "the layer."
+                )
+            return layers
         waiting.extend(module.children())
     raise TypeError(
         f"No list of {num_layers} decoder layers was found in the decoder of "

@@ -93,7 +93,7 @@ def test_a_patch_of_the_user_in_the_meantime_stays() -> None:
     with replaced_forward({module: plus(10)}):
         assert module(ONE) == 11
     assert module(ONE) == 2
-    made = copy.deepcopy(module)
+    made: Any = copy.deepcopy(module)
     assert made.forward.__self__ is made
 
 

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
-from captum_dexar.attention_gradients import contraction, layer_record, local_graphs
+from captum_dexar.attention_gradients import (
+    contraction,
+    layer_record,
+    layer_replay,
+    local_graphs,
+)
 from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.closed_form import ClosedForm
 from captum_dexar.attention_gradients.layer_record import GrowingKeys, LayerRecord
 from captum_dexar.baselines import LayerAttentionGradient
-from captum_dexar.decoding import generation
+from captum_dexar.decoding import generation, raw_logits
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.target_logits import GrowingLogits
 from tests.families.cases import CASES
@@ -20,6 +25,9 @@ from tests.families.test_gradients import model_of
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import nn, Tensor
+from transformers import StaticCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
@@ -124,7 +132,7 @@ def test_arguments_at_wrong_positions(
     way: Way, monkeypatch: pytest.MonkeyPatch, retried: list[bool]
 ) -> None:
     model, inputs = tiny_vlm(seed=1), prompt_inputs(1)
-    at_positions = local_graphs.at_positions
+    at_positions = layer_replay.at_positions
     monkeypatch.setattr(
         local_graphs,
         "at_positions",
@@ -179,8 +187,6 @@ def test_a_model_that_runs_twice_for_a_token(retried: list[bool]) -> None:
 
 @pytest.mark.parametrize("cache", ["static", "own"])
 def test_a_cache_with_room_for_more_keys(cache: str, retried: list[bool]) -> None:
-    from transformers import StaticCache
-
     model, inputs = tiny_vlm(seed=1), prompt_inputs(1)
     config: Any = model.config
     extra: dict[str, Any] = {"cache_implementation": "static"}
@@ -236,7 +242,7 @@ def test_logits_of_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_raw_logits_of_other_beams(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = tiny_vlm(seed=1), prompt_inputs(1)
-    raw = generation.raw_target_logits
+    raw = raw_logits.raw_target_logits
     monkeypatch.setattr(
         generation,
         "raw_target_logits",
@@ -261,6 +267,61 @@ def test_probabilities_that_did_not_give_the_output(
         generated(model, inputs, attention_power=1.0)
 
 
+def _halved(*args: Any, **kwargs: Any) -> Any:
+    output, *rest = sdpa_attention_forward(*args, **kwargs)
+    return (output * 0.5 + 0.1, *rest)
+
+
+def _as_it_is(*args: Any, **kwargs: Any) -> Any:
+    return sdpa_attention_forward(*args, **kwargs)
+
+
+@every_way
+def test_an_attention_function_of_the_users(way: Way) -> None:
+    """Gradients are those of probabilities times values."""
+    ALL_ATTENTION_FUNCTIONS.register("halved", _halved)
+    ALL_ATTENTION_FUNCTIONS.register("as_it_is", _as_it_is)
+    try:
+        model: Any = tiny_vlm(seed=1)
+        inputs = prompt_inputs(1)
+        reference = expected(model, inputs)
+        model.set_attn_implementation("as_it_is")
+        assert relative_error(way(model, inputs), reference) <= 1e-5
+        model.set_attn_implementation("halved")
+        with pytest.raises(Inconsistent, match="do not give the output"):
+            way(model, inputs)
+    finally:
+        for name in ("halved", "as_it_is"):
+            del ALL_ATTENTION_FUNCTIONS._global_mapping[name]
+
+
+def test_a_layer_at_two_places_is_refused() -> None:
+    model: Any = tiny_vlm(seed=1)
+    layers = model.model.language_model.layers
+    layers[2] = layers[1]
+    with pytest.raises(TypeError, match="one layer at several places"):
+        LayerDexAR(model)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, None])
+def test_a_hook_that_counts_positions(max_tokens: int | None) -> None:
+    """It changes the answer only, which a pass on a cache would not show it."""
+    model: Any = tiny_vlm(seed=1)
+    inputs, target = prompt_inputs(1), torch.tensor([9, 8, 7])
+    length = inputs["input_ids"].shape[1]
+
+    def steer(module: nn.Module, args: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        changed = torch.cat([hidden[:, :length], 2 * hidden[:, length:]], dim=1)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    model.model.language_model.layers[1].register_forward_hook(steer)
+    method = VLMAttribution(LayerDexAR(model))
+    made = method.attribute(inputs, target=target, max_tokens_per_pass=max_tokens)
+    reference = explained(model, inputs, target[None], "autograd").token_attr[0]
+    assert relative_error(made.token_attr, reference) <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "mllama"])
 def test_graphs_of_the_real_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The road that is left where nothing can be replayed."""
@@ -274,7 +335,7 @@ def test_graphs_of_the_real_run(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     def fails(*args: Any, **kwargs: Any) -> None:
         return None
 
-    monkeypatch.setattr(local_graphs.PostAttentionReplay, "replay", fails)
+    monkeypatch.setattr(layer_replay.PostAttentionReplay, "replay", fails)
     again = method.attribute(inputs, target=target).token_attr
     assert relative_error(again, maps) <= case.tolerance
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from captum_dexar import LayerDexAR
 from captum_dexar.decoding import DecodingSteps, generate, GeneratedAnswer
 from captum_dexar.decoding.step_attributions import OnlineAttribution, StepAttributions
@@ -34,12 +33,9 @@ def explaining_on_cache(
     ids = answer(num_tokens, inputs["input_ids"].shape[0])
     if cache is None:
         cache = prefilled(model, inputs)
-    given = DecodingSteps(Prompt(model, inputs), ids)
-    with torch.no_grad():
-        target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
     return Side(
         run=lambda fresh: method.attribute_steps(
-            DecodingSteps(Prompt(model, inputs), ids, target_logits), fresh
+            DecodingSteps(Prompt(model, inputs), ids), fresh
         ),
         prepare=lambda: copy.deepcopy(cache),
     )
@@ -61,6 +57,9 @@ class TimedLive:
     def watching(self) -> Iterator[None]:
         with self.online.watching():
             yield
+
+    def stop(self) -> None:
+        self.online.stop()
 
     def is_due(self, num_waiting: int) -> bool:
         return self.online.is_due(num_waiting)

@@ -86,11 +86,7 @@ def _explaining(model: Any, inputs: Any, num_tokens: int) -> Callable[[], object
     from captum_dexar.inputs import Prompt
 
     cache = prefilled(model, inputs)
-    given = DecodingSteps(Prompt(model, inputs), answer(num_tokens))
-    with torch.no_grad():
-        # Known after generating, as the answer's logits are.
-        target_logits = given.cheapest_pass(copy.deepcopy(cache)).run()
-    steps = DecodingSteps(Prompt(model, inputs), answer(num_tokens), target_logits)
+    steps = DecodingSteps(Prompt(model, inputs), answer(num_tokens))
     # What finds the decoder runs the model once, and is kept.
     LayerDexAR(model).attribute_steps(
         DecodingSteps(Prompt(model, inputs), answer(1)), copy.deepcopy(cache)

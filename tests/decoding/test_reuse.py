@@ -112,7 +112,7 @@ def test_what_generating_left_is_gone_on_from(case: FamilyCase) -> None:
     assert answer.explained is None and answer.target_logits is not None
     assert torch.equal(answer.ids[0], expected.target_ids)
     with _Counter(find_decoder(model).layers[0]) as positions:
-        steps = DecodingSteps(Prompt(model, inputs), answer.ids, answer.target_logits)
+        steps = DecodingSteps(Prompt(model, inputs), answer.ids)
         replayed = method.attribute_steps(steps, answer.cache)
     is_full = PLANS.get(case.name) == "full_pass"
     before = positions_of_prompt(model, inputs) - 1 if is_full else 0

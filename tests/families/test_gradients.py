@@ -106,7 +106,7 @@ def test_left_padded_batch_equals_singles(case: FamilyCase) -> None:
 
 
 def _row(batch: StepAttributions, row: int) -> StepAttributions:
-    tensors = {
+    tensors: dict[str, Any] = {
         name: value[row : row + 1]
         for name, value in vars(batch).items()
         if isinstance(value, Tensor)
