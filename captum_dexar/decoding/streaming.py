@@ -195,7 +195,8 @@ def streamed(
     model: Any = prompt.model
     settings = GenerationSettings(model, arguments)
     settings.check(prompt)
-    for name in settings.several_at_once:
+    if settings.several_at_once:
+        name = settings.several_at_once[0]
         value = settings[name]
         shown = value if isinstance(value, (int, float, str)) else type(value).__name__
         raise ValueError(
