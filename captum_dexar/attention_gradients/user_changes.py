@@ -5,9 +5,9 @@ from captum_dexar.model import changes
 from torch import nn
 
 
-def users_change(root: nn.Module) -> str | None:
+def users_change(root: nn.Module, with_hooks: bool = True) -> str | None:
     """What a user has changed in a module or inside it, in words, or None.
 
     What this package has replaced for the moment does not count.
     """
-    return changes.users_change(root, is_unpatched)
+    return changes.users_change(root, is_unpatched, with_hooks)

@@ -24,6 +24,7 @@ from captum_dexar.methods.options import DexAROptions
 from captum_dexar.methods.positions_apart import check_positions_are_apart
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
+from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.memory import tokens_at_once
 from captum_dexar.model.state import check_model_state, is_offloaded
 from captum_dexar.model.target_logits import TargetLogits
@@ -228,21 +229,39 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         options = DexAROptions(**arguments)
-        try:
-            explained = self._explained(
-                steps, self._engines(steps, cache, options), options, on_layer
-            )
-        except Inconsistent:
-            if self.engine == "autograd":
-                raise
-            # Without shortcuts: the graphs of a pass over prompt and answer itself.
+        if self.engine == "autograd":
+            engines = self._engines(steps, cache, options)
+            return self._explained(steps, engines, options, on_layer)
+        decoder: Any = self.model
+        decoder = decoder.get_decoder()
+        # What users have changed may depend on which positions share a pass.
+        change = users_change(decoder, with_hooks=False)
+        explained, effect = None, None
+        if change is None:
+            with noted_effects(decoder) as effects:
+                explained = self._by_shortcuts(steps, cache, options, on_layer)
+            effect = next(iter(effects), None)
+        if explained is None or effect is not None:
             engine = ClosedForm(
                 steps.full_pass(), replays=False, **self._shared(steps, options)
             )
             explained = self._explained(steps, [engine], options, on_layer)
-        if self.engine == "closed_form":
-            check_positions_are_apart(steps, explained, users_change(self.model))
+        check_positions_are_apart(steps, explained, change or effect)
         return explained
+
+    def _by_shortcuts(
+        self,
+        steps: DecodingSteps,
+        cache: Any,
+        options: DexAROptions,
+        on_layer: Callable[[int], object] | None,
+    ) -> StepAttributions | None:
+        """In as few positions as possible, by replayed layers; None if that fails."""
+        engines = self._engines(steps, cache, options)
+        try:
+            return self._explained(steps, engines, options, on_layer)
+        except Inconsistent:
+            return None
 
     def _explained(
         self,
@@ -297,11 +316,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         size = options.max_tokens_per_pass or tokens_at_once(
             self.model, self.layer[0], steps.target_ids
         )
-        passes = steps.passes(cache, size)
-        if users_change(self.model):
-            # It may depend on which positions share a pass.
-            passes = iter([steps.full_pass()])
-        for explained_pass in passes:
+        for explained_pass in steps.passes(cache, size):
             yield ClosedForm(
                 explained_pass,
                 size,

@@ -75,18 +75,21 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def users_change(
-    root: nn.Module, is_unpatched: Callable[[nn.Module], bool] = has_own_forward
+    root: nn.Module,
+    is_unpatched: Callable[[nn.Module], bool] = has_own_forward,
+    with_hooks: bool = True,
 ) -> str | None:
     """What a user has changed in a module or inside it, in words, or None.
 
     Args:
         root (nn.Module): the module
+        with_hooks (bool, optional): whether hooks count. Default: True
         is_unpatched (Callable, optional): whether a module's ``forward`` is its own.
             Default: :func:`has_own_forward`
     """
     for name, module in root.named_modules():
         name = name or type(module).__name__
-        hook = users_hook(module)
+        hook = users_hook(module) if with_hooks else None
         if hook is not None:
             return f"a {hook} on {name}"
         if _package(type(module).forward) not in LIBRARIES:

@@ -33,16 +33,20 @@ class _ThreadHook(Temporary):
 
 @contextmanager
 def forward_hooks(
-    hooks: Mapping[nn.Module, Hook], *, with_kwargs: bool = False
+    hooks: Mapping[nn.Module, Hook],
+    *,
+    with_kwargs: bool = False,
+    prepend: bool = False,
 ) -> Iterator[None]:
     """Runs hooks after the forward passes of modules, in this thread.
 
     Args:
         hooks (Mapping): a hook for each module, as
             ``nn.Module.register_forward_hook`` takes it
-        with_kwargs (bool, optional): as there. Default: False
+        with_kwargs, prepend (bool, optional): as there. Default: False
     """
-    with _registered(hooks, "register_forward_hook", {"with_kwargs": with_kwargs}):
+    options = {"with_kwargs": with_kwargs, "prepend": prepend}
+    with _registered(hooks, "register_forward_hook", options):
         yield
 
 

@@ -322,6 +322,19 @@ def test_a_hook_that_counts_positions(max_tokens: int | None) -> None:
     assert relative_error(made.token_attr, reference) <= 1e-5
 
 
+def test_a_hook_that_only_looks_costs_no_pass() -> None:
+    model: Any = tiny_vlm(seed=1)
+    inputs, target = prompt_inputs(1), torch.tensor([9, 8, 7])
+    layer = model.model.language_model.layers[1]
+    method = VLMAttribution(LayerDexAR(model))
+    plain = method.attribute(inputs, target=target)
+    lengths: list[int] = []
+    layer.register_forward_hook(lambda *given: lengths.append(given[1][0].shape[1]))
+    made = method.attribute(inputs, target=target)
+    assert lengths == [inputs["input_ids"].shape[1] + 2]
+    assert relative_error(made.token_attr, plain.token_attr) <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "mllama"])
 def test_graphs_of_the_real_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The road that is left where nothing can be replayed."""
