@@ -34,6 +34,7 @@ from captum_dexar.methods import LayerDexAR
 from captum_dexar.methods.options import DexAROptions
 from captum_dexar.methods.verification import Verification, verify as verify_token
 from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result import answer_result, VLMAttributionResult
@@ -228,14 +229,14 @@ class VLMAttribution(Attribution):
             for group, prompts in self._batches(
                 len(inps), prompt_of, batch_size, gen_args
             ):
-                explained = self._explain(
-                    batch_of(prompts),
-                    gen_args,
-                    progress and len(inps) == 1,
-                    normalize,
-                    verify,
-                    kwargs,
-                )
+                shows_progress = progress and len(inps) == 1
+                settings = gen_args, shows_progress, normalize, verify, kwargs
+                with noted_effects(self.model) as effects:
+                    explained = self._explain(batch_of(prompts), *settings)
+                if effects and len(prompts) > 1:
+                    # Users' hooks may depend on padding, and on the other examples.
+                    each = [self._explain(prompt, *settings) for prompt in prompts]
+                    explained = [result for (result,) in each]
                 results.update(zip(group, explained))
                 bar.update(len(group))
         in_order = [results[place] for place in range(len(inps))]

@@ -86,7 +86,8 @@ class DecoderLayerAttribution(LayerAttribution):
     @property
     def can_be_batched(self) -> bool:
         """Whether several prompts can be explained together, with equal results."""
-        return self.adapter.can_be_batched and users_change(self.model) is None
+        change = users_change(self.model, with_hooks=False)
+        return self.adapter.can_be_batched and change is None
 
     def check_layers(self) -> None:
         """Raises ValueError if the model's decoder layers are not those of before."""
