@@ -231,12 +231,15 @@ class VLMAttribution(Attribution):
             ):
                 shows_progress = progress and len(inps) == 1
                 settings = gen_args, shows_progress, normalize, verify, kwargs
-                with noted_effects(self.model) as effects:
-                    explained = self._explain(batch_of(prompts), *settings)
-                if effects and len(prompts) > 1:
-                    # Users' hooks may depend on padding, and on the other examples.
-                    each = [self._explain(prompt, *settings) for prompt in prompts]
-                    explained = [result for (result,) in each]
+                if len(prompts) == 1:
+                    explained = self._explain(prompts[0], *settings)
+                else:
+                    with noted_effects(self.model) as effects:
+                        explained = self._explain(batch_of(prompts), *settings)
+                    if effects:
+                        # Users' hooks may depend on padding, and on other examples.
+                        each = [self._explain(one, *settings) for one in prompts]
+                        explained = [result for (result,) in each]
                 results.update(zip(group, explained))
                 bar.update(len(group))
         in_order = [results[place] for place in range(len(inps))]

@@ -17,14 +17,14 @@ from captum_dexar.attention_gradients.interception import (
     replaced_forward,
 )
 from captum_dexar.model.changes import has_plain_weight
-from captum_dexar.model.consistency import are_same, mismatch
+from captum_dexar.model.consistency import are_same, mismatch, whole_mismatch
 from captum_dexar.model.layers import hidden_argument, hidden_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
 
 Projection = Callable[[Tensor], Tensor]
 # Features of a known projection that are computed again.
-CHECKED_FEATURES = 8
+CHECKED_FEATURES = 4
 
 
 class PostAttentionReplay:
@@ -253,7 +253,7 @@ def _projection_mismatch(module: nn.Linear, input: Tensor, output: Tensor) -> Te
     with torch.no_grad():
         bias = None if module.bias is None else module.bias[every]
         computed = nn.functional.linear(input, module.weight[every], bias)
-        return mismatch(computed, output[..., every])
+        return whole_mismatch(computed, output[..., every])
 
 
 def at_positions(value: Any, num_queries: int, positions: Tensor) -> Any:

@@ -18,6 +18,8 @@ from captum_dexar.attention_gradients import (
     step_recorder,
 )
 from captum_dexar.decoding import streaming
+from captum_dexar.methods import base, layer_dexar
+from captum_dexar.model import hook_effects
 from captum_dexar.model.logit_lens import LogitLens
 from tests.benchmarks.models import generating, llava, prompt
 from tests.benchmarks.ratios import Limit, RatioTable
@@ -31,9 +33,13 @@ CHECKS: list[tuple[Any, str]] = [
     (contraction, "check_keys"),
     (contraction, "check_cross_keys"),
     (contraction, "check_probabilities"),
-    (online, "has_hooks"),
-    (local_graphs, "has_hooks"),
-    (step_recorder, "is_hooked"),
+    (online, "users_change"),
+    (local_graphs, "users_change"),
+    (step_recorder, "users_hook"),
+    (layer_dexar, "users_change"),
+    (layer_dexar, "check_positions_are_apart"),
+    (base, "users_change"),
+    (hook_effects, "users_hook"),
     (streaming, "check_log_probs"),
     (vlm_attribution, "check_log_probs"),
     (LogitLens, "check"),
