@@ -19,8 +19,8 @@ from torch import nn
 SHAPE = (64, 96)
 # One block is in the middle, so that a crop holds it.
 BLOCKS = [*random_blocks(*SHAPE, 4), (30, 46, 34, 50)]
-# An image that is shrunk to 36 x 48 pixels, and then enlarged: a block reaches two pixels
-# of the small image in either step, of 1.8 to 2 pixels each. Crops it does not know.
+# An image that is shrunk to 36 x 48 pixels, then enlarged: a block reaches two pixels
+# of the small image in either step, of 1.8 to 2 pixels each. It does not crop.
 REACH_OF_IDEFICS3 = 8.0
 # Their image processors are those of other families.
 SAME = (
