@@ -4,12 +4,13 @@ DeepLift, Guided Backprop and Deconvolution hook torch's own activation modules.
 model uses others, or functions, these methods silently take the plain gradient.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from captum.attr import Deconvolution, DeepLift, GuidedBackprop
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+from captum_dexar.attention_gradients.gradients import graph_nodes
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
@@ -55,7 +56,7 @@ def check_gradients(
     modules = [module for module in model.modules() if isinstance(module, hooked)]
     with forward_hooks(dict.fromkeys(modules, note)), torch.enable_grad():
         result = score(pixels.detach().clone().requires_grad_())
-    activations = [node for node in _graph(result.grad_fn) if _name_of(node)]
+    activations = [node for node in graph_nodes(result) if _name_of(node)]
     others = sorted({_name_of(node) for node in activations if node not in replaced})
     if others:
         raise _refused(method, family, f"this model also computes {', '.join(others)}")
@@ -70,18 +71,6 @@ def _hooked(method: Any) -> tuple[type[nn.Module], ...]:
     if isinstance(method, (GuidedBackprop, Deconvolution)):
         return (nn.ReLU,)
     return ()
-
-
-def _graph(root: Any) -> Iterator[Any]:
-    """All nodes of an autograd graph."""
-    seen, waiting = set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting += [following for following, _ in node.next_functions]
 
 
 def _name_of(node: Any) -> str:

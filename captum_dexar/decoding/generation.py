@@ -119,8 +119,8 @@ class _WatchedGeneration:
         self.watch: GenerationWatch | None = None
         self.positions: list[Tensor | None] = []
         self.encoders: list[Tensor] = []
-        # Must be read before our own cache is added to the arguments.
         arguments |= self.settings.without_compiling()
+        # Must be read before our own cache is added to the arguments.
         is_one_by_one = self.settings.is_one_by_one
         holds_every_key = self.settings.holds_every_key
         self.cache: Any = given_cache(prompt, self.settings, arguments)
