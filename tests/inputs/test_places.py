@@ -11,7 +11,7 @@ from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput
 from captum_dexar.inputs import read_prompt
 from captum_dexar.inputs.processor_watch import watched_image_processors
-from captum_dexar.shapes import load_vlm
+from captum_dexar.shapes import load_vlm, make_scene
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -210,3 +210,17 @@ def test_only_calls_of_this_thread_are_seen(
         assert len(calls) == 1 and calls[0].settings["do_center_crop"]
     assert len(seen_by_other) == 1
     assert getattr(BaseImageProcessor, METHOD) is plain
+
+
+def test_pixels_that_are_flipped_in_place_are_refused() -> None:
+    model, processor = load_vlm()
+    text = "USER: <image>\nDescribe the image. ASSISTANT:"
+
+    def flipped(image: Any) -> Any:
+        made = processor(images=image, text=text, return_tensors="pt")
+        made["pixel_values"].copy_(made["pixel_values"].flip(-1))
+        return made
+
+    inp = ImageMaskInput(make_scene(0).image, processor_fn=flipped)
+    with pytest.raises(ValueError, match="grid="):
+        read_prompt(inp, model, processor, target=[7])
