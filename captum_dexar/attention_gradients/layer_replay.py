@@ -17,12 +17,14 @@ from captum_dexar.attention_gradients.interception import (
     replaced_forward,
 )
 from captum_dexar.model.changes import has_plain_weight
-from captum_dexar.model.consistency import are_same, mismatch, whole_mismatch
+from captum_dexar.model.consistency import are_same, mismatch, whole_mismatches
 from captum_dexar.model.layers import hidden_argument, hidden_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
 
 Projection = Callable[[Tensor], Tensor]
+# Values as they are computed again, and as they were.
+Compared = list[tuple[Tensor, Tensor]]
 # Features of a known projection that are computed again.
 CHECKED_FEATURES = 4
 
@@ -68,12 +70,13 @@ class PostAttentionReplay:
             change = expected - hidden_in.to(expected.device)
         if self.reuses_projections and layer not in self._need_all:
             left_out: list[Tensor] = []
-            mismatches: list[Tensor] = []
+            compared: Compared = []
             hidden = _replayed(
-                layer, args, kwargs, outputs, projections, mismatches, left_out
+                layer, args, kwargs, outputs, projections, compared, left_out
             )
             if hidden is not None:
-                mismatches.append(mismatch(hidden.detach(), expected, change))
+                mismatches = [mismatch(hidden.detach(), expected, change)]
+                mismatches += whole_mismatches(compared)
                 if are_same(mismatches) and not depends_on(hidden, left_out):
                     return hidden
             self._need_all.add(layer)
@@ -90,7 +93,7 @@ def _replayed(
     kwargs: Mapping[str, Any],
     outputs: list[Tensor],
     projections: Mapping[nn.Linear, Tensor] | None = None,
-    mismatches: list[Tensor] | None = None,
+    compared: Compared | None = None,
     left_out: list[Tensor] | None = None,
 ) -> Tensor | None:
     """As :func:`replay_layer`; None if the layer can't be run at these positions."""
@@ -101,7 +104,7 @@ def _replayed(
             kwargs,
             outputs,
             projections,
-            mismatches=mismatches,
+            compared=compared,
             left_out=left_out,
         )
     except torch.OutOfMemoryError:
@@ -118,7 +121,7 @@ def replay_layer(
     outputs: list[Tensor],
     projections: Mapping[nn.Linear, Tensor] | None = None,
     *,
-    mismatches: list[Tensor] | None = None,
+    compared: Compared | None = None,
     left_out: list[Tensor] | None = None,
 ) -> Tensor:
     """The layer's hidden states, with a graph from its attention output on.
@@ -131,8 +134,8 @@ def replay_layer(
             The list is changed to hold the tensors that gradients are wanted of.
         projections (Mapping, optional): outputs of projections at the positions, which
             are not computed again. Default: None
-        mismatches (list, optional): receives how far each of these outputs differs
-            from the projection of its input in this replay, 0-d each. Default: None
+        compared (list, optional): receives a few features of each of these outputs:
+            as the projection of its input in this replay, and as known. Default: None
         left_out (list, optional): receives placeholders for the outputs of projections
             before the attention, which are then not computed: in most layers nothing
             but the attention depends on them. Default: None, they are computed
@@ -169,7 +172,7 @@ def replay_layer(
         for module in filter(is_plain_linear, modules):
             replaced[module] = placeholder(module)
     for module, output in (projections or {}).items():
-        replaced[module] = _known_projection(module, output, mismatches)
+        replaced[module] = _known_projection(module, output, compared)
     try:
         with (
             # The graph has to show what depends on a placeholder.
@@ -227,7 +230,7 @@ class _KnownProjection(torch.autograd.Function):
 
 
 def _known_projection(
-    module: nn.Linear, output: Tensor, mismatches: list[Tensor] | None
+    module: nn.Linear, output: Tensor, compared: Compared | None
 ) -> Projection:
     positions = output.shape[:-1]
 
@@ -235,8 +238,8 @@ def _known_projection(
         if input.shape[:-1] != positions:
             # Another of its calls: some adapters also multiply its weight by itself.
             return product_of(module)(input)
-        if mismatches is not None:
-            mismatches.append(_projection_mismatch(module, input.detach(), output))
+        if compared is not None:
+            compared.append(_some_features(module, input.detach(), output))
         apply: Any = _KnownProjection.apply
         # In a list, as autograd would take a tensor for another input.
         product: Tensor = apply(input, module.weight, [output])
@@ -245,15 +248,16 @@ def _known_projection(
     return forward
 
 
-def _projection_mismatch(module: nn.Linear, input: Tensor, output: Tensor) -> Tensor:
-    """Compares a few features of a known output with the projection of an input."""
-    if input.shape[:-1] != output.shape[:-1]:
-        return torch.tensor(torch.inf)
-    every = slice(None, None, max(1, module.out_features // CHECKED_FEATURES))
+def _some_features(
+    module: nn.Linear, input: Tensor, output: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A few features of the projection of an input, and of its known output."""
+    stride = max(1, module.out_features // CHECKED_FEATURES)
+    some = slice(0, CHECKED_FEATURES * stride, stride)
     with torch.no_grad():
-        bias = None if module.bias is None else module.bias[every]
-        computed = nn.functional.linear(input, module.weight[every], bias)
-        return whole_mismatch(computed, output[..., every])
+        bias = None if module.bias is None else module.bias[some]
+        computed = nn.functional.linear(input, module.weight[some], bias)
+        return computed, output[..., some]
 
 
 def at_positions(value: Any, num_queries: int, positions: Tensor) -> Any:

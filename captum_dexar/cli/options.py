@@ -150,25 +150,25 @@ def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
 
 def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     """The given model, its processor, and the question about the image."""
-    image = _opened(options.image)
+    _check_image(options.image)
     from captum_dexar import ImagePromptInput
 
     model, processor = _loaded(options)
-    inp = ImagePromptInput(image, options.prompt, processor, model)
+    inp = ImagePromptInput(options.image, options.prompt, processor, model)
     return model, processor, inp
 
 
-def _opened(path: Path) -> Any:
+def _check_image(path: Path) -> None:
+    """Raises InputError unless Pillow can read the file."""
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():
         raise InputError(f"there is no image file at {path}.")
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(f"{path} is not a readable image: {error}") from None
-    return image
 
 
 def _loaded(options: argparse.Namespace) -> tuple[nn.Module, Any]:

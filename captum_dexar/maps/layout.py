@@ -179,12 +179,18 @@ class ImageLayout:
             first += view.num_tokens
         return columns
 
+    def check_image(self, image: int) -> None:
+        """Raises IndexError unless there is an image of this index."""
+        count = self.num_images
+        if not 0 <= image < count:
+            raise IndexError(
+                f"The prompt has {count} image{'s' * (count != 1)}, counted from 0; "
+                f"got image {image}."
+            )
+
     def of_image(self, image: int) -> tuple["ImageLayout", Tensor]:
         """The layout of one image, and its tokens among those with a place."""
-        if not 0 <= image < self.num_images:
-            raise IndexError(
-                f"The prompt has {self.num_images} images, got the index {image}."
-            )
+        self.check_image(image)
         views: list[View] = []
         kept: list[Tensor] = []
         start = 0

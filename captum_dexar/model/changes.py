@@ -5,8 +5,8 @@ do what their class says, to each position alone. Hooks and replaced methods may
 anything.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
 from torch import nn
@@ -38,6 +38,9 @@ HOOKS = {
     "_backward_pre_hooks": "backward pre-hook",
     "_backward_hooks": "backward hook",
 }
+_HOOKS_FOR_ALL: dict[str, Mapping[int, Any]] = {
+    name: getattr(torch_module, f"_global{name}", {}) for name in HOOKS
+}
 
 
 def users_hook(module: nn.Module) -> str | None:
@@ -45,11 +48,13 @@ def users_hook(module: nn.Module) -> str | None:
 
     Hooks for all modules count as each module's.
     """
+    attributes = vars(module)
     for name, kind in HOOKS.items():
-        if any(map(_is_users, getattr(module, name).values())):
+        hooks = attributes.get(name)
+        if hooks and any(map(_is_users, hooks.values())):
             return kind
-        every = getattr(torch_module, f"_global{name}", None) or {}
-        if any(map(_is_users, every.values())):
+        every = _HOOKS_FOR_ALL[name]
+        if every and any(map(_is_users, every.values())):
             return f"{kind} for all modules"
     return None
 
@@ -92,20 +97,28 @@ def users_change(
         hook = users_hook(module) if with_hooks else None
         if hook is not None:
             return f"a {hook} on {name}"
-        if _package(type(module).forward) not in LIBRARIES:
-            return f"another forward method of {type(module).__name__}"
+        kind = type(module)
+        if not _is_of_library(kind.forward):
+            return f"another forward method of {kind.__name__}"
         if not is_unpatched(module) and not is_offloading(module):
             return f"another forward method on {name}"
-        if _package(type(module)) not in LIBRARIES:
-            return f"{name}, a {type(module).__module__}.{type(module).__qualname__}"
+        if not _is_of_library(kind):
+            return f"{name}, a {kind.__module__}.{kind.__qualname__}"
     return None
 
 
 def _is_users(hook: Any) -> bool:
     while isinstance(hook, partial):
         hook = hook.func
-    return _package(hook) not in LIBRARIES
+    return not _is_of_library(hook)
 
 
-def _package(thing: Any) -> str:
-    return str(getattr(thing, "__module__", "")).partition(".")[0]
+def _is_of_library(thing: Any) -> bool:
+    """Whether a class or function was defined in one of :data:`LIBRARIES`."""
+    return _is_library(str(getattr(thing, "__module__", "")))
+
+
+# A model's modules, which are gone through for every answer, come from few files.
+@lru_cache(maxsize=256)
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in LIBRARIES

@@ -1,5 +1,7 @@
 """What a shortcut assumed of a model, compared with what happened."""
 
+from typing import Any
+
 import torch
 from captum_dexar.model.precision import widened
 from torch import Tensor
@@ -43,14 +45,30 @@ def mismatch(
     return ratio.max() if ratio.numel() else ratio.new_zeros(())
 
 
-def whole_mismatch(computed: Tensor, recorded: Tensor) -> Tensor:
+def whole_mismatches(pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """As :func:`mismatch`, against the largest value of all rows: in few operations,
-    for what is compared often."""
-    info = torch.finfo(recorded.dtype)
-    size = torch.linalg.vector_norm(recorded, torch.inf)
-    error = torch.linalg.vector_norm(computed - recorded, torch.inf)
-    ratio: Tensor = error / (info.eps**0.5 * size).clamp(min=info.tiny)
-    return ratio
+    for what is compared often.
+
+    Args:
+        pairs (list): computed and recorded values; those of one shape are compared
+            together
+
+    Returns:
+        list of 0-d *Tensor*, one per shape
+    """
+    alike: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
+    for computed, recorded in pairs:
+        key = (recorded.shape, recorded.dtype, recorded.device)
+        alike.setdefault(key, []).append((computed, recorded))
+    ratios = []
+    for (shape, dtype, _), of_shape in alike.items():
+        computed, recorded = (torch.stack(values) for values in zip(*of_shape))
+        info, axes = torch.finfo(dtype), list(range(1, 1 + len(shape)))
+        size = torch.linalg.vector_norm(recorded, torch.inf, axes)
+        error = torch.linalg.vector_norm(computed - recorded, torch.inf, axes)
+        ratio: Tensor = error / (info.eps**0.5 * size).clamp(min=info.tiny)
+        ratios.append(ratio.max())
+    return ratios
 
 
 def are_same(mismatches: list[Tensor]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
@@ -195,6 +196,7 @@ class AnswerMaps(LLMAttributionResult):
             inp=ImageTokenInput(images, layout) if images else None,
             method=self.method,
             answer=self.answer,
+            verification=self.verification,
         )
 
     @property
@@ -244,10 +246,12 @@ class AnswerMaps(LLMAttributionResult):
         Args:
             selection (int, tuple, sequence of int or Word, optional): one token; a
                 range ``(start, stop)``; several tokens or a word, whose attributions
-                are summed. Default: None, the whole answer
+                are summed. Negative positions count from the end. Default: None, the
+                whole answer
 
         Raises:
-            IndexError: the answer has no such token.
+            IndexError: the answer has no such token, or the range is empty.
+            TypeError: a position is not an integer, or a range has not two ends.
         """
         if selection is None:
             return self.sequence_map
@@ -264,13 +268,15 @@ class AnswerMaps(LLMAttributionResult):
     def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
         num_tokens = len(self.output_tokens)
         if isinstance(selection, Word):
-            tokens = list(selection.tokens)
-        elif isinstance(selection, int):
-            tokens = [selection]
+            selection = selection.tokens
         elif isinstance(selection, tuple):
-            tokens = list(range(*slice(*selection).indices(num_tokens)))
-        else:
-            tokens = list(selection)
+            selection = _range(selection, num_tokens)
+        try:
+            tokens = [_position(selection)]
+        except TypeError:
+            if not hasattr(selection, "__iter__"):
+                raise
+            tokens = list(map(_position, selection))
         if not tokens or any(not -num_tokens <= t < num_tokens for t in tokens):
             raise IndexError(
                 f"The answer has {num_tokens} tokens, got the selection {selection!r}."
@@ -292,6 +298,7 @@ class AnswerMaps(LLMAttributionResult):
             ValueError: the original image is not known.
             IndexError: there is no such token or image.
         """
+        self.layout.check_image(image)
         if isinstance(self.layout, SegmentLayout):
             # Borders stay sharp, and segments that are smaller than a cell are kept.
             painted = self.layout.painted(self._values_of(selection), image)
@@ -326,6 +333,29 @@ class AnswerMaps(LLMAttributionResult):
     def _all_maps(self) -> list[Tensor]:
         maps = self.sequence_map
         return [maps] if isinstance(maps, Tensor) else maps
+
+
+def _position(given: Any) -> int:
+    """A position in the answer; a truth value is none, though Python counts with it."""
+    if isinstance(given, bool):
+        raise TypeError(f"A token is selected by its position, got {given}.")
+    return operator.index(given)
+
+
+def _range(ends: tuple[int, ...], num_tokens: int) -> range:
+    """The positions of a range ``(start, stop)``, either of which may be negative."""
+    if len(ends) != 2:
+        raise TypeError(
+            f"A tuple selects a range of tokens, (start, stop), got {ends}. Pass a list "
+            "for several tokens."
+        )
+    start, stop = map(_position, ends)
+    positions = range(*(end + num_tokens * (end < 0) for end in (start, stop)))
+    if not positions or positions[0] < 0 or positions[-1] >= num_tokens:
+        raise IndexError(
+            f"The answer has {num_tokens} tokens, got the range ({start}, {stop})."
+        )
+    return positions
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:

@@ -70,10 +70,16 @@ class Canvas:
 
 
 def known_image(result: AnswerMaps, image: int = 0) -> Image.Image:
-    """One of the original images; raises ValueError if they are not known."""
+    """One of the original images.
+
+    Raises:
+        ValueError: they are not known.
+        IndexError: there is no such image.
+    """
     if not result.images:
         raise ValueError(
             "There is no image to draw on, because the input was created without the "
             "original one. Use ImagePromptInput(image, prompt, processor)."
         )
+    result.layout.check_image(image)
     return result.images[image]

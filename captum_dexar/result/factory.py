@@ -6,6 +6,7 @@ import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.decoding import StepAttributions
 from captum_dexar.inputs import ImageTokenInput, Prompt
+from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.methods.verification import Verification
@@ -101,8 +102,20 @@ def _pictured(
         return images, ImageTokenInput(images, layout) if layout.is_located else None
     if not isinstance(inp, ImageMaskInput):
         return [], None
-    # Not rotated: the processor ignores the EXIF tag too.
-    image = inp.image.convert("RGB")
+    image = _as_processed(inp)
     if layout.boxes() is None:
         return [image], None
     return [image], ImageTokenInput([image], layout, baseline=inp.baseline)
+
+
+def _as_processed(inp: ImageMaskInput) -> Image.Image:
+    """The image as its processor sees it: in RGB, on the processor's background, and
+    not rotated, since the processor ignores the EXIF tag too."""
+    try:
+        (image,) = rgb_as_processed(
+            [inp.image], lambda images: inp.processor_fn(*images)
+        )
+    except Exception:  # processors raise what they like
+        # The answer has been explained: only its picture is not known exactly.
+        return inp.image.convert("RGB")
+    return image

@@ -27,8 +27,9 @@ from tests.benchmarks.sizes import Sizes
 
 LIMIT = Limit("<=", 0.01)
 CHECKS: list[tuple[Any, str]] = [
-    (layer_replay, "_projection_mismatch"),
+    (layer_replay, "_some_features"),
     (layer_replay, "mismatch"),
+    (layer_replay, "whole_mismatches"),
     (layer_replay, "are_same"),
     (contraction, "check_keys"),
     (contraction, "check_cross_keys"),

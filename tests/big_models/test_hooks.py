@@ -238,6 +238,25 @@ def test_replaced_methods(place: str) -> None:
         assert_literal(model, way)
 
 
+@pytest.mark.parametrize("place", ["layer", "attention"])
+def test_methods_that_are_replaced_in_the_class(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_vlm(seed=1)
+    kind = type(PLACES[place](model))
+    original = kind.forward
+
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return steered(self, args, original(self, *args, **kwargs))
+
+    # Its module, which wraps() copies, is what a name can't be trusted for.
+    forward.__module__ = __name__
+    monkeypatch.setattr(kind, "forward", forward)
+    for way in ("given", "generated", "streamed"):
+        assert_literal(model, way)
+
+
 class Controlled(nn.Module):
     """A decoder layer in a module that steers its output."""
 

@@ -189,6 +189,25 @@ def test_image_processors_that_are_not_those_of_transformers(
         read_prompt(inp, model, processor, target=[7])
 
 
+def test_a_method_that_is_replaced_in_the_class(
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_vlm()
+    kind = type(processor.image_processor)
+    resize = kind.resize
+
+    def mirrored(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
+        return resize(self, image[..., ::-1].copy(), *args, **kwargs)
+
+    monkeypatch.setattr(kind, "resize", mirrored)
+    inp = ImagePromptInput(image, PROMPT, processor, model)
+    with pytest.raises(ValueError, match="grid="):
+        read_prompt(inp, model, processor, target=[7])
+    monkeypatch.undo()
+    inp = ImagePromptInput(image, PROMPT, processor, model)
+    assert read_prompt(inp, model, processor, target=[7]).layout.is_located
+
+
 def test_only_calls_of_this_thread_are_seen(
     vlm: tuple[Any, Any], image: Image.Image
 ) -> None:

@@ -68,9 +68,27 @@ def test_maps_of_selections() -> None:
     assert torch.equal(pair, result.token_map_of(result.words()[1]))
     summed = result.token_attr[1] + result.token_attr[2]
     assert pair.flatten().argmax() == summed.argmax()
-    for wrong in (5, -6, [0, 9], []):
+    for same in (np.int64(1), torch.tensor(1), np.array([1]), torch.tensor([1])):
+        assert torch.equal(result.token_map_of(same), result.token_maps[1])
+    assert torch.equal(result.token_map_of((-2, 4)), result.token_maps[3])
+    for wrong in (5, -6, [0, 9], [], (2, 99), (-9, 2), (3, 3), (3, 1)):
         with pytest.raises(IndexError, match="The answer has 5 tokens"):
             result.token_map_of(wrong)
+    for wrong in (True, [True, False], 1.0, "1", (1, None), (1, 2, 3)):
+        with pytest.raises(TypeError, match="position|integer|range"):
+            result.token_map_of(wrong)
+
+
+@pytest.mark.parametrize("image", [-1, 1])
+def test_images_are_counted_from_zero(image: int) -> None:
+    result: Any = make_result()
+    for use in (
+        lambda: result.pixel_map(0, image=image),
+        lambda: result.plot_sequence(image=image),
+        lambda: result.of_image(image),
+    ):
+        with pytest.raises(IndexError, match="The prompt has 1 image, counted from 0"):
+            use()
 
 
 def test_pixel_map_lies_on_the_seen_part_of_the_image() -> None:
