@@ -35,12 +35,11 @@ def mismatch(
         return torch.tensor(torch.inf)
     eps = torch.finfo(recorded.dtype).eps
     wide = widened(recorded)
-    error = (widened(computed) - wide).abs().amax(-1)
-    size = wide.abs().amax(-1)
+    error, size = _largest(widened(computed) - wide), _largest(wide)
     if change is None:
         allowed = eps**0.5 * size
     else:
-        allowed = eps**0.5 * widened(change).abs().amax(-1) + 8 * eps * size
+        allowed = eps**0.5 * _largest(widened(change)) + 8 * eps * size
     ratio: Tensor = error / allowed.clamp(min=torch.finfo(wide.dtype).tiny)
     return ratio.max() if ratio.numel() else ratio.new_zeros(())
 
@@ -61,14 +60,18 @@ def whole_mismatches(pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         key = (recorded.shape, recorded.dtype, recorded.device)
         alike.setdefault(key, []).append((computed, recorded))
     ratios = []
-    for (shape, dtype, _), of_shape in alike.items():
-        computed, recorded = (torch.stack(values) for values in zip(*of_shape))
-        info, axes = torch.finfo(dtype), list(range(1, 1 + len(shape)))
-        size = torch.linalg.vector_norm(recorded, torch.inf, axes)
-        error = torch.linalg.vector_norm(computed - recorded, torch.inf, axes)
+    for (_, dtype, _), of_shape in alike.items():
+        computed, recorded = (torch.stack(some).flatten(1) for some in zip(*of_shape))
+        info = torch.finfo(dtype)
+        error, size = _largest(computed - recorded), _largest(recorded)
         ratio: Tensor = error / (info.eps**0.5 * size).clamp(min=info.tiny)
         ratios.append(ratio.max())
     return ratios
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value along the last axis: much faster than as a norm."""
+    return values.abs().amax(-1)
 
 
 def are_same(mismatches: list[Tensor]) -> bool:

@@ -346,8 +346,8 @@ def _range(ends: tuple[int, ...], num_tokens: int) -> range:
     """The positions of a range ``(start, stop)``, either of which may be negative."""
     if len(ends) != 2:
         raise TypeError(
-            f"A tuple selects a range of tokens, (start, stop), got {ends}. Pass a list "
-            "for several tokens."
+            f"A tuple selects a range of tokens, (start, stop), got {ends}. Pass a "
+            "list for several tokens."
         )
     start, stop = map(_position, ends)
     positions = range(*(end + num_tokens * (end < 0) for end in (start, stop)))

@@ -14,9 +14,9 @@ from captum_dexar.decoding import generate
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods import online_dexar
 from captum_dexar.methods.online_dexar import OnlineDexAR
-from tests.decoding.test_reuse import every_case, GREEDY, NUM_TOKENS, same
+from tests.decoding.test_reuse import GREEDY, NUM_TOKENS, same
 from tests.families.cases import CASES
-from tests.families.test_gradients import model_of
+from tests.families.test_gradients import distinct_cases, every_case, model_of
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
@@ -33,28 +33,35 @@ def streamed(method: VLMAttribution, inputs: Any, **arguments: Any) -> Tensor:
     return torch.cat([part.token_attr for part in parts])
 
 
-@every_case
-@pytest.mark.parametrize("power", [0.0, 0.5])
-def test_streamed_equals_autograd(case: FamilyCase, power: float) -> None:
-    for implementation in case.implementations:
-        model = model_of(case, 1, implementation)
-        inputs = case.inputs(1, 3)
-        method = VLMAttribution(LayerDexAR(model))
-        whole = method.attribute(inputs, gen_args=GREEDY, attention_power=power)
-        reference = explained(
-            model,
-            inputs,
-            whole.target_ids[None],
-            engine="autograd",
-            attention_power=power,
-        )
-        with untouched(warm(model, inputs)):
-            maps = streamed(method, inputs, attention_power=power)
-        expected = reference.token_attr[0][:, whole.layout.placed]
-        assert relative_error(maps, expected) <= case.tolerance
+def check_streamed(case: FamilyCase, implementation: str, power: float) -> None:
+    model = model_of(case, 1, implementation)
+    inputs = case.inputs(1, 3)
+    method = VLMAttribution(LayerDexAR(model))
+    whole = method.attribute(inputs, gen_args=GREEDY, attention_power=power)
+    reference = explained(
+        model,
+        inputs,
+        whole.target_ids[None],
+        engine="autograd",
+        attention_power=power,
+    )
+    with untouched(warm(model, inputs)):
+        maps = streamed(method, inputs, attention_power=power)
+    expected = reference.token_attr[0][:, whole.layout.placed]
+    assert relative_error(maps, expected) <= case.tolerance
 
 
 @every_case
+def test_streamed_equals_autograd(case: FamilyCase) -> None:
+    check_streamed(case, case.implementations[0], 0.0)
+
+
+@distinct_cases
+def test_streamed_equals_autograd_with_attention_power(case: FamilyCase) -> None:
+    check_streamed(case, case.implementations[-1], 0.5)
+
+
+@distinct_cases
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_whole_answer_from_records(case: FamilyCase, use_cache: bool) -> None:
     model = model_of(case, 0, case.implementations[0])

@@ -11,7 +11,7 @@ from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import CASES
-from tests.families.test_gradients import model_of
+from tests.families.test_gradients import distinct_cases, every_case, model_of
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
@@ -25,7 +25,6 @@ NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
 
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 
 
@@ -100,7 +99,7 @@ def test_no_position_is_run_twice(case: FamilyCase) -> None:
     assert positions == expected
 
 
-@every_case
+@distinct_cases
 def test_what_generating_left_is_gone_on_from(case: FamilyCase) -> None:
     """As where nobody looked on while the model generated: the explained rows once more
     in one pass; where that would not be exact, the whole prompt."""
@@ -121,7 +120,7 @@ def test_what_generating_left_is_gone_on_from(case: FamilyCase) -> None:
     assert relative_error(maps, expected.token_attr) <= case.tolerance
 
 
-@every_case
+@distinct_cases
 def test_the_image_is_encoded_once(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     tower = vision_tower(model)
@@ -144,7 +143,7 @@ def test_the_image_is_encoded_once(case: FamilyCase) -> None:
     assert len(calls) == len(plain)
 
 
-@every_case
+@distinct_cases
 @pytest.mark.parametrize(
     "gen_args",
     [
@@ -211,21 +210,24 @@ def test_stopping_criteria_of_the_user_stop(name: str) -> None:
     same(result, method.attribute(inputs, target=result.target_ids), case.tolerance)
 
 
-@every_case
-@pytest.mark.parametrize("max_tokens", [1, 2])
-def test_several_passes_equal_one(case: FamilyCase, max_tokens: int) -> None:
+@distinct_cases
+def test_several_passes_equal_one(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
     whole = method.attribute(inputs, gen_args=GREEDY)
-    for target, gen_args in ((None, GREEDY), (whole.target_ids, None)):
+    for target, gen_args, max_tokens in (
+        (None, GREEDY, 2),
+        (whole.target_ids, None, 1),
+        (whole.target_ids, None, 2),
+    ):
         parts = method.attribute(
             inputs, target, gen_args, max_tokens_per_pass=max_tokens
         )
         same(parts, whole, case.tolerance)
 
 
-@every_case
+@distinct_cases
 def test_one_token_is_enough(case: FamilyCase) -> None:
     model = model_of(case, 1, case.implementations[0])
     inputs = case.inputs(1, 2)

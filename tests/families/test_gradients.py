@@ -8,16 +8,16 @@ import torch
 from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
-from tests.families.cases import CASES
+from tests.families.cases import CASES, DISTINCT
 from tests.helpers.explained import assert_same, explained
 from tests.helpers.family_case import FamilyCase, left_padded_batch
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
 NUM_TARGETS = 4
-SEEDS = (0, 1)
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+distinct_cases = pytest.mark.parametrize("case", DISTINCT, ids=lambda case: case.name)
 
 
 @lru_cache(maxsize=4)
@@ -38,19 +38,27 @@ def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
     return result.target_ids[None]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+def check_closed_form(case: FamilyCase, seed: int, implementation: str) -> None:
+    model = model_of(case, seed, implementation)
+    inputs = case.inputs(seed, 3)
+    targets = targets_of(case, model, seed)
+    reference = explained(model, inputs, targets, engine="autograd")
+    assert (reference.head_weights > 0).any()
+    assert_same(explained(model, inputs, targets), reference, case.tolerance)
+
+
 @every_case
-def test_closed_form_equals_autograd(case: FamilyCase, seed: int) -> None:
+def test_closed_form_equals_autograd(case: FamilyCase) -> None:
     for implementation in case.implementations:
-        model = model_of(case, seed, implementation)
-        inputs = case.inputs(seed, 3)
-        targets = targets_of(case, model, seed)
-        reference = explained(model, inputs, targets, engine="autograd")
-        assert (reference.head_weights > 0).any()
-        assert_same(explained(model, inputs, targets), reference, case.tolerance)
+        check_closed_form(case, 0, implementation)
 
 
-@every_case
+@distinct_cases
+def test_closed_form_equals_autograd_with_other_weights(case: FamilyCase) -> None:
+    check_closed_form(case, 1, case.implementations[0])
+
+
+@distinct_cases
 def test_attention_power_equals_autograd(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs, targets = case.inputs(0, 3), targets_of(case, model, 0)
@@ -62,7 +70,7 @@ def test_attention_power_equals_autograd(case: FamilyCase) -> None:
         assert_same(ours, reference, case.tolerance)
 
 
-@every_case
+@distinct_cases
 def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs, targets = case.inputs(0, 3), targets_of(case, model, 0)
@@ -76,7 +84,7 @@ def test_full_pass_equals_the_pass_that_is_used(case: FamilyCase) -> None:
     assert_same(explained(model, inputs, targets), full, case.tolerance)
 
 
-@every_case
+@distinct_cases
 def test_generated_equals_teacher_forced(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     method = VLMAttribution(LayerDexAR(model))
