@@ -17,6 +17,7 @@ from captum_dexar.metrics import (
     pointing_game,
     signal_to_noise,
     soft_iou,
+    token_weight_auroc,
 )
 from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
@@ -25,7 +26,7 @@ from tqdm.auto import tqdm
 Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
 Region: TypeAlias = tuple[Sequence[int], Mask] | tuple[Sequence[int], Mask, str]
 Example: TypeAlias = tuple[Any, Any, Sequence[Region]]
-Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+Measure: TypeAlias = Callable[[Tensor, Tensor], float | Tensor]
 
 ALL = "all"
 POINTING_TOLERANCE = 4.0
@@ -38,7 +39,7 @@ LOCALIZATION: dict[str, Measure] = {
     "EPG": energy_pointing_game,
     "best IoU": best_iou,
     "SNR (dB)": lambda heat, mask: max(
-        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
+        -MOST_DECIBELS, min(MOST_DECIBELS, float(signal_to_noise(heat, mask)))
     ),
 }
 
@@ -220,11 +221,9 @@ class _Measurements:
 
     def weight_auroc(self) -> float | None:
         """See :class:`Evaluation`; ties count half."""
-        if not self.weights[True] or not self.weights[False]:
-            return None
-        with_mask, without = (torch.tensor(self.weights[has]) for has in (True, False))
-        larger = with_mask[:, None] - without
-        return float(((larger > 0).double() + 0.5 * (larger == 0).double()).mean())
+        with_mask, without = self.weights[True], self.weights[False]
+        has_mask = [True] * len(with_mask) + [False] * len(without)
+        return token_weight_auroc([*with_mask, *without], has_mask)
 
 
 def _mean(values: list[float]) -> float:
