@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
 Region: TypeAlias = tuple[Sequence[int], Mask] | tuple[Sequence[int], Mask, str]
 Example: TypeAlias = tuple[Any, Any, Sequence[Region]]
-Measure: TypeAlias = Callable[[Tensor, Tensor], float | Tensor]
+Measure: TypeAlias = Callable[[Tensor, Tensor], float]
 
 ALL = "all"
 POINTING_TOLERANCE = 4.0
@@ -39,7 +39,7 @@ LOCALIZATION: dict[str, Measure] = {
     "EPG": energy_pointing_game,
     "best IoU": best_iou,
     "SNR (dB)": lambda heat, mask: max(
-        -MOST_DECIBELS, min(MOST_DECIBELS, float(signal_to_noise(heat, mask)))
+        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
     ),
 }
 

@@ -10,7 +10,7 @@ A constant map points nowhere and scores 0. This is a convention, not what chanc
 scores: see :func:`captum_dexar.metrics.localization_chance`.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from captum_dexar.maps.normalization import min_max_normalize
@@ -19,8 +19,9 @@ from torch import Tensor
 # Number of equally spaced thresholds for IoU, without the ends of [0, 1].
 NUM_THRESHOLDS = 20
 
-# A float for one map, a tensor (N,) for a batch.
-Score: TypeAlias = float | Tensor
+# A float for one map, a tensor (N,) for a batch. With a union of both, typed code would
+# have to tell them apart at every call.
+Score: TypeAlias = Any
 
 
 def soft_iou(attribution_map: Tensor, mask: Tensor) -> Score:
@@ -109,7 +110,7 @@ def energy_pointing_game(attribution_map: Tensor, mask: Tensor) -> Score:
 
 def pointing_game(
     attribution_map: Tensor, mask: Tensor, tolerance: float = 0.0
-) -> bool | Tensor:
+) -> Score:
     """Whether the map's maximum hits the object.
 
     If several pixels share the maximum (a grid cell rendered without interpolation),

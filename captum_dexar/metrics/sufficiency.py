@@ -113,8 +113,8 @@ def sufficiency(
         >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
         >>> dexar = VLMAttribution(LayerDexAR(model), processor)
         >>> result = dexar.attribute(inp)
-        >>> colour = result.words()[5]
-        >>> found = sufficiency(model, inp, result, colour)
+        >>> cross = result.words()[6]
+        >>> found = sufficiency(model, inp, result, cross)
         >>> found.kept > found.kept_by_nothing
         True
     """
