@@ -173,7 +173,8 @@ class _MeasuredMaps:
             self.weights[part].append(float(weights[tokens].max()))
         if mask is None:
             return
-        if isinstance(self.explained.method, TrueMaskOracle):
+        is_oracle = isinstance(self.explained.method, TrueMaskOracle)
+        if is_oracle:
             pooled = pooled_mask(mask, self.result.layout)
             heat = _with_answer(self.result, pooled).pixel_map()
         else:
@@ -182,7 +183,7 @@ class _MeasuredMaps:
             self._measure(kind, heat, mask)
             return
         self._measure(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
-        if self.fillers:
+        if self.fillers and not is_oracle:
             control = _with_answer(self.result, self._of_fillers()).pixel_map()
             self._measure(FILLER_ONLY, control, mask)
 
