@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Any, Literal, TypeAlias
+from typing import Any, get_args, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,7 @@ class ImageParts:
             ValueError: the places on the original images are not known, or there is no
                 such unit.
         """
-        if unit not in ("token", "pixel"):
-            raise ValueError(f"unit must be 'token' or 'pixel', got {unit!r}.")
+        check_unit(unit)
         if layout.image_sizes is None or not layout.is_located:
             raise ValueError(
                 "The original images are not known, because the input was made without "
@@ -148,6 +147,12 @@ class ImageParts:
             np.append(chosen, False)[labels]
             for chosen, labels in zip(of_images, self.labels)
         ]
+
+
+def check_unit(unit: str) -> None:
+    """Raises ValueError if there is no such unit."""
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit must be 'token' or 'pixel', got {unit!r}.")
 
 
 def _parts_of_pixels(

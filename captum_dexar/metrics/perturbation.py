@@ -294,17 +294,22 @@ class Perturbation:
                     f"{name} must be one of {', '.join(map(repr, get_args(kinds)))}, "
                     f"got {getattr(self, name)!r}."
                 )
-        steps = list(self.fractions)
-        is_ascending = all(low < high for low, high in zip(steps, steps[1:]))
-        if not steps or not is_ascending or not 0 <= steps[0] <= steps[-1] <= 1:
-            raise ValueError(
-                f"fractions must be ascending numbers from 0 to 1, got {steps}."
-            )
+        check_fractions(self.fractions)
 
     def removed(self) -> list[Bools]:
         """The replaced parts at each fraction."""
         ranking = self.ranked.ranking
         return [ranking.removed(f, self.order, self.mode) for f in self.fractions]
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raises ValueError unless they are ascending numbers from 0 to 1."""
+    steps = list(fractions)
+    is_ascending = all(low < high for low, high in zip(steps, steps[1:]))
+    if not steps or not is_ascending or not 0 <= steps[0] <= steps[-1] <= 1:
+        raise ValueError(
+            f"fractions must be ascending numbers from 0 to 1, got {steps}."
+        )
 
 
 def ranked_parts(

@@ -16,9 +16,11 @@ from captum_dexar.evaluation.protocols.base import (
     WHOLE_ANSWER,
 )
 from captum_dexar.evaluation.protocols.explaining import Explained, explanations
+from captum_dexar.metrics.fills import filling_pixels
 from captum_dexar.metrics.forced_answer import ForcedAnswer
-from captum_dexar.metrics.image_parts import ImageParts, Mode, Order, Unit
+from captum_dexar.metrics.image_parts import check_unit, ImageParts, Mode, Order, Unit
 from captum_dexar.metrics.perturbation import (
+    check_fractions,
     FRACTIONS,
     Perturbation,
     perturbation_curves,
@@ -26,6 +28,7 @@ from captum_dexar.metrics.perturbation import (
 )
 from captum_dexar.metrics.sufficiency import FRACTION, sufficiencies
 from captum_dexar.vlm_attribution import VLMAttribution
+from PIL import Image
 from torch import Tensor
 
 _Regions = list[tuple[list[int] | None, Mask, str | None]]
@@ -64,8 +67,8 @@ class PerturbationProtocol(EvaluationProtocol):
             answers. Default: None, at most 25 tokens, greedily
 
     Raises:
-        ValueError: fill is neither a name nor a colour, or ``sufficient`` is not
-            between 0 and 1.
+        ValueError: there is no such fill or unit, fractions are not ascending in [0,
+            1], or ``sufficient`` is not between 0 and 1.
 
     Examples::
 
@@ -98,11 +101,14 @@ class PerturbationProtocol(EvaluationProtocol):
         batch_size: int = 16,
         gen_args: Any = None,
     ) -> None:
-        if not isinstance(fill, str) and not _is_colour(fill):
+        if not isinstance(fill, (str, tuple, list)):
             raise ValueError(
                 f"fill must be 'mean', 'blur' or an RGB colour, got {fill!r}. An image "
                 "does not fit all images of a dataset."
             )
+        filling_pixels([Image.new("RGB", (1, 1))], fill)
+        check_unit(unit)
+        check_fractions(fractions)
         if sufficient is not None and not 0 < sufficient <= 1:
             raise ValueError(
                 f"sufficient must lie between 0 and 1, or be None, got {sufficient}."
@@ -254,7 +260,3 @@ class _RankedMaps:
 
 def _as_tensor(mask: Any) -> Tensor:
     return (mask if isinstance(mask, Tensor) else torch.tensor(mask)).bool()
-
-
-def _is_colour(fill: Any) -> bool:
-    return len(fill) == 3 and all(isinstance(level, int) for level in fill)
