@@ -50,7 +50,7 @@ def _result(world: tuple[nn.Module, Any], inp: ImagePromptInput) -> Any:
     return VLMAttribution(LayerAttention(model), processor).attribute(inp, TARGET)
 
 
-def curve_of(*log_probs: list[float], fractions: Any) -> PerturbationCurve:
+def curve_of(*log_probs: Any, fractions: Any) -> PerturbationCurve:
     return PerturbationCurve(
         fractions=torch.tensor(fractions, dtype=torch.float64),
         log_probs=torch.tensor(log_probs, dtype=torch.float64),
@@ -82,12 +82,13 @@ def test_neither_perplexity_has_to_be_finite() -> None:
 
 
 def test_log_probabilities_that_have_no_perplexity() -> None:
-    for after, before in [((2, 3), (2,)), ((3,), (2, 3)), ((2, 0), (0,)), ((), ())]:
+    shapes: list[Any] = [((2, 3), (2,)), ((3,), (2, 3)), ((2, 0), (0,)), ((), ())]
+    for after, before in shapes:
         with pytest.raises(ValueError, match="Expected log-prob|There is no token"):
             normalized_perplexity(torch.zeros(after), torch.zeros(before))
-    for after, before in [(math.nan, -1.0), (-1.0, math.nan), (-1.0, -math.inf)]:
+    for value, known in [(math.nan, -1.0), (-1.0, math.nan), (-1.0, -math.inf)]:
         with pytest.raises(ValueError, match="must not be NaN"):
-            normalized_perplexity(torch.tensor([after]), torch.tensor([before]))
+            normalized_perplexity(torch.tensor([value]), torch.tensor([known]))
 
 
 def test_the_areas_by_hand() -> None:
@@ -172,11 +173,12 @@ def test_a_part_of_the_answer(
     whole = perturbation_curve(
         model, inp, result.token_maps[1], result.target_ids, fractions=(0, 0.3)
     )
-    for selection, tokens in [(1, (1,)), (-3, (1,)), ([1], (1,))]:
+    selections: list[Any] = [1, -3, [1], (1, 2)]
+    for selection in selections:
         part = perturbation_curve(
             model, inp, result, selection=selection, fractions=(0, 0.3)
         )
-        assert part.tokens == tokens
+        assert part.tokens == (1,)
         assert torch.equal(part.log_probs, whole.log_probs[:, [1]])
         assert torch.equal(part.unperturbed_log_probs, whole.log_probs[0, [1]])
     word = result.words()[2]

@@ -162,7 +162,7 @@ def test_segments() -> None:
 def test_what_a_word_keeps_with_several_tokens() -> None:
     model, processor, inp = world("florence2")
     result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, TARGETS)
-    shown = {"fractions": (0.0, 0.3), "mode": "insertion"}
+    shown: Any = {"fractions": (0.0, 0.3), "mode": "insertion"}
     curve = perturbation_curve(model, inp, result, selection=(1, 3), **shown)
     found = sufficiency(model, inp, result, (1, 3), fraction=0.3)
     empty, top = curve.log_probs.sum(1).tolist()

@@ -47,7 +47,8 @@ def test_a_second_implementation() -> None:
 def test_the_true_object_is_enough_and_the_rest_is_not() -> None:
     """On the words of three scenes that the image decides."""
     model, processor = load_vlm()
-    gained, lost = [], []
+    gained: list[float] = []
+    lost: list[float] = []
     for seed in range(3):
         scene = make_scene(seed)
         inp = ImagePromptInput(scene.image, PROMPT, processor)

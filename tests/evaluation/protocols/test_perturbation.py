@@ -37,10 +37,10 @@ def _without_time(lines: Any) -> list[str]:
 
 def test_lines_hold_what_the_metrics_give(world: tuple[nn.Module, Any]) -> None:
     model, processor = world
-    (example,) = ShapesDataset([7], processor)
+    example: Any = next(iter(ShapesDataset([7], processor)))
     inp, target, regions = example
     arguments = {"attention_power": 0.5}
-    methods = {
+    methods: Any = {
         "read": (LayerDexAR(model), arguments),
         "attention": (LayerAttention(model), {}),
     }
@@ -52,14 +52,15 @@ def test_lines_hold_what_the_metrics_give(world: tuple[nn.Module, Any]) -> None:
     for line, (method, given) in zip(lines, methods.values()):
         explaining = VLMAttribution(method, processor)
         result = explaining.attribute(inp, target, **given)
+        kinds: Any = [("removal", ""), ("insertion", " insertion")]
         for order in ("positive", "negative"):
-            for mode, name in (("removal", ""), ("insertion", " insertion")):
+            for mode, name in kinds:
                 curve = perturbation_curve(
                     model,
                     inp,
                     result,
-                    order=order,  # type: ignore[arg-type]
-                    mode=mode,  # type: ignore[arg-type]
+                    order=order,
+                    mode=mode,
                     fractions=FRACTIONS,
                     fill="blur",
                     seed=3,
@@ -115,7 +116,7 @@ def test_a_line_does_not_depend_on_other_methods(
 def test_the_true_masks_are_a_method(world: tuple[nn.Module, Any]) -> None:
     """Of the whole answer all masks, of a word its own."""
     model, processor = world
-    (example,) = ShapesDataset([0], processor)
+    example: Any = next(iter(ShapesDataset([0], processor)))
     inp, target, regions = example
     oracle: Any = {"oracle": (TrueMaskOracle(model), {})}
     protocol = PerturbationProtocol(fractions=FRACTIONS)
@@ -208,9 +209,10 @@ def test_what_the_protocol_is_made_with() -> None:
         other = PerturbationProtocol(**arguments).description()
         assert json.loads(json.dumps(other)) == other != described
     with pytest.raises(ValueError, match="An image does not fit all images"):
-        PerturbationProtocol(fill=dark_image(4, 4))
+        PerturbationProtocol(fill=dark_image(4, 4))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sufficient must lie between 0 and 1"):
         PerturbationProtocol(sufficient=0.0)
-    for wrong in ({"fill": "x"}, {"unit": "word"}, {"fractions": (1, 0)}):
+    wrong_ones: list[Any] = [{"fill": "x"}, {"unit": "word"}, {"fractions": (1, 0)}]
+    for wrong in wrong_ones:
         with pytest.raises(ValueError, match="fill|unit|fractions"):
-            PerturbationProtocol(**wrong)  # type: ignore[arg-type]
+            PerturbationProtocol(**wrong)
