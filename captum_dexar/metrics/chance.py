@@ -1,6 +1,7 @@
 """What maps that know nothing of the object score in localisation."""
 
 import torch
+from captum_dexar.maps.normalization import widened_for_sums
 from captum_dexar.metrics.localization import Score
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def localization_chance(mask: Tensor, tolerance: float = 0.0) -> dict[str, Score
 
 
 def _share(masks: Tensor) -> Tensor:
-    return masks.double().mean((1, 2))
+    return widened_for_sums(masks).mean((1, 2))
 
 
 def _within(masks: Tensor, distance: float) -> Tensor:

@@ -81,7 +81,7 @@ class ForcedAnswer:
     @property
     def unperturbed(self) -> Tensor:
         """Log-probabilities on the original images, ``(T,)``, float64."""
-        return self._unperturbed.log_probs[0].double().cpu()
+        return self._unperturbed.log_probs[0].cpu().double()
 
     def check(self, log_probs: Tensor | None) -> None:
         """Compares the log-probabilities of an explanation with the original's.
@@ -126,7 +126,7 @@ class ForcedAnswer:
             rows.append(found)
         if not rows:
             return self.unperturbed.new_empty(0, len(self.target_ids))
-        return torch.cat(rows).double().cpu()
+        return torch.cat(rows).cpu().double()
 
     def _together(self, prompts: list[Prompt], is_first: bool) -> Tensor | None:
         """Log-probabilities from one pass, or None if prompts have to be run singly.
@@ -139,7 +139,7 @@ class ForcedAnswer:
             return None
         found = self._run(batch).log_probs
         if is_first:
-            error = (found[-1].double().cpu() - self.unperturbed).abs().max()
+            error = (found[-1].cpu().double() - self.unperturbed).abs().max()
             if not float(error) <= self._tolerance:
                 return None
         return found[: len(prompts)]

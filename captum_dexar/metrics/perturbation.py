@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from captum_dexar.inputs import read_prompt, Target
+from captum_dexar.maps.normalization import widened_for_sums
 from captum_dexar.maps.segments import SegmentLayout
 from captum_dexar.metrics.fills import Fill
 from captum_dexar.metrics.forced_answer import ForcedAnswer
@@ -48,7 +49,7 @@ def normalized_perplexity(log_probs: Tensor, unperturbed_log_probs: Tensor) -> T
             same shape
 
     Returns:
-        *Tensor* ``(...)``, float64
+        *Tensor* ``(...)``, float64 (float32 on devices without it)
 
     Raises:
         ValueError: the shapes do not match, there is no token, or a log-probability is
@@ -63,7 +64,8 @@ def normalized_perplexity(log_probs: Tensor, unperturbed_log_probs: Tensor) -> T
         >>> normalized_perplexity(perturbed, original)
         tensor([1.0000, 2.0000], dtype=torch.float64)
     """
-    after, before = log_probs.double(), unperturbed_log_probs.double()
+    after = widened_for_sums(log_probs)
+    before = widened_for_sums(unperturbed_log_probs)
     if not after.dim() or before.shape not in (after.shape, after.shape[-1:]):
         raise ValueError(
             "Expected log-probabilities (..., T) and the unperturbed ones (T,) or of "

@@ -34,7 +34,10 @@ def token_weight_auroc(
         >>> token_weight_auroc([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
         0.875
     """
-    values = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    # Not every device has float64.
+    if isinstance(weights, Tensor):
+        weights = weights.detach().cpu()
+    values = torch.as_tensor(weights, dtype=torch.float64)
     is_placed = torch.as_tensor(has_place, dtype=torch.bool).cpu()
     if values.dim() != 1 or values.shape != is_placed.shape:
         raise ValueError(
