@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
@@ -14,6 +13,7 @@ from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
 from captum_dexar.maps.segments import SegmentLayout
 from captum_dexar.methods.verification import Verification
+from captum_dexar.result.selection import selected_tokens, Selection
 from captum_dexar.result.words import Word, word_groups, words_of
 from captum_dexar.visualization.text import label
 from PIL import Image
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LONGEST_ANSWER = 60
 
 Maps = Tensor | list[Tensor]
-Selection = int | tuple[int, int] | Sequence[int] | None
 
 
 class AnswerMaps(LLMAttributionResult):
@@ -238,7 +237,7 @@ class AnswerMaps(LLMAttributionResult):
             self.output_tokens, groups, self.token_weights, self.token_log_probs
         )
 
-    def token_map_of(self, selection: Selection | Word = None) -> Maps:
+    def token_map_of(self, selection: Selection = None) -> Maps:
         """The map of a part of the answer, ``(h, w)``; a list if several images.
 
         In [0, 1], or in [-1, 1] if the result is signed.
@@ -257,33 +256,16 @@ class AnswerMaps(LLMAttributionResult):
             return self.sequence_map
         return self._normalized(self._values_of(selection))
 
-    def _values_of(self, selection: Selection | Word) -> Tensor:
+    def _values_of(self, selection: Selection) -> Tensor:
         """The attributions of a part of the answer, ``(N,)``."""
         assert self.token_attr is not None
         values: Tensor = self.seq_attr
         if selection is not None:
-            values = self.token_attr[self._tokens_of(selection)].sum(0)
+            chosen = selected_tokens(selection, len(self.output_tokens))
+            values = self.token_attr[chosen].sum(0)
         return values
 
-    def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
-        num_tokens = len(self.output_tokens)
-        if isinstance(selection, Word):
-            selection = selection.tokens
-        elif isinstance(selection, tuple):
-            selection = _range(selection, num_tokens)
-        try:
-            tokens = [_position(selection)]
-        except TypeError:
-            if not hasattr(selection, "__iter__"):
-                raise
-            tokens = list(map(_position, selection))
-        if not tokens or any(not -num_tokens <= t < num_tokens for t in tokens):
-            raise IndexError(
-                f"The answer has {num_tokens} tokens, got the selection {selection!r}."
-            )
-        return tokens
-
-    def pixel_map(self, selection: Selection | Word = None, image: int = 0) -> Tensor:
+    def pixel_map(self, selection: Selection = None, image: int = 0) -> Tensor:
         """A map on the pixels of an original image, interpolated bilinearly.
 
         Args:
@@ -333,29 +315,6 @@ class AnswerMaps(LLMAttributionResult):
     def _all_maps(self) -> list[Tensor]:
         maps = self.sequence_map
         return [maps] if isinstance(maps, Tensor) else maps
-
-
-def _position(given: Any) -> int:
-    """A position in the answer; a truth value is none, though Python counts with it."""
-    if isinstance(given, bool):
-        raise TypeError(f"A token is selected by its position, got {given}.")
-    return operator.index(given)
-
-
-def _range(ends: tuple[int, ...], num_tokens: int) -> range:
-    """The positions of a range ``(start, stop)``, either of which may be negative."""
-    if len(ends) != 2:
-        raise TypeError(
-            f"A tuple selects a range of tokens, (start, stop), got {ends}. Pass a "
-            "list for several tokens."
-        )
-    start, stop = map(_position, ends)
-    positions = range(*(end + num_tokens * (end < 0) for end in (start, stop)))
-    if not positions or positions[0] < 0 or positions[-1] >= num_tokens:
-        raise IndexError(
-            f"The answer has {num_tokens} tokens, got the range ({start}, {stop})."
-        )
-    return positions
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:

@@ -1,0 +1,16 @@
+"""What is measured on a sample: localisation, perturbation, sanity."""
+
+from captum_dexar.evaluation.protocols.base import EvaluationProtocol, Line
+from captum_dexar.evaluation.protocols.localization import (
+    LOCALIZATION,
+    LocalizationProtocol,
+)
+from captum_dexar.evaluation.protocols.perturbation import PerturbationProtocol
+
+__all__ = [
+    "EvaluationProtocol",
+    "LOCALIZATION",
+    "Line",
+    "LocalizationProtocol",
+    "PerturbationProtocol",
+]
