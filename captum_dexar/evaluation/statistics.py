@@ -210,11 +210,12 @@ def _roc_auc_score() -> Callable[..., float]:
             "The AUROC of weights needs scikit-learn: "
             'pip install "captum-dexar[evaluation]".'
         ) from error
-    return roc_auc_score
+    found: Callable[..., float] = roc_auc_score
+    return found
 
 
 def _by_cluster(columns: list[Column], num_clusters: int) -> tuple[Floats, Floats]:
-    """Sum and number of each column's values in each cluster, ``(clusters, columns)``."""
+    """Sum and number of each column's values, each ``(clusters, columns)``."""
     sums, counts = np.zeros((2, num_clusters, len(columns)))
     for place, column in enumerate(columns):
         sums[:, place] = np.bincount(column.clusters, column.values, num_clusters)
@@ -236,12 +237,12 @@ def _signs(num_clusters: int, is_exact: bool, seed: int) -> Iterator[Floats]:
     """Blocks of signs, ``(block, clusters)``: all that there are, or random ones."""
     if is_exact:
         bits = np.arange(2**num_clusters)[:, None] >> np.arange(num_clusters) & 1
-        yield 1.0 - 2.0 * bits
+        yield (1 - 2 * bits).astype(np.float64)
         return
     generator = np.random.default_rng(seed)
     for size in _block_sizes(NUM_PERMUTATIONS, num_clusters):
         bits = generator.integers(0, 2, (size, num_clusters), dtype=np.int8)
-        yield 1.0 - 2.0 * bits
+        yield (1 - 2 * bits).astype(np.float64)
 
 
 def _block_sizes(number: int, width: int) -> Iterator[int]:
