@@ -176,8 +176,8 @@ class Summary:
         if self._rows(WEIGHTS):
             yield "## Weights"
             yield (
-                "The probability that words that refer to something in the image have a "
-                "larger weight than words that do not (AUROC). Chance: 0.5."
+                "The probability that words that refer to something in the image have "
+                "a larger weight than words that do not (AUROC). Chance: 0.5."
             )
             yield _markdown(self._cells(WEIGHTS, _mean_cell))
         yield from self._constant()

@@ -1,6 +1,7 @@
 """Intervals and tests against hand-computed cases, literal loops and simulations."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from captum_dexar.evaluation.statistics import (
     clustered_means,
     Column,
     Estimate,
-    Floats,
     sign_flip_p,
 )
 from scipy.stats import permutation_test
@@ -103,14 +103,14 @@ def test_the_interval_covers_the_mean() -> None:
     assert 0.915 <= np.mean(covered) <= 0.975
     # Regions taken for independent images give intervals that are too narrow.
     naive = []
-    for data in columns:
+    for data in columns[:100]:
         alone = Column(data.values, np.arange(len(data.values)))
         (one,) = clustered_means([alone], len(data.values))
         naive.append(one.low <= 1 <= one.high)
     assert np.mean(naive) < 0.85
 
 
-def literal_p(sums: Floats) -> float:
+def literal_p(sums: Any) -> float:
     """All signs, one by one."""
     signs = list(itertools.product([1, -1], repeat=len(sums)))
     flipped = [abs(sum(s * x for s, x in zip(one, sums))) for one in signs]
