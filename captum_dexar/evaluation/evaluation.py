@@ -17,6 +17,7 @@ from captum_dexar.metrics import (
     pointing_game,
     signal_to_noise,
     soft_iou,
+    token_weight_auroc,
 )
 from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
@@ -233,11 +234,9 @@ class _Measurements:
 
     def weight_auroc(self) -> float | None:
         """See :class:`Evaluation`; ties count half."""
-        if not self.weights[True] or not self.weights[False]:
-            return None
-        with_mask, without = (torch.tensor(self.weights[has]) for has in (True, False))
-        larger = with_mask[:, None] - without
-        return float(((larger > 0).double() + 0.5 * (larger == 0).double()).mean())
+        with_mask, without = self.weights[True], self.weights[False]
+        has_mask = [True] * len(with_mask) + [False] * len(without)
+        return token_weight_auroc([*with_mask, *without], has_mask)
 
 
 def _mean(values: list[float]) -> float:
