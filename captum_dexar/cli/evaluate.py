@@ -155,12 +155,6 @@ def _check_dataset(options: argparse.Namespace) -> None:
         raise InputError(f"--root: there is no folder {options.root}.")
     if options.accuracy and (options.dataset != SHAPES or options.model is not None):
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "the statistics need scikit-learn: pip install 'captum-dexar[evaluation]'."
-        ) from None
 
 
 def _model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
@@ -245,7 +239,7 @@ def _report(out: Path) -> None:
 
     summary = write_summary(out)
     figures = write_curves(summary, out)
-    print(f"\n{summary.markdown()}")
+    print(f"\n{summary.brief()}\n")
     _print_seconds(summary)
     files = ["summary.csv", "seconds.csv", "results.jsonl", "run.json"]
     print(f"\nThe tables:  {out / 'summary.md'}")
