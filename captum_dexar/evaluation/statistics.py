@@ -26,8 +26,8 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 NUM_RESAMPLES = 2000
 NUM_PERMUTATIONS = 9999
 LEVEL = 0.95
-# Numbers of a block of resamples, about 32 MiB.
-_BLOCK = 2**22
+# Numbers of a block of resamples, 8 MiB.
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
