@@ -65,7 +65,7 @@ def opened_results(
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0)
     except Timeout:
         raise BusyFolderError(
             f"Another process is writing to {folder}. Wait for it, or choose another "

@@ -101,7 +101,7 @@ def test_function_words_are_the_control_of_unlabelled_answers(world: World) -> N
     model, processor = world
     inp, target, regions = ShapesDataset([3], processor, model, kinds=KINDS)[0]
     whole = [region for region in regions if region[0] is None]
-    methods = {"x": (LayerDexAR(model), {})}
+    methods: dict[str, Any] = {"x": (LayerDexAR(model), {})}
     (given,) = measured(world, methods, (inp, target, whole))
     result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, target)
     fillers = [
@@ -138,13 +138,14 @@ def test_the_answer_is_generated_once(world: World) -> None:
 def test_chance_and_the_best_that_a_map_can_score(world: World) -> None:
     model, processor = world
     example = ShapesDataset([3], processor, model, kinds=KINDS)[0]
-    methods = {
+    methods: dict[str, Any] = {
         "uniform": (LayerUniformMap(model), {}),
         "oracle": (TrueMaskOracle(model), {}),
         "DEX-AR": (LayerDexAR(model), {}),
     }
     uniform, oracle, dexar = measured(world, methods, example)
-    masks = [region[1] for region in example[2] if region[2:] == ("colour",)]
+    listed: Any = example[2]
+    masks = [region[1] for region in listed if region[2:] == ("colour",)]
     for number, mask in enumerate(masks):
         chance = localization_chance(mask, POINTING_TOLERANCE)
         found = {name: one[number] for name, one in uniform.values["colour"].items()}
@@ -177,7 +178,7 @@ def test_constant_maps_are_counted(world: World) -> None:
     class Constant(LayerUniformMap):
         pass
 
-    methods = {"x": (Constant(model), {})}
+    methods: dict[str, Any] = {"x": (Constant(model), {})}
     (line,) = measured(world, methods, example, measures={"sum": lambda h, m: h.sum()})
     number = sum(len(one["sum"]) for one in line.values.values())
     assert number == line.degenerate > 2
