@@ -104,6 +104,7 @@ def test_a_model_and_a_dataset_on_disk(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The model's own answers on PascalVOC; one image is damaged."""
+    model: Any
     model, processor = model_and_processor(name)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")

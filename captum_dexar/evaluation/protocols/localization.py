@@ -27,24 +27,35 @@ from captum_dexar.metrics import (
     signal_to_noise,
     soft_iou,
 )
+from captum_dexar.metrics.localization import Score
 from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 
-Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+# Of one map and one mask.
+Measure: TypeAlias = Callable[[Tensor, Tensor], Score]
 _Regions = list[tuple[list[int] | None, Mask, str | None]]
 
 POINTING_TOLERANCE = 4.0
 # An infinite ratio would make the mean infinite.
 MOST_DECIBELS = 60.0
 
+
+def _pointing(heat: Tensor, mask: Tensor) -> Score:
+    return pointing_game(heat, mask, POINTING_TOLERANCE)
+
+
+def _bounded_ratio(heat: Tensor, mask: Tensor) -> Score:
+    ratio = torch.as_tensor(signal_to_noise(heat, mask))
+    return ratio.clamp(-MOST_DECIBELS, MOST_DECIBELS)
+
+
+# They also take several maps and masks at once, (N, H, W).
 LOCALIZATION: dict[str, Measure] = {
-    "pointing": lambda heat, mask: pointing_game(heat, mask, POINTING_TOLERANCE),
+    "pointing": _pointing,
     "soft-IoU": soft_iou,
     "EPG": energy_pointing_game,
     "best IoU": best_iou,
-    "SNR (dB)": lambda heat, mask: max(
-        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
-    ),
+    "SNR (dB)": _bounded_ratio,
 }
 # What chance scores, by its name in localization_chance.
 _CHANCE_OF = {
@@ -153,8 +164,7 @@ class LocalizationProtocol(EvaluationProtocol):
                 image,
                 explained.name,
                 explained.seconds,
-                maps.values,
-                maps.degenerate,
+                *maps.measured(),
                 maps.details(),
             )
 
@@ -171,9 +181,8 @@ class _MeasuredMaps:
         self.measures = measures
         self.explained = explained
         self.result = explained.result
-        self.values: dict[str, dict[str, list[float | None]]] = {}
+        self.maps: list[tuple[str, Tensor, Tensor]] = []
         self.weights: dict[str, list[float]] = {"with_mask": [], "without": []}
-        self.degenerate = 0
         self.fillers = _filler_tokens(self.result, regions)
         for tokens, mask, kind in regions:
             self._add(tokens, None if mask is None else _as_tensor(mask), kind or "")
@@ -192,25 +201,44 @@ class _MeasuredMaps:
         else:
             heat = self.result.pixel_map(tokens)
         if tokens is not None:
-            self._measure(kind, heat, mask)
+            self._keep(kind, heat, mask)
             return
-        self._measure(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
+        self._keep(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
         if self.fillers and not is_oracle:
             control = _with_answer(self.result, self._of_fillers()).pixel_map()
-            self._measure(FILLER_ONLY, control, mask)
+            self._keep(FILLER_ONLY, control, mask)
 
-    def _measure(self, kind: str, heat: Tensor, mask: Tensor) -> None:
-        heat = heat.clamp(min=0)
-        chance: dict[str, Any] = {}
+    def _keep(self, kind: str, heat: Tensor, mask: Tensor) -> None:
+        if heat.shape != mask.shape:
+            raise ValueError(
+                f"The mask must have the image's size, {tuple(heat.shape)}, got "
+                f"{tuple(mask.shape)}."
+            )
+        self.maps.append((kind, heat.clamp(min=0), mask))
+
+    def measured(self) -> tuple[dict[str, dict[str, list[float | None]]], int]:
+        """The values by kind and measure, and the number of constant maps."""
+        values: dict[str, dict[str, list[float | None]]] = {}
+        if not self.maps:
+            return values, 0
+        heats = torch.stack([heat for _, heat, _ in self.maps])
+        masks = torch.stack([mask for _, _, mask in self.maps])
+        chance: dict[str, Tensor] = {}
+        degenerate = 0
         if type(self.explained.method) is LayerUniformMap:
-            chance = localization_chance(mask, POINTING_TOLERANCE)
+            chance = localization_chance(masks, POINTING_TOLERANCE)
         else:
-            self.degenerate += bool(heat.min() == heat.max())
-        lists = self.values.setdefault(kind, {name: [] for name in self.measures})
+            degenerate = int((heats.amin((1, 2)) == heats.amax((1, 2))).sum())
         for name, measure in self.measures.items():
-            is_ours = measure is LOCALIZATION.get(name)
-            known = chance.get(_CHANCE_OF[name]) if is_ours else None
-            lists[name].append(float(measure(heat, mask)) if known is None else known)
+            if measure is not LOCALIZATION.get(name):
+                scores = [float(measure(*pair)) for pair in zip(heats, masks)]
+            elif chance:
+                scores = chance[_CHANCE_OF[name]].tolist()
+            else:
+                scores = measure(heats, masks).double().tolist()
+            for (kind, _, _), score in zip(self.maps, scores):
+                values.setdefault(kind, {}).setdefault(name, []).append(score)
+        return values, degenerate
 
     def _of_fillers(self) -> Tensor:
         """The attribution of the whole answer, as if it had filler words only."""
