@@ -12,7 +12,7 @@ from torch import nn, Tensor
 
 PROMPT = "Describe the image."
 KINDS = ("colour", "shape")
-ALL_KINDS = ("colour", "shape", "size", "relation", "objects", "filler")
+ALL_KINDS = ("colour", "shape", "size", "relation", "objects")
 
 
 class ShapesDataset(EvaluationDataset):
@@ -23,12 +23,9 @@ class ShapesDataset(EvaluationDataset):
     - ``"colour"``, ``"shape"``, ``"size"``: a word, and the object that it describes
     - ``"relation"``: a word of "above" or "left of", and both objects that it relates
     - ``"objects"``: the map of the whole answer, and all objects
-    - ``"filler"``: all filler words together, and all objects. It is the control of
-      ``"objects"``: what a foreground map without any content word scores
 
-    Unless ``"filler"`` is chosen, each filler word is a region without a mask. Words of
-    kinds that are not chosen are left out. Any fast tokenizer works, even if it splits
-    words.
+    Each filler word is a region without a mask. Words of kinds that are not chosen are
+    left out. Any fast tokenizer works, even if it splits words.
 
     Args:
         seeds (iterable of int): seeds of the scenes; the bundled model was not trained
@@ -102,7 +99,6 @@ class ShapesDataset(EvaluationDataset):
 
 def _regions(scene: Scene, encoding: Any, kinds: Sequence[str]) -> Iterator[Region]:
     start = 0
-    fillers: list[int] = []
     union = torch.from_numpy(scene.mask)
     for word in scene.caption_words:
         end = start + len(word.text)
@@ -110,9 +106,7 @@ def _regions(scene: Scene, encoding: Any, kinds: Sequence[str]) -> Iterator[Regi
         start = end + 1
         positions = sorted(tokens - {None})
         if word.kind == "filler":
-            fillers += positions
-            if "filler" not in kinds:
-                yield positions, None
+            yield positions, None
         elif word.kind in kinds:
             # A scene with a relation has no other object than the two.
             mask = (
@@ -121,8 +115,6 @@ def _regions(scene: Scene, encoding: Any, kinds: Sequence[str]) -> Iterator[Regi
             yield positions, mask, word.kind
     if "objects" in kinds:
         yield None, union, "objects"
-    if "filler" in kinds:
-        yield fillers, union, "filler"
 
 
 def _mask(scene: Scene, index: int) -> Tensor:

@@ -51,11 +51,11 @@ def test_a_limit_draws_samples_in_their_order(root: Path) -> None:
 
 
 def test_copies_read_the_same_index(root: Path) -> None:
-    dataset = PascalVOC(root, model_and_processor("bundled")[1], limit=7)
+    dataset: Any = PascalVOC(root, model_and_processor("bundled")[1], limit=7)
     copy = pickle.loads(pickle.dumps(dataset))
     assert _ids(copy) == _ids(dataset)
     assert copy.description() == dataset.description()
-    assert torch.equal(copy[2][2][0][1], dataset[2][2][0][1])  # type: ignore[index]
+    assert torch.equal(copy[2][2][0][1], dataset[2][2][0][1])
     # Nothing is read again as long as the first one lives.
     listed = root / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
     lines = listed.read_text()

@@ -71,8 +71,9 @@ def test_the_root_may_be_any_of_three(root: Path, part: str) -> None:
         "2009_000003",
     ]
     assert dataset.description()["name"] == "voc"
-    first, nothing, void = dataset
-    ((tokens, mask, kind),) = first[2]  # type: ignore[misc]
+    examples: Any = list(dataset)
+    first, nothing, void = examples
+    ((tokens, mask, kind),) = first[2]
     assert first[1] is None and tokens is None and kind == "objects"
     assert torch.equal(mask, _objects())
     # Void is no object.
