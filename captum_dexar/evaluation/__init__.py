@@ -1,6 +1,14 @@
 """Measures the quality of maps on data with known ground truth."""
 
+from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
+from captum_dexar.evaluation.datasets import ShapesDataset
 from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
-from captum_dexar.evaluation.shapes_dataset import ShapesDataset
 
-__all__ = ["Evaluation", "LOCALIZATION", "ShapesDataset", "evaluate"]
+__all__ = [
+    "DamagedSample",
+    "Evaluation",
+    "EvaluationDataset",
+    "LOCALIZATION",
+    "ShapesDataset",
+    "evaluate",
+]

@@ -6,11 +6,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from captum.attr import Attribution
 from captum_dexar.baselines import LayerRandomMap
 from captum_dexar.comparison.comparison import compare, Method, named_pairs
+from captum_dexar.evaluation.dataset import Example, Mask, read_regions, Region, Regions
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
@@ -22,10 +22,19 @@ from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 from tqdm.auto import tqdm
 
-Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
-Region: TypeAlias = tuple[Sequence[int], Mask] | tuple[Sequence[int], Mask, str]
-Example: TypeAlias = tuple[Any, Any, Sequence[Region]]
 Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+
+# Example, Mask, Region and Regions are importable from here, too.
+__all__ = [
+    "evaluate",
+    "Evaluation",
+    "Example",
+    "LOCALIZATION",
+    "Mask",
+    "Measure",
+    "Region",
+    "Regions",
+]
 
 ALL = "all"
 POINTING_TOLERANCE = 4.0
@@ -81,6 +90,7 @@ def evaluate(
     measures: Mapping[str, Measure] = LOCALIZATION,
     processor: Any = None,
     *,
+    gen_args: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
@@ -88,18 +98,23 @@ def evaluate(
 
     A dataset is any iterable of ``(input, target, regions)``: an input and its answer,
     as :meth:`VLMAttribution.attribute` takes them, and the image regions that parts of
-    the answer refer to. A region is ``(tokens, mask)`` or ``(tokens, mask, kind)``:
+    the answer refer to. A target of None is the model's own answer, which is generated
+    once and explained by all methods. A region is ``(tokens, mask)`` or ``(tokens,
+    mask, kind)``:
 
     - ``tokens``: positions in the answer, from 0. They count the model's tokens, not
       words: for a split word, list all of its tokens. Their attributions are summed
       into one map and their largest weight is used, as in
-      :meth:`VLMAttributionResult.words`.
+      :meth:`VLMAttributionResult.words`. None for the map of the whole answer, which
+      has no weight.
     - ``mask``: ``(H, W)`` bool on the original image (the first of several), True on
       the object. None if the tokens refer to nothing in the image; such regions are
       used only for ``weight_auroc``.
     - ``kind``: a label, such as ``"colour"``; means are also given for each kind.
 
-    For signed maps, the positive part is measured.
+    The regions are a sequence, or a function from the :class:`VLMAttributionResult` to
+    one, for answers that are not known before. For signed maps, the positive part is
+    measured.
 
     Args:
         methods (Mapping or sequence): as in :func:`captum_dexar.compare`
@@ -108,6 +123,8 @@ def evaluate(
             map is ``(H, W)`` in [0, 1]. Default: ``LOCALIZATION``
         processor (ProcessorMixin, optional): as in :class:`VLMAttribution`.
             Default: None
+        gen_args (Mapping, optional): arguments of ``model.generate`` for the examples
+            without a target. Default: None, at most 25 tokens, greedily
         seed (int, optional): example ``i`` uses ``seed + i`` for the noise of
             :class:`LayerRandomMap`. Default: 0
         progress (bool, optional): shows a progress bar. Default: False
@@ -144,12 +161,15 @@ def evaluate(
             name: (_reseeded(method, seed + index), arguments)
             for name, (method, arguments) in given.items()
         }
-        for name, result in compare(seeded, inp, target, processor).results.items():
-            for region in regions:
-                try:
-                    collected[name].add(result, measures, *region)
-                except ValueError as error:
-                    raise ValueError(f"Example {index}: {error}") from error
+        compared = compare(
+            seeded, inp, target, processor, gen_args if target is None else None
+        )
+        for name, result in compared.results.items():
+            try:
+                for tokens, mask, kind in read_regions(regions, result):
+                    collected[name].add(result, measures, tokens, mask, kind)
+            except ValueError as error:
+                raise ValueError(f"Example {index}: {error}") from error
     first = next(iter(collected.values()))
     if not first.values:
         raise ValueError("No region of the dataset has a mask: nothing is measured.")
@@ -180,23 +200,16 @@ class _Measurements:
         self,
         result: VLMAttributionResult,
         measures: Mapping[str, Measure],
-        tokens: Sequence[int],
+        tokens: list[int] | None,
         mask: Mask,
-        kind: str | None = None,
+        kind: str | None,
     ) -> None:
-        positions = list(tokens)
-        num_tokens = len(result.output_tokens)
-        if not positions or any(not 0 <= t < num_tokens for t in positions):
-            raise ValueError(
-                f"the answer has {num_tokens} tokens, got a region of the tokens "
-                f"{positions}. They are counted from 0, in the model's own tokens."
-            )
-        if result.token_weights is not None:
-            weight = float(result.token_weights[positions].max())
+        if result.token_weights is not None and tokens is not None:
+            weight = float(result.token_weights[tokens].max())
             self.weights[mask is not None].append(weight)
         if mask is None:
             return
-        heat = result.pixel_map(positions).clamp(min=0)
+        heat = result.pixel_map(tokens).clamp(min=0)
         is_object = mask if isinstance(mask, Tensor) else torch.tensor(mask)
         self.values[kind].append(
             {

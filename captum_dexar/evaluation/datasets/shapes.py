@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from captum_dexar.evaluation.evaluation import Example, Region
+from captum_dexar.evaluation.dataset import Example, Region
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.shapes import make_scene, Scene
 from torch import nn
