@@ -72,6 +72,15 @@ def _baseline(name: str, choose: Choose | None = None) -> Make:
     return make
 
 
+def _token_activation(context: str) -> Make:
+    def make(model: nn.Module) -> Attribution:
+        from captum_dexar.baselines import LayerTokenActivation
+
+        return LayerTokenActivation(model, context=context)
+
+    return make
+
+
 def _captum(name: str) -> Make:
     def make(model: nn.Module) -> Attribution:
         from captum import attr
@@ -118,7 +127,10 @@ METHODS: dict[str, NamedMethod] = {
         "Attention, last layer", _baseline("LayerAttention", _last)
     ),
     "rollout": NamedMethod("Attention rollout", _baseline("LayerAttentionRollout")),
-    "tam": NamedMethod("Token Activation Map", _baseline("LayerTokenActivation")),
+    "tam": NamedMethod("Token Activation Map", _token_activation("question")),
+    "tam-all-text": NamedMethod(
+        "Token Activation Map, all text tokens", _token_activation("all")
+    ),
     "grad-cam": NamedMethod("Grad-CAM (image tokens)", _baseline("LayerImageGradCam")),
     "saliency": NamedMethod("Saliency", _captum("Saliency")),
     "input-x-gradient": NamedMethod("Input x gradient", _captum("InputXGradient")),
