@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 from captum.attr import Attribution
-from captum_dexar.evaluation.evaluation import ALL, Example
+from captum_dexar.evaluation.dataset import Example
 from torch import Tensor
 
 Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
+# The kind that the summary forms of all kinds of words. Kinds that begin like the
+# second are of the map of the whole answer, and no part of it.
+ALL = "all"
+WHOLE_ANSWER = "whole answer"
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class Line:
         method (str): the method's name in tables
         seconds (float): time of explaining, without generating and measuring
         values (dict): ``values[kind][measure]`` is a list with a number per region of
-            this kind. Regions without a label have the kind ``""``. ``"all"`` is no
-            kind: the summary forms it of all of them
+            this kind. Regions without a label have the kind ``""``, and measurements
+            of the map of the whole answer a kind that begins with ``"whole answer"``.
+            ``"all"`` is no kind: the summary forms it of all the others
         degenerate (int): how many of the measured maps are constant
         details (dict): what the protocol keeps besides. Known to the summary and the
             figures: ``"curves"``, ``{name: {"x": [...], "y": [...]}}``;
@@ -112,9 +117,12 @@ class EvaluationProtocol(ABC):
 
     Attributes:
         name (str): its name on the command line
+        controls (tuple of str): names of the methods that the command line adds to
+            those that are asked for: chance, and the most that a map can score
     """
 
     name: str
+    controls: tuple[str, ...] = ()
 
     @abstractmethod
     def description(self) -> dict[str, Any]:

@@ -1,0 +1,245 @@
+"""How well maps find what words refer to."""
+
+from __future__ import annotations
+
+import string
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from captum_dexar.evaluation.dataset import Example, Mask, read_regions
+from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
+from captum_dexar.evaluation.protocols.base import (
+    EvaluationProtocol,
+    Line,
+    Methods,
+    WHOLE_ANSWER,
+)
+from captum_dexar.evaluation.protocols.explaining import Explained, explanations
+from captum_dexar.methods.scoring import sequence_attribution
+from captum_dexar.metrics import (
+    best_iou,
+    energy_pointing_game,
+    pointing_game,
+    signal_to_noise,
+    soft_iou,
+)
+from captum_dexar.result.result import VLMAttributionResult
+from torch import Tensor
+
+Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+_Regions = list[tuple[list[int] | None, Mask, str | None]]
+
+POINTING_TOLERANCE = 4.0
+# An infinite ratio would make the mean infinite.
+MOST_DECIBELS = 60.0
+
+LOCALIZATION: dict[str, Measure] = {
+    "pointing": lambda heat, mask: pointing_game(heat, mask, POINTING_TOLERANCE),
+    "soft-IoU": soft_iou,
+    "EPG": energy_pointing_game,
+    "best IoU": best_iou,
+    "SNR (dB)": lambda heat, mask: max(
+        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
+    ),
+}
+FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
+# English words that refer to nothing in an image, for datasets that name none.
+FUNCTION_WORDS = frozenset(
+    "a an the this that these those some any each no of in on at by to from with into "
+    "onto over under above below between near and or but nor so as than if while is "
+    "are was were be been being am do does did has have had will would can could may "
+    "might shall should must not it its he she they them his her their there here "
+    "which who whose what where when".split()
+)
+
+
+class LocalizationProtocol(EvaluationProtocol):
+    """Compares the map of each region's words with the region's mask.
+
+    For signed maps, the positive part is measured, as in :func:`evaluate`.
+
+    - A region with tokens and a mask: the map of these tokens, under the region's kind.
+    - A region without tokens: the map of the whole answer, under ``"whole answer"``
+      (with the region's kind behind a colon). The map of an answer tends to show the
+      foreground, whatever the words are. Its control is therefore measured as well,
+      under ``"whole answer, filler words only"``: equation (6) over the words of the
+      regions without a mask or, where a dataset has none, over ``FUNCTION_WORDS``. Only
+      what the answer scores beyond its control is due to its words.
+    - Weights of tokens with and without a mask are kept in ``details``, for their
+      AUROC.
+
+    :class:`TrueMaskOracle` as a method gives the line of the true mask.
+
+    Args:
+        measures (Mapping, optional): functions ``(map, mask) -> float`` by name; the
+            map is ``(H, W)`` in [0, 1]. Default: ``LOCALIZATION``
+        gen_args (Mapping, optional): arguments of ``generate``, for datasets without
+            answers. Default: None, at most 25 tokens, greedily
+
+    Examples::
+
+        >>> from captum_dexar import LayerDexAR
+        >>> from captum_dexar.evaluation import ShapesDataset
+        >>> from captum_dexar.evaluation.protocols.localization import (
+        ...     LocalizationProtocol
+        ... )
+        >>> from captum_dexar.shapes import load_vlm
+        >>> model, processor = load_vlm()
+        >>> example = next(iter(ShapesDataset(range(1), processor)))
+        >>> methods = {"DEX-AR": (LayerDexAR(model), {})}
+        >>> ids = {"sample": "0", "image": "0", "seed": 0}
+        >>> protocol = LocalizationProtocol()
+        >>> (line,) = protocol.measure(methods, example, processor, **ids)
+        >>> line.values["colour"]["pointing"]
+        [1.0, 1.0]
+    """
+
+    name = "localization"
+    controls = ("random", "uniform", "oracle")
+
+    def __init__(
+        self,
+        measures: Mapping[str, Measure] = LOCALIZATION,
+        gen_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.measures = dict(measures)
+        self.gen_args = gen_args
+
+    def description(self) -> dict[str, Any]:
+        """See :meth:`EvaluationProtocol.description`."""
+        return {
+            "name": self.name,
+            "measures": list(self.measures),
+            "pointing_tolerance": POINTING_TOLERANCE,
+            "gen_args": None if self.gen_args is None else dict(self.gen_args),
+        }
+
+    def measure(
+        self,
+        methods: Methods,
+        example: Example,
+        processor: Any,
+        *,
+        sample: str,
+        image: str,
+        seed: int,
+    ) -> Iterator[Line]:
+        """See :meth:`EvaluationProtocol.measure`."""
+        inp, target, regions = example
+        read: _Regions | None = None
+        for explained in explanations(
+            methods, inp, target, processor, seed=seed, gen_args=self.gen_args
+        ):
+            # The answer is the same for all methods, and so are its regions.
+            if read is None:
+                read = read_regions(regions, explained.result)
+            maps = _MeasuredMaps(self.measures, explained, read)
+            yield Line(
+                sample,
+                image,
+                explained.name,
+                explained.seconds,
+                maps.values,
+                maps.degenerate,
+                maps.details(),
+            )
+
+
+class _MeasuredMaps:
+    """What is measured of one explained answer, region by region."""
+
+    def __init__(
+        self,
+        measures: Mapping[str, Measure],
+        explained: Explained,
+        regions: _Regions,
+    ) -> None:
+        self.measures = measures
+        self.explained = explained
+        self.result = explained.result
+        self.values: dict[str, dict[str, list[float | None]]] = {}
+        self.weights: dict[str, list[float]] = {"with_mask": [], "without": []}
+        self.degenerate = 0
+        self.fillers = _filler_tokens(self.result, regions)
+        for tokens, mask, kind in regions:
+            self._add(tokens, None if mask is None else _as_tensor(mask), kind or "")
+
+    def _add(self, tokens: list[int] | None, mask: Tensor | None, kind: str) -> None:
+        weights = self.result.token_weights
+        if weights is not None and tokens is not None:
+            part = "without" if mask is None else "with_mask"
+            self.weights[part].append(float(weights[tokens].max()))
+        if mask is None:
+            return
+        is_oracle = isinstance(self.explained.method, TrueMaskOracle)
+        if is_oracle:
+            pooled = pooled_mask(mask, self.result.layout)
+            heat = _with_answer(self.result, pooled).pixel_map()
+        else:
+            heat = self.result.pixel_map(tokens)
+        if tokens is not None:
+            self._measure(kind, heat, mask)
+            return
+        self._measure(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
+        if self.fillers and not is_oracle:
+            control = _with_answer(self.result, self._of_fillers()).pixel_map()
+            self._measure(FILLER_ONLY, control, mask)
+
+    def _measure(self, kind: str, heat: Tensor, mask: Tensor) -> None:
+        heat = heat.clamp(min=0)
+        self.degenerate += bool(heat.min() == heat.max())
+        lists = self.values.setdefault(kind, {name: [] for name in self.measures})
+        for name, measure in self.measures.items():
+            lists[name].append(float(measure(heat, mask)))
+
+    def _of_fillers(self) -> Tensor:
+        """The attribution of the whole answer, as if it had filler words only."""
+        maps, weights = self.result.token_attr, self.result.token_weights
+        weights = torch.ones(len(maps)) if weights is None else weights
+        with warnings.catch_warnings():
+            # Zero maps are counted.
+            warnings.filterwarnings("ignore", "The map of the whole answer is zero")
+            return sequence_attribution(
+                maps[self.fillers],
+                weights[self.fillers],
+                normalize=self.explained.arguments.get("normalize", True),
+            ).float()
+
+    def details(self) -> dict[str, Any]:
+        """The answer and, if the method has them, its weights."""
+        details: dict[str, Any] = {"answer": self.result.answer}
+        if self.result.token_weights is not None:
+            details["token_weights"] = self.weights
+        return details
+
+
+def _as_tensor(mask: Any) -> Tensor:
+    return (mask if isinstance(mask, Tensor) else torch.tensor(mask)).bool()
+
+
+def _with_answer(
+    result: VLMAttributionResult, seq_attr: Tensor
+) -> VLMAttributionResult:
+    """A result of the same image whose whole answer has another attribution."""
+    return VLMAttributionResult(
+        output_tokens=result.output_tokens,
+        target_ids=result.target_ids,
+        token_attr=result.token_attr,
+        seq_attr=seq_attr,
+        layout=result.layout,
+        answer=result.answer,
+    )
+
+
+def _filler_tokens(result: VLMAttributionResult, regions: _Regions) -> list[int]:
+    """Tokens that refer to nothing in the image; none if no region needs them."""
+    if all(tokens is not None for tokens, *_ in regions):
+        return []
+    named = {t for tokens, mask, _ in regions if mask is None for t in tokens or []}
+    if not named:
+        for word in result.words():
+            if word.text.strip(string.punctuation).lower() in FUNCTION_WORDS | {""}:
+                named.update(word.tokens)
+    return sorted(named)
