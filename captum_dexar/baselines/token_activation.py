@@ -172,8 +172,8 @@ class LayerTokenActivation(LayerBaseline):
 
     def _prompt_tokens(self, prompt: Prompt, example: int) -> Tensor:
         """Positions of the prompt's tokens that count as earlier text."""
-        ids = prompt.inputs["input_ids"][example]
-        is_text = prompt.inputs["attention_mask"][example].bool().clone()
+        ids: Tensor = prompt.inputs["input_ids"][example]
+        is_text: Tensor = prompt.inputs["attention_mask"][example] != 0
         image_keys = prompt.image_keys[example]
         is_text[image_keys] = False
         every = is_text.nonzero()[:, 0]

@@ -3,12 +3,32 @@
 from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
 from captum_dexar.evaluation.datasets import ShapesDataset
 from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
+from captum_dexar.evaluation.randomization import (
+    cascading_randomization,
+    decoder_parts,
+    independent_randomization,
+    map_similarity,
+    MapSimilarity,
+    ModelPart,
+    randomized,
+    swap_similarity,
+    vision_part,
+)
 
 __all__ = [
     "DamagedSample",
     "Evaluation",
     "EvaluationDataset",
     "LOCALIZATION",
+    "MapSimilarity",
+    "ModelPart",
     "ShapesDataset",
+    "cascading_randomization",
+    "decoder_parts",
     "evaluate",
+    "independent_randomization",
+    "map_similarity",
+    "randomized",
+    "swap_similarity",
+    "vision_part",
 ]

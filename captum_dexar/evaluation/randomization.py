@@ -135,9 +135,9 @@ def randomized(
     random parameters is needed. A parameter that the parts share with the rest of the
     model (an output head tied to the embedding) stays as it is in the rest.
 
-    What a parameter becomes depends only on its name and the seed, so blocks inside one
-    another are the same as one block with all parts. Other threads must not run the
-    model meanwhile.
+    What a parameter becomes depends only on its name, the seed and the kind of device,
+    so blocks inside one another are the same as one block with all parts. Other threads
+    must not run the model meanwhile.
 
     Args:
         model (nn.Module): the vision-language model
@@ -267,14 +267,18 @@ def _check_parameter(parameter: Tensor, name: str) -> None:
 def _permuted(name: str, parameter: Tensor, seed: int) -> nn.Parameter:
     """The parameter's values in another order, which follows from name and seed."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    # On the CPU, so that the order is the same on every device.
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    # On its own device: large models have billions of weights to put in order.
+    generator = torch.Generator(parameter.device)
+    generator.manual_seed(int.from_bytes(digest[:7], "big"))
     with torch.no_grad():
         flat = parameter.detach().reshape(-1)
-        is_small = flat.numel() < 2**31
-        dtype = torch.int32 if is_small else torch.int64
-        order = torch.randperm(flat.numel(), generator=generator, dtype=dtype)
-        values = flat.index_select(0, order.to(flat.device)).view(parameter.shape)
+        order = torch.randperm(
+            flat.numel(),
+            generator=generator,
+            dtype=torch.int32 if flat.numel() < 2**31 else torch.int64,
+            device=flat.device,
+        )
+        values = flat.index_select(0, order).view(parameter.shape)
     return nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
@@ -378,7 +382,9 @@ def swap_similarity(
     first = method.attribute(inp, target, **arguments)
     second = method.attribute(other, first.target_ids, **arguments)
     return [
-        map_similarity(_one(first.token_map_of(token)), _one(second.token_map_of(token)))
+        map_similarity(
+            _one(first.token_map_of(token)), _one(second.token_map_of(token))
+        )
         for token in range(len(first.output_tokens))
     ]
 
