@@ -270,15 +270,14 @@ def _permuted(name: str, parameter: Tensor, seed: int) -> nn.Parameter:
     # On its own device: large models have billions of weights to put in order.
     generator = torch.Generator(parameter.device)
     generator.manual_seed(int.from_bytes(digest[:7], "big"))
-    with torch.no_grad():
-        flat = parameter.detach().reshape(-1)
-        order = torch.randperm(
-            flat.numel(),
-            generator=generator,
-            dtype=torch.int32 if flat.numel() < 2**31 else torch.int64,
-            device=flat.device,
-        )
-        values = flat.index_select(0, order).view(parameter.shape)
+    flat = parameter.detach().reshape(-1)
+    order = torch.randperm(
+        flat.numel(),
+        generator=generator,
+        dtype=torch.int32 if flat.numel() < 2**31 else torch.int64,
+        device=flat.device,
+    )
+    values = flat.index_select(0, order).view(parameter.shape)
     return nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 

@@ -29,6 +29,7 @@ from captum_dexar.evaluation.randomization import (
     independent_randomization,
     is_constant,
     map_similarity,
+    MapSimilarity,
     ModelPart,
     vision_part,
 )
@@ -247,11 +248,12 @@ class _Check:
         parts = _grouped(decoder_parts(self.model), depths)
         results = cascading_randomization(explain, self.model, parts, seed)
         for depth, (_, result) in enumerate(results, start=1):
+            similarities = self._similarities(result, self.chosen)
             if depth == 1:
-                self.compare(HEAD, result, self.chosen)
+                self._add(HEAD, similarities)
             if depth == len(results):
-                self.compare(DECODER, result, self.chosen)
-            self._continue_curves(depth, result)
+                self._add(DECODER, similarities)
+            self._continue_curves(depth, similarities)
         try:
             vision = vision_part(self.model)
         except TypeError:
@@ -261,36 +263,43 @@ class _Check:
 
     def compare(self, name: str, result: VLMAttributionResult, chosen: _Chosen) -> None:
         """Adds the similarity of each region's map to that in another result."""
+        self._add(name, self._similarities(result, chosen))
+
+    def _similarities(
+        self, result: VLMAttributionResult, chosen: _Chosen
+    ) -> list[MapSimilarity]:
         others = _maps(result, chosen)
         self.degenerate += sum(map(is_constant, others))
+        similarities = []
         for place, ((_, kind), one) in enumerate(zip(self.chosen, self.maps)):
-            same = [m for m, (_, other) in zip(others, chosen) if other == kind]
-            candidates = others if chosen is self.chosen else same or others
-            similarity = map_similarity(one, candidates[place % len(candidates)])
+            candidates = others
+            if chosen is not self.chosen:
+                same = [m for m, (_, other) in zip(others, chosen) if other == kind]
+                candidates = same or others
+            other = candidates[place % len(candidates)]
+            similarities.append(map_similarity(one, other))
+        return similarities
+
+    def _add(self, name: str, similarities: list[MapSimilarity]) -> None:
+        for (_, kind), found in zip(self.chosen, similarities):
             measures = self.values.setdefault(kind, {})
-            for measure, value in zip(
-                SIMILARITIES, (similarity.spearman, similarity.ssim)
-            ):
+            for measure, value in zip(SIMILARITIES, (found.spearman, found.ssim)):
                 measures.setdefault(f"{measure}, {name}", []).append(value)
 
-    def details(self) -> dict[str, Any]:
-        """The answer and the curves."""
-        return {"answer": self.explained.result.answer, "curves": self.curves}
-
-    def _continue_curves(self, depth: int, result: VLMAttributionResult) -> None:
-        pairs = zip(self.maps, _maps(result, self.chosen))
-        similarities = [map_similarity(one, other) for one, other in pairs]
-        for name, values in zip(
-            SIMILARITIES,
-            (
-                [one.spearman for one in similarities],
-                [one.ssim for one in similarities],
-            ),
-        ):
+    def _continue_curves(self, depth: int, similarities: list[MapSimilarity]) -> None:
+        by_name = (
+            [one.spearman for one in similarities],
+            [one.ssim for one in similarities],
+        )
+        for name, values in zip(SIMILARITIES, by_name):
             known = [value for value in values if value is not None]
             curve = self.curves[f"{CASCADE}: {name}"]
             curve["x"].append(depth)
             curve["y"].append(sum(known) / len(known) if known else None)
+
+    def details(self) -> dict[str, Any]:
+        """The answer and the curves."""
+        return {"answer": self.explained.result.answer, "curves": self.curves}
 
     def _explain(self, inp: Any) -> VLMAttributionResult:
         started = time.perf_counter()
