@@ -39,6 +39,11 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--target", metavar="TEXT", help="explain this answer (default: generate one)"
     )
+    add_loading(parser)
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for how a model is loaded and generates."""
     parser.add_argument(
         "--max-new-tokens",
         type=positive,
@@ -153,7 +158,7 @@ def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     image = _opened(options.image)
     from captum_dexar import ImagePromptInput
 
-    model, processor = _loaded(options)
+    model, processor = loaded_model(options)
     inp = ImagePromptInput(image, options.prompt, processor, model)
     return model, processor, inp
 
@@ -171,7 +176,8 @@ def _opened(path: Path) -> Any:
     return image
 
 
-def _loaded(options: argparse.Namespace) -> tuple[nn.Module, Any]:
+def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
+    """The model of ``--model`` and its processor; InputError if there is none."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

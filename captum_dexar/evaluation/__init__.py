@@ -1,7 +1,13 @@
 """Measures the quality of maps on data with known ground truth."""
 
 from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
-from captum_dexar.evaluation.datasets import ShapesDataset
+from captum_dexar.evaluation.datasets import (
+    COCOCaptions,
+    ImageNetValidation,
+    PascalVOC,
+    ShapesDataset,
+    VQAv2,
+)
 from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
 from captum_dexar.evaluation.randomization import (
     cascading_randomization,
@@ -16,13 +22,17 @@ from captum_dexar.evaluation.randomization import (
 )
 
 __all__ = [
+    "COCOCaptions",
     "DamagedSample",
     "Evaluation",
     "EvaluationDataset",
+    "ImageNetValidation",
     "LOCALIZATION",
     "MapSimilarity",
     "ModelPart",
+    "PascalVOC",
     "ShapesDataset",
+    "VQAv2",
     "cascading_randomization",
     "decoder_parts",
     "evaluate",

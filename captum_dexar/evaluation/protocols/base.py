@@ -126,7 +126,11 @@ class EvaluationProtocol(ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What makes two runs comparable, its name included, as JSON takes it."""
+        """What makes two runs comparable, its name included, as JSON takes it.
+
+        ``"measures"``, if there, is the order of the measures in tables, and
+        ``"x_label"`` the label of the figures' x axis.
+        """
 
     @abstractmethod
     def measure(

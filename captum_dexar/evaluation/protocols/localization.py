@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
+from captum_dexar.baselines import LayerUniformMap
 from captum_dexar.evaluation.dataset import Example, Mask, read_regions
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
@@ -21,6 +22,7 @@ from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
+    localization_chance,
     pointing_game,
     signal_to_noise,
     soft_iou,
@@ -43,6 +45,14 @@ LOCALIZATION: dict[str, Measure] = {
     "SNR (dB)": lambda heat, mask: max(
         -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
     ),
+}
+# What chance scores, by its name in localization_chance.
+_CHANCE_OF = {
+    "pointing": "pointing_game",
+    "soft-IoU": "soft_iou",
+    "EPG": "energy_pointing_game",
+    "best IoU": "best_iou",
+    "SNR (dB)": "signal_to_noise",
 }
 FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
 # English words that refer to nothing in an image, for datasets that name none.
@@ -70,7 +80,9 @@ class LocalizationProtocol(EvaluationProtocol):
     - Weights of tokens with and without a mask are kept in ``details``, for their
       AUROC.
 
-    :class:`TrueMaskOracle` as a method gives the line of the true mask.
+    :class:`TrueMaskOracle` as a method gives the line of the true mask, and
+    :class:`LayerUniformMap` what a map of ones scores (:func:`localization_chance`): a
+    constant map has no contrast, and the measures as such give it 0.
 
     Args:
         measures (Mapping, optional): functions ``(map, mask) -> float`` by name; the
@@ -189,10 +201,16 @@ class _MeasuredMaps:
 
     def _measure(self, kind: str, heat: Tensor, mask: Tensor) -> None:
         heat = heat.clamp(min=0)
-        self.degenerate += bool(heat.min() == heat.max())
+        chance: dict[str, Any] = {}
+        if type(self.explained.method) is LayerUniformMap:
+            chance = localization_chance(mask, POINTING_TOLERANCE)
+        else:
+            self.degenerate += bool(heat.min() == heat.max())
         lists = self.values.setdefault(kind, {name: [] for name in self.measures})
         for name, measure in self.measures.items():
-            lists[name].append(float(measure(heat, mask)))
+            is_ours = measure is LOCALIZATION.get(name)
+            known = chance.get(_CHANCE_OF[name]) if is_ours else None
+            lists[name].append(float(measure(heat, mask)) if known is None else known)
 
     def _of_fillers(self) -> Tensor:
         """The attribution of the whole answer, as if it had filler words only."""
