@@ -26,7 +26,7 @@ from captum_dexar.evaluation import (
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
-from tests.helpers.untouched import state_of, untouched, warm
+from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")

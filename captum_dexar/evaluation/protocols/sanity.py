@@ -22,7 +22,11 @@ from captum_dexar.evaluation.protocols.base import (
     Methods,
     WHOLE_ANSWER,
 )
-from captum_dexar.evaluation.protocols.explaining import Explained, explanations
+from captum_dexar.evaluation.protocols.explaining import (
+    Explained,
+    explanations,
+    reseeded,
+)
 from captum_dexar.evaluation.randomization import (
     cascading_randomization,
     decoder_parts,
@@ -158,10 +162,10 @@ class SanityProtocol(EvaluationProtocol):
                 gen_args=self.gen_args,
             )
             other_target = other.result.target_ids
-            check = _Check(explained, regions, inp, processor)
+            check = _Check(explained, regions, inp, processor, seed)
             check.compare(UNRELATED, other.result, _chosen(other_regions, other.result))
             check.swap(other_inp)
-            check.randomize(self.depths, seed)
+            check.randomize(self.depths)
             yield Line(
                 sample,
                 image,
@@ -202,11 +206,17 @@ class _Check:
     """The maps of one explained answer, compared with others."""
 
     def __init__(
-        self, explained: Explained, regions: Regions, inp: Any, processor: Any
+        self,
+        explained: Explained,
+        regions: Regions,
+        inp: Any,
+        processor: Any,
+        seed: int,
     ) -> None:
         self.explained = explained
         self.processor = processor
-        self.wrapped = VLMAttribution(explained.method, processor)
+        self.seed = seed
+        self.wrapped = VLMAttribution(reseeded(explained.method, seed), processor)
         self.model: nn.Module = self.wrapped.model
         self.inp = inp
         self.target = explained.result.target_ids
@@ -233,7 +243,7 @@ class _Check:
             other_inp = asked
         self.compare(SWAPPED, self._explain(other_inp), self.chosen)
 
-    def randomize(self, depths: int | None, seed: int) -> None:
+    def randomize(self, depths: int | None) -> None:
         """Makes the decoder random from the top, and the vision tower alone."""
         inp = self.inp
         if isinstance(inp, ImagePromptInput):
@@ -246,7 +256,7 @@ class _Check:
             return self._explain(inp)
 
         parts = _grouped(decoder_parts(self.model), depths)
-        results = cascading_randomization(explain, self.model, parts, seed)
+        results = cascading_randomization(explain, self.model, parts, self.seed)
         for depth, (_, result) in enumerate(results, start=1):
             similarities = self._similarities(result, self.chosen)
             if depth == 1:
@@ -258,7 +268,9 @@ class _Check:
             vision = vision_part(self.model)
         except TypeError:
             return
-        ((_, result),) = independent_randomization(explain, self.model, [vision], seed)
+        ((_, result),) = independent_randomization(
+            explain, self.model, [vision], self.seed
+        )
         self.compare(VISION, result, self.chosen)
 
     def compare(self, name: str, result: VLMAttributionResult, chosen: _Chosen) -> None:
