@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.comparison.methods import ALL, check_names, METHODS
+from captum_dexar.comparison.methods import chosen_names, GROUPS, METHODS
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
@@ -88,9 +88,9 @@ def add_methods(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
         "--methods",
         default=",".join(default),
         metavar="NAMES",
-        help="names separated by commas, or all (default: %(default)s)",
+        help="names separated by commas (default: %(default)s)",
     )
-    parser.epilog = f"methods: {', '.join(METHODS)}"
+    parser.epilog = f"methods: {', '.join(METHODS)}; groups: {', '.join(GROUPS)}"
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:
@@ -114,14 +114,11 @@ def positive(text: str) -> int:
 
 def method_names(given: str) -> list[str]:
     """The names of ``--methods``; raises InputError if unknown or repeated."""
-    if given.strip() == ALL:
-        return list(METHODS)
     names = [name.strip() for name in given.split(",") if name.strip()]
     try:
-        check_names(names)
+        return chosen_names(names)
     except ValueError as error:
         raise InputError(f"--methods: {error}") from None
-    return names
 
 
 def check_seed(option: str, seed: int) -> None:
