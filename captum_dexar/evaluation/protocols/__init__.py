@@ -13,6 +13,6 @@ __all__ = [
     "LOCALIZATION",
     "Line",
     "LocalizationProtocol",
-    "SanityProtocol",
     "PerturbationProtocol",
+    "SanityProtocol",
 ]
