@@ -1,14 +1,20 @@
 """What an evaluation runs on: images, answers, and the regions that words refer to."""
 
+from __future__ import annotations
+
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from captum_dexar.result.result import VLMAttributionResult
-from torch import Tensor
+from torch import nn, Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
 Region: TypeAlias = (
@@ -56,6 +62,10 @@ class EvaluationDataset(ABC):
 
     Subclasses define ``name``, ``__len__``, ``sample_id`` and ``__getitem__``.
 
+    Args:
+        processor (ProcessorMixin): the model's processor
+        model (nn.Module, optional): as in :class:`ImagePromptInput`. Default: None
+
     Attributes:
         name (str): a short name, such as ``"voc"``
         skipped (list of DamagedSample): the samples that the last iteration skipped
@@ -63,7 +73,9 @@ class EvaluationDataset(ABC):
 
     name: str = ""
 
-    def __init__(self) -> None:
+    def __init__(self, processor: Any, model: nn.Module | None = None) -> None:
+        self.processor = processor
+        self.model = model
         self.skipped: list[DamagedSample] = []
 
     @abstractmethod
@@ -112,6 +124,14 @@ class EvaluationDataset(ABC):
         It holds no local path: the same data in another folder are the same dataset.
         """
         return {"name": self.name, "samples": len(self)}
+
+    def for_model(self, processor: Any, model: nn.Module | None = None) -> Self:
+        """The same samples for another model; annotations are not read again."""
+        other = copy.copy(self)
+        other.processor = processor
+        other.model = model
+        other.skipped = []
+        return other
 
 
 def read_regions(

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 RESULTS, SKIPPED, RUN, LOCK = "results.jsonl", "skipped.jsonl", "run.json", ".lock"
 # What makes two runs the same; "versions" and "environment" may differ.
-SAME = ("dataset", "protocol", "methods", "seed", "limit", "model")
+SAME = ("dataset", "samples", "protocol", "methods", "seed", "model")
 # Seconds between two calls of fsync, which only a crash of the machine needs.
 _SYNC_EVERY = 1.0
 _Bools = npt.NDArray[np.bool_]
@@ -65,7 +65,7 @@ def opened_results(
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0)
     except Timeout:
         raise BusyFolderError(
             f"Another process is writing to {folder}. Wait for it, or choose another "
@@ -225,7 +225,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def _check_run(path: Path, run: dict[str, Any]) -> None:
     """Writes ``run.json``, or compares it with what is there."""
     if not path.exists():
-        _replace(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        replace_text(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         return
     there = read_run(path.parent)
     other = {
@@ -233,13 +233,16 @@ def _check_run(path: Path, run: dict[str, Any]) -> None:
         for name in SAME
         if there.get(name) != run.get(name)
     }
+    before, now = there.get("versions"), run.get("versions")
     if other:
+        if before != now:
+            # They may be the reason.
+            other["versions"] = before, now
         said = "; ".join(_difference(name, *pair) for name, pair in other.items())
         raise OtherRunError(
             f"{path.parent} holds another run: {said}. Choose another folder, or "
             "delete this one."
         )
-    before, now = there.get("versions"), run.get("versions")
     if before != now:
         warnings.warn(
             f"{path.parent} was begun with other versions: "
@@ -287,7 +290,7 @@ def _lines_of(path: Path) -> Iterable[str]:
                 yield text[:-1]
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(f"{path.name}.part")
     draft.write_text(text, encoding="utf-8")

@@ -42,7 +42,6 @@ class Job:
         processor (ProcessorMixin): its processor
         seed (int): sample ``i`` of the dataset uses ``seed + i`` for everything random,
             so that neither the order of work nor an interruption matters. Default: 0
-        limit (int or None): number of samples, from the first. Default: None, all
     """
 
     dataset: EvaluationDataset
@@ -51,13 +50,6 @@ class Job:
     model: nn.Module
     processor: Any
     seed: int = 0
-    limit: int | None = None
-
-    @property
-    def num_samples(self) -> int:
-        """The number of samples to measure."""
-        number = len(self.dataset)
-        return number if self.limit is None else min(number, self.limit)
 
     def description(self) -> dict[str, Any]:
         """What ``run.json`` says."""
@@ -72,7 +64,7 @@ class Job:
                 for name, (method, arguments) in self.methods.items()
             },
             "seed": self.seed,
-            "limit": self.limit,
+            "samples": len(self.dataset),
             "model": {
                 "class": type(self.model).__name__,
                 "dtype": str(getattr(self.model, "dtype", None)),
@@ -105,6 +97,7 @@ def run(job: Job, out: str | Path, *, progress: bool = False) -> None:
 
     Examples::
 
+        >>> import tempfile
         >>> from captum_dexar.comparison.methods import named_methods
         >>> from captum_dexar.evaluation import ShapesDataset
         >>> from captum_dexar.evaluation.protocols import LocalizationProtocol
@@ -112,17 +105,19 @@ def run(job: Job, out: str | Path, *, progress: bool = False) -> None:
         >>> from captum_dexar.evaluation.summary import write_summary
         >>> from captum_dexar.shapes import load_vlm
         >>> model, processor = load_vlm()
-        >>> dataset = ShapesDataset(range(10), processor, model)
+        >>> dataset = ShapesDataset(range(2), processor, model)
         >>> methods = named_methods(["dexar", "random"], model)
         >>> job = Job(dataset, methods, LocalizationProtocol(), model, processor)
-        >>> run(job, "measured")
-        >>> write_summary("measured")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run(job, folder)
+        ...     print(write_summary(folder).table("colour"))
+        | method | n | pointing | ...
     """
     with opened_run(job, out) as writer:
         todo = (~writer.done.all(axis=1)).nonzero()[0]
         with tqdm(
-            total=job.num_samples,
-            initial=job.num_samples - len(todo),
+            total=len(job.dataset),
+            initial=len(job.dataset) - len(todo),
             desc="measuring",
             unit="sample",
             disable=not progress,
@@ -145,9 +140,9 @@ def opened_run(job: Job, out: str | Path) -> Iterator[ResultsWriter]:
         ValueError: the dataset has no sample.
         OtherRunError, BusyFolderError, OSError: as :func:`run`.
     """
-    if job.num_samples < 1:
+    if not len(job.dataset):
         raise ValueError("The dataset has no sample: there is nothing to measure.")
-    samples = [job.dataset.sample_id(index) for index in range(job.num_samples)]
+    samples = [job.dataset.sample_id(index) for index in range(len(job.dataset))]
     with opened_results(
         Path(out), job.description(), samples, list(job.methods)
     ) as writer:

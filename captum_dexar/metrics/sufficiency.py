@@ -18,7 +18,6 @@ from captum_dexar.metrics.perturbation import (
 )
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.selection import Selection
-from captum_dexar.result.words import Word
 from captum_dexar.vlm_attribution import VLMAttribution
 from captum_dexar.vlm_forward import VLMForward
 from torch import nn, Tensor

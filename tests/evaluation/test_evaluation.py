@@ -247,7 +247,8 @@ def test_the_scenes_name_the_tokens_of_words(
     monkeypatch.setattr(
         "captum_dexar.evaluation.datasets.shapes.ImagePromptInput", lambda *given: None
     )
-    ((_, ids, split),) = list(dataset)
+    parts: Any = list(dataset)
+    ((_, ids, split),) = parts
     for region, (_, word) in zip(split, expected):
         text = "".join(scene.caption[2 * t : 2 * t + 2] for t in region[0])
         assert word.text in text and len(text) <= len(word.text) + 2

@@ -1,17 +1,16 @@
 """Intervals and tests against hand-computed cases, literal loops and simulations."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from captum_dexar.evaluation import statistics
 from captum_dexar.evaluation.statistics import (
-    auroc,
     clustered_auroc,
     clustered_means,
     Column,
     Estimate,
-    Floats,
     sign_flip_p,
 )
 from scipy.stats import permutation_test
@@ -103,14 +102,14 @@ def test_the_interval_covers_the_mean() -> None:
     assert 0.915 <= np.mean(covered) <= 0.975
     # Regions taken for independent images give intervals that are too narrow.
     naive = []
-    for data in columns:
+    for data in columns[:100]:
         alone = Column(data.values, np.arange(len(data.values)))
         (one,) = clustered_means([alone], len(data.values))
         naive.append(one.low <= 1 <= one.high)
     assert np.mean(naive) < 0.85
 
 
-def literal_p(sums: Floats) -> float:
+def literal_p(sums: Any) -> float:
     """All signs, one by one."""
     signs = list(itertools.product([1, -1], repeat=len(sums)))
     flipped = [abs(sum(s * x for s, x in zip(one, sums))) for one in signs]
@@ -156,15 +155,6 @@ def test_without_a_difference_every_p_is_as_likely() -> None:
     found = np.array(sign_flip_p(columns, 30))
     assert abs((found <= 0.05).mean() - 0.05) < 0.025
     assert abs((found <= 0.5).mean() - 0.5) < 0.06
-
-
-def test_auroc_counts_pairs() -> None:
-    weights = np.array([3.0, 1.0, 1.0, 0.0, 2.0])
-    positive = np.array([True, True, False, False, False])
-    # 3 beats all of 1, 0, 2; 1 ties with 1, beats 0 and loses against 2.
-    assert auroc(weights, positive) == pytest.approx((3 + 0.5 + 1 + 0) / 6)
-    assert auroc(weights, np.ones(5, bool)) is None
-    assert auroc(weights, np.zeros(5, bool)) is None
 
 
 def test_the_interval_of_an_auroc_equals_scikit_learns(

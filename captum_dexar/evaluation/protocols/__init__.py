@@ -6,6 +6,7 @@ from captum_dexar.evaluation.protocols.localization import (
     LocalizationProtocol,
 )
 from captum_dexar.evaluation.protocols.perturbation import PerturbationProtocol
+from captum_dexar.evaluation.protocols.sanity import SanityProtocol
 
 __all__ = [
     "EvaluationProtocol",
@@ -13,4 +14,5 @@ __all__ = [
     "Line",
     "LocalizationProtocol",
     "PerturbationProtocol",
+    "SanityProtocol",
 ]

@@ -19,6 +19,7 @@ Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
 # second are of the map of the whole answer, and no part of it.
 ALL = "all"
 WHOLE_ANSWER = "whole answer"
+FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,11 @@ class EvaluationProtocol(ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What makes two runs comparable, its name included, as JSON takes it."""
+        """What makes two runs comparable, its name included, as JSON takes it.
+
+        ``"measures"``, if there, is the order of the measures in tables, and
+        ``"x_label"`` the label of the figures' x axis.
+        """
 
     @abstractmethod
     def measure(

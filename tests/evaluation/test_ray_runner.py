@@ -1,0 +1,162 @@
+"""The evaluation on a local Ray cluster gives the tables of a single process."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from captum_dexar.evaluation import DamagedSample, ShapesDataset
+from captum_dexar.evaluation.dataset import Example
+from captum_dexar.evaluation.protocols import LocalizationProtocol
+from captum_dexar.evaluation.ray_runner import run_on_ray, Workers
+from captum_dexar.evaluation.results_folder import read_lines, read_skipped
+from captum_dexar.evaluation.runner import Job, run
+from captum_dexar.evaluation.summary import write_summary
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: captum-dexar[ray]")
+pytest.importorskip("ray.data", reason="Ray Data is not installed: captum-dexar[ray]")
+
+TABLES = ("summary.md", "summary.csv")
+SAMPLES = 16
+DAMAGED = 5
+
+
+class Scenes(ShapesDataset):
+    """Scenes of which one is damaged.
+
+    Args:
+        record: a folder in which a file is made for each sample that is measured
+        deadly: a sample that ends the process of its worker, the first time or always
+    """
+
+    def __init__(self, processor: Any, record: Path | None, deadly: str) -> None:
+        super().__init__(range(SAMPLES), processor)
+        self.record = record
+        self.deadly = deadly
+
+    def __getitem__(self, index: int) -> Example:
+        if index == DAMAGED:
+            raise DamagedSample(self.sample_id(index), "5.png", "it is torn")
+        if self.record is not None:
+            times = len(list(self.record.glob(f"{index}-*")))
+            (self.record / f"{index}-{os.getpid()}-{times}").touch()
+            if index == SAMPLES // 2 and (
+                self.deadly == "always" or self.deadly == "once" and not times
+            ):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+    def description(self) -> dict[str, Any]:
+        return ShapesDataset(self.seeds, self.processor).description()
+
+
+class Load:
+    """Makes the job in a worker."""
+
+    def __init__(self, record: Path | None = None, deadly: str = "never") -> None:
+        self.record = record
+        self.deadly = deadly
+
+    def __call__(self) -> Job:
+        from captum_dexar.comparison.methods import named_methods
+        from captum_dexar.shapes import load_vlm
+
+        torch.set_num_threads(1)
+        model, processor = load_vlm()
+        dataset = Scenes(processor, self.record, self.deadly)
+        methods = named_methods(["dexar", "random"], model)
+        return Job(dataset, methods, LocalizationProtocol(), model, processor, seed=7)
+
+
+def test_where_ray_cannot_start_the_plain_run_is_offered(tmp_path: Path) -> None:
+    assert not ray.is_initialized()
+    with pytest.raises(
+        RuntimeError, match="start: nothing listens at 127.* without --ray"
+    ):
+        run_on_ray(Load(), tmp_path / "out", address="127.0.0.1:1")
+    assert not ray.is_initialized() and not (tmp_path / "out").exists()
+
+
+def test_workers() -> None:
+    assert Workers().on({"CPU": 8.0}, machines=3) == Workers(3, 0.0, 1)
+    assert Workers(5).on({"CPU": 8.0}, machines=3) == Workers(5, 0.0, 1)
+    assert Workers().on({"CPU": 8.0, "GPU": 4.0}, machines=1) == Workers(4, 1.0, 1)
+    assert Workers(gpus=2).on({"GPU": 5.0}, machines=1) == Workers(2, 2.0, 1)
+    assert Workers(gpus=0.5).on({"GPU": 1.0}, machines=1) == Workers(2, 0.5, 1)
+    assert Workers(gpus=0).on({"GPU": 4.0}, machines=2) == Workers(2, 0.0, 1)
+    for wrong in ({"count": 0}, {"cpus": 0}, {"gpus": -1}):
+        with pytest.raises(ValueError, match="got"):
+            Workers(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture(name="cluster", scope="module")
+def _cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(name="expected", scope="module")
+def _expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The tables of a single process."""
+    threads = torch.get_num_threads()
+    out = tmp_path_factory.mktemp("single")
+    with pytest.warns(UserWarning, match="Sample 5 is skipped"):
+        run(Load()(), out)
+    torch.set_num_threads(threads)
+    return _tables(out)
+
+
+def _tables(out: Path) -> dict[str, bytes]:
+    write_summary(out)
+    return {name: (out / name).read_bytes() for name in TABLES}
+
+
+@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
+def test_workers_give_the_tables_of_one_process(
+    cluster: None, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    record, out = tmp_path / "record", tmp_path / "out"
+    record.mkdir()
+    run_on_ray(Load(record), out, workers=Workers(2))
+    assert _tables(out) == expected
+    # Both measured samples, and none twice.
+    names = [path.name.split("-") for path in record.iterdir()]
+    assert len(names) == SAMPLES - 1 and len({process for _, process, _ in names}) == 2
+    assert str(os.getpid()) not in {process for _, process, _ in names}
+    assert [one["sample"] for one in read_skipped(out)] == ["5"]
+    # A single process finds nothing left to do, and a second run on Ray neither.
+    content = (out / "results.jsonl").read_bytes()
+    run(Load()(), out)
+    run_on_ray(Load(record), out, workers=Workers(2))
+    assert (out / "results.jsonl").read_bytes() == content
+    assert len(list(record.iterdir())) == len(names)
+
+
+@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
+def test_samples_of_a_killed_worker_are_done_again(
+    cluster: None, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    record, out = tmp_path / "record", tmp_path / "out"
+    record.mkdir()
+    run_on_ray(Load(record, "once"), out, workers=Workers(2))
+    assert _tables(out) == expected
+    killed = sorted(record.glob(f"{SAMPLES // 2}-*"))
+    assert len(killed) == 2
+
+
+class Broken(Load):
+    """No worker can load the model."""
+
+    def __call__(self) -> Job:
+        raise OSError("There is no model here.")
+
+
+def test_what_fails_in_a_worker_is_said(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="failed: OSError: There is no model here.."):
+        run_on_ray(Broken(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
