@@ -449,18 +449,18 @@ def test_maps_that_show_nothing_have_no_similarity() -> None:
 
 def test_the_swap_check_keeps_the_answer() -> None:
     model, processor = load_vlm()
-    inps = [
+    inp, other = (
         ImagePromptInput(make_scene(seed).image, "Describe the image.", processor)
         for seed in (0, 1)
-    ]
+    )
     dexar = VLMAttribution(LayerDexAR(model), processor)
     target = "the image shows a red cross ."
-    found = swap_similarity(dexar, *inps, target)
-    maps = [dexar.attribute(inp, target).token_maps for inp in inps]
+    found = swap_similarity(dexar, inp, other, target)
+    maps = [dexar.attribute(one, target).token_maps for one in (inp, other)]
     assert len(found) == 7
     assert found[5] == map_similarity(maps[0][5], maps[1][5])
     assert found[5].spearman < 0.9
-    same = swap_similarity(dexar, inps[0], inps[0], target)
+    same = swap_similarity(dexar, inp, inp, target)
     assert same[5].spearman == pytest.approx(1)
 
 

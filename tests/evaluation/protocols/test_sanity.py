@@ -72,7 +72,7 @@ def measured(world: Any, methods: dict[str, Any], **options: Any) -> list[Line]:
     images = {"7": 0, "same": 0, "damaged": None, "9": 1, "8": 2}
     dataset = Few(world, images)
     protocol = SanityProtocol(dataset, **options)
-    pairs = {name: (method, {}) for name, method in methods.items()}
+    pairs: Any = {name: (method, {}) for name, method in methods.items()}
     return list(protocol.measure(pairs, dataset[0], world[1], **IDS))
 
 
@@ -81,9 +81,9 @@ def test_the_values_are_the_similarities_of_the_maps(world: Any) -> None:
     with untouched(model):
         (line,) = measured(world, {"DEX-AR": LayerDexAR(model)})
     assert list(line.values) == ["colour", "shape"]
-    dataset = Few(world, {"7": 0, "9": 1})
+    dataset: Any = Few(world, {"7": 0, "9": 1})
     (inp, target, regions), (other, other_target, other_regions) = dataset
-    dexar = VLMAttribution(LayerDexAR(model), processor)
+    dexar: Any = VLMAttribution(LayerDexAR(model), processor)
     usual = dexar.attribute(inp, target)
     parts = decoder_parts(model)
 
@@ -179,7 +179,7 @@ def test_answers_may_be_the_models_own(world: Any) -> None:
     }
     lines = list(protocol.measure(pairs, dataset[0], processor, **IDS))
     assert [line.details["answer"] for line in lines] == ["the image shows"] * 2
-    attention = VLMAttribution(pairs["a"][0], processor)
+    attention: Any = VLMAttribution(pairs["a"][0], processor)
     gen_args = {"max_new_tokens": 3}
     maps = [attention.attribute(one, gen_args=gen_args) for one, *_ in dataset]
     expected = map_similarity(*(one.sequence_map for one in maps)).spearman
@@ -198,13 +198,13 @@ def test_the_swapped_image_gets_the_same_question(world: Any) -> None:
             image = inp.images[0]
             return ImagePromptInput(image, question, processor), target, regions
 
-    dataset = Asked(world, {"7": 0, "9": 1})
+    dataset: Any = Asked(world, {"7": 0, "9": 1})
     pairs: Any = {"x": (LayerAttention(model), {})}
     protocol = SanityProtocol(dataset)
     (line,) = protocol.measure(pairs, dataset[0], processor, **IDS)
     (inp, target, regions), (other, _, _) = dataset
     asked = ImagePromptInput(other.images, inp.prompt, processor)
-    attention = VLMAttribution(pairs["x"][0], processor)
+    attention: Any = VLMAttribution(pairs["x"][0], processor)
     maps = [
         attention.attribute(one, target).token_map_of(regions[0][0])
         for one in (inp, asked)
@@ -230,12 +230,13 @@ def test_another_image_is_needed(
 
 
 def test_a_model_without_vision_tower_has_no_such_measure(world: Any) -> None:
-    model = copy.deepcopy(world[0])
+    model: Any = copy.deepcopy(world[0])
+    kind: Any = type(model.model)
     model.model.eyes = model.model.vision_tower
     tower = model.model.vision_tower
     del model.model.vision_tower
 
-    class Eyes(type(model.model)):
+    class Eyes(kind):
         vision_tower = property(lambda self: self.eyes)
 
     model.model.__class__ = Eyes
