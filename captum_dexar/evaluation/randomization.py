@@ -139,6 +139,10 @@ def randomized(
     so blocks inside one another are the same as one block with all parts. Other threads
     must not run the model meanwhile.
 
+    Explaining inside the block works as outside. Only for families without an adapter,
+    whose image tokens' places are checked by means of the vision tower, give ``grid=``
+    or ``boxes=`` when that is random.
+
     Args:
         model (nn.Module): the vision-language model
         parts (sequence of ModelPart): what is made random

@@ -18,6 +18,10 @@ from captum_dexar.evaluation import (
 )
 from captum_dexar.evaluation.protocols import Line, SanityProtocol
 from captum_dexar.shapes import load_vlm, make_scene
+from tests.helpers.blocks import dark_image
+from tests.helpers.plain_prompt_processors import florence2_processor
+from tests.helpers.real_families import FAMILIES
+from tests.helpers.unknown_family import unknown_model, unknown_processor
 from tests.helpers.untouched import untouched, warm
 from torch import nn
 
@@ -245,3 +249,71 @@ def test_a_model_without_vision_tower_has_no_such_measure(world: Any) -> None:
     names = [f"Spearman, {name}" for name in COMPARED[:-1]]
     assert [name for name in line.values["colour"] if "SSIM" not in name] == names
     assert torch.is_grad_enabled()
+
+
+class Drawn(EvaluationDataset):
+    """Two drawings, a question that ends a prompt, and an answer of three tokens."""
+
+    name = "drawn"
+
+    def __init__(self, world: Any, prompt: str) -> None:
+        super().__init__(world[1], world[0])
+        self.prompt = prompt
+
+    def __len__(self) -> int:
+        return 2
+
+    def sample_id(self, index: int) -> str:
+        return str(7 + index)
+
+    def __getitem__(self, index: int) -> Any:
+        drawing = dark_image(40, 40, index)
+        inp = ImagePromptInput(drawing, self.prompt, self.processor, self.model)
+        mask = torch.ones(40, 40, dtype=torch.bool)
+        return inp, [40, 41, 42], [([1], mask, "word"), (None, mask, "objects")]
+
+
+def tiny(name: str) -> tuple[Any, Any]:
+    if name == "unknown":
+        return unknown_model(), unknown_processor()
+    model, processor = FAMILIES[name].build(), FAMILIES[name].processor()
+    # The tiny Florence-2 has few positions.
+    return model, florence2_processor(32) if name == "florence2" else processor
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("paligemma", "what is it ?"),
+        ("florence2", "what is it ?"),
+        ("mllama", "what is it ?"),
+        # The places of its image tokens are checked with its vision tower, which is
+        # not possible while that is random.
+        ("unknown", "is <image> a"),
+    ],
+)
+def test_other_families(name: str, prompt: str) -> None:
+    world = tiny(name)
+    model: Any = world[0]
+    dataset = Drawn(world, prompt)
+    inputs = dataset[0][0].to_model_input()
+    if name != "florence2":
+        warm(model, inputs)
+    pairs: Any = {
+        "DEX-AR": (LayerDexAR(model), {}),
+        "attention": (LayerAttention(model), {}),
+    }
+    protocol = SanityProtocol(dataset)
+    found: list[Line] = []
+    with untouched(model):
+        for seed in range(2):
+            ids = {**IDS, "seed": seed}
+            found += protocol.measure(pairs, dataset[0], world[1], **ids)
+    for line in found:
+        assert list(line.values) == ["word", "whole answer"]
+        assert len(line.values["word"]) == 2 * len(COMPARED)
+    # The seed makes other weights.
+    first, second = (one.values["word"] for one in found if one.method == "attention")
+    assert first["SSIM, swapped image"] == second["SSIM, swapped image"]
+    assert first["SSIM, random decoder"] != second["SSIM, random decoder"]
