@@ -166,6 +166,22 @@ def test_weights_follow_from_the_seed_and_the_name() -> None:
     assert not torch.equal(seeded["lm_head.weight"], together["lm_head.weight"])
 
 
+def test_equal_weights_of_two_layers_become_different_ones() -> None:
+    model: Any = tiny_vlm("llava", num_layers=2)
+    layers = model.model.language_model.layers
+    layers[1].load_state_dict(layers[0].state_dict())
+    with randomized(model, decoder_parts(model)):
+        first, second = (dict(layer.named_parameters()) for layer in layers)
+        assert not any(torch.equal(first[name], second[name]) for name in first)
+        ours = first["self_attn.k_proj.weight"], first["self_attn.v_proj.weight"]
+    with torch.no_grad():
+        layers[0].self_attn.k_proj.weight.copy_(layers[0].self_attn.v_proj.weight)
+    with randomized(model, decoder_parts(model)):
+        attention = layers[0].self_attn
+        assert not torch.equal(attention.k_proj.weight, attention.v_proj.weight)
+        assert torch.equal(attention.v_proj.weight, ours[1])
+
+
 def test_requires_grad_and_gradients_are_kept() -> None:
     model: Any = warm(tiny_vlm("llava"), prompt_inputs())
     model.requires_grad_(False)
@@ -433,18 +449,18 @@ def test_maps_that_show_nothing_have_no_similarity() -> None:
 
 def test_the_swap_check_keeps_the_answer() -> None:
     model, processor = load_vlm()
-    inps = [
+    inp, other = (
         ImagePromptInput(make_scene(seed).image, "Describe the image.", processor)
         for seed in (0, 1)
-    ]
+    )
     dexar = VLMAttribution(LayerDexAR(model), processor)
     target = "the image shows a red cross ."
-    found = swap_similarity(dexar, *inps, target)
-    maps = [dexar.attribute(inp, target).token_maps for inp in inps]
+    found = swap_similarity(dexar, inp, other, target)
+    maps = [dexar.attribute(one, target).token_maps for one in (inp, other)]
     assert len(found) == 7
     assert found[5] == map_similarity(maps[0][5], maps[1][5])
     assert found[5].spearman < 0.9
-    same = swap_similarity(dexar, inps[0], inps[0], target)
+    same = swap_similarity(dexar, inp, inp, target)
     assert same[5].spearman == pytest.approx(1)
 
 

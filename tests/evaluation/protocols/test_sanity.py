@@ -18,6 +18,10 @@ from captum_dexar.evaluation import (
 )
 from captum_dexar.evaluation.protocols import Line, SanityProtocol
 from captum_dexar.shapes import load_vlm, make_scene
+from tests.helpers.blocks import dark_image
+from tests.helpers.plain_prompt_processors import florence2_processor
+from tests.helpers.real_families import FAMILIES
+from tests.helpers.unknown_family import unknown_model, unknown_processor
 from tests.helpers.untouched import untouched, warm
 from torch import nn
 
@@ -72,7 +76,7 @@ def measured(world: Any, methods: dict[str, Any], **options: Any) -> list[Line]:
     images = {"7": 0, "same": 0, "damaged": None, "9": 1, "8": 2}
     dataset = Few(world, images)
     protocol = SanityProtocol(dataset, **options)
-    pairs = {name: (method, {}) for name, method in methods.items()}
+    pairs: Any = {name: (method, {}) for name, method in methods.items()}
     return list(protocol.measure(pairs, dataset[0], world[1], **IDS))
 
 
@@ -81,9 +85,9 @@ def test_the_values_are_the_similarities_of_the_maps(world: Any) -> None:
     with untouched(model):
         (line,) = measured(world, {"DEX-AR": LayerDexAR(model)})
     assert list(line.values) == ["colour", "shape"]
-    dataset = Few(world, {"7": 0, "9": 1})
+    dataset: Any = Few(world, {"7": 0, "9": 1})
     (inp, target, regions), (other, other_target, other_regions) = dataset
-    dexar = VLMAttribution(LayerDexAR(model), processor)
+    dexar: Any = VLMAttribution(LayerDexAR(model), processor)
     usual = dexar.attribute(inp, target)
     parts = decoder_parts(model)
 
@@ -179,7 +183,7 @@ def test_answers_may_be_the_models_own(world: Any) -> None:
     }
     lines = list(protocol.measure(pairs, dataset[0], processor, **IDS))
     assert [line.details["answer"] for line in lines] == ["the image shows"] * 2
-    attention = VLMAttribution(pairs["a"][0], processor)
+    attention: Any = VLMAttribution(pairs["a"][0], processor)
     gen_args = {"max_new_tokens": 3}
     maps = [attention.attribute(one, gen_args=gen_args) for one, *_ in dataset]
     expected = map_similarity(*(one.sequence_map for one in maps)).spearman
@@ -198,13 +202,13 @@ def test_the_swapped_image_gets_the_same_question(world: Any) -> None:
             image = inp.images[0]
             return ImagePromptInput(image, question, processor), target, regions
 
-    dataset = Asked(world, {"7": 0, "9": 1})
+    dataset: Any = Asked(world, {"7": 0, "9": 1})
     pairs: Any = {"x": (LayerAttention(model), {})}
     protocol = SanityProtocol(dataset)
     (line,) = protocol.measure(pairs, dataset[0], processor, **IDS)
     (inp, target, regions), (other, _, _) = dataset
     asked = ImagePromptInput(other.images, inp.prompt, processor)
-    attention = VLMAttribution(pairs["x"][0], processor)
+    attention: Any = VLMAttribution(pairs["x"][0], processor)
     maps = [
         attention.attribute(one, target).token_map_of(regions[0][0])
         for one in (inp, asked)
@@ -230,12 +234,13 @@ def test_another_image_is_needed(
 
 
 def test_a_model_without_vision_tower_has_no_such_measure(world: Any) -> None:
-    model = copy.deepcopy(world[0])
+    model: Any = copy.deepcopy(world[0])
+    kind: Any = type(model.model)
     model.model.eyes = model.model.vision_tower
     tower = model.model.vision_tower
     del model.model.vision_tower
 
-    class Eyes(type(model.model)):
+    class Eyes(kind):
         vision_tower = property(lambda self: self.eyes)
 
     model.model.__class__ = Eyes
@@ -244,3 +249,71 @@ def test_a_model_without_vision_tower_has_no_such_measure(world: Any) -> None:
     names = [f"Spearman, {name}" for name in COMPARED[:-1]]
     assert [name for name in line.values["colour"] if "SSIM" not in name] == names
     assert torch.is_grad_enabled()
+
+
+class Drawn(EvaluationDataset):
+    """Two drawings, a question that ends a prompt, and an answer of three tokens."""
+
+    name = "drawn"
+
+    def __init__(self, world: Any, prompt: str) -> None:
+        super().__init__(world[1], world[0])
+        self.prompt = prompt
+
+    def __len__(self) -> int:
+        return 2
+
+    def sample_id(self, index: int) -> str:
+        return str(7 + index)
+
+    def __getitem__(self, index: int) -> Any:
+        drawing = dark_image(40, 40, index)
+        inp = ImagePromptInput(drawing, self.prompt, self.processor, self.model)
+        mask = torch.ones(40, 40, dtype=torch.bool)
+        return inp, [40, 41, 42], [([1], mask, "word"), (None, mask, "objects")]
+
+
+def tiny(name: str) -> tuple[Any, Any]:
+    if name == "unknown":
+        return unknown_model(), unknown_processor()
+    model, processor = FAMILIES[name].build(), FAMILIES[name].processor()
+    # The tiny Florence-2 has few positions.
+    return model, florence2_processor(32) if name == "florence2" else processor
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("paligemma", "what is it ?"),
+        ("florence2", "what is it ?"),
+        ("mllama", "what is it ?"),
+        # The places of its image tokens are checked with its vision tower, which is
+        # not possible while that is random.
+        ("unknown", "is <image> a"),
+    ],
+)
+def test_other_families(name: str, prompt: str) -> None:
+    world = tiny(name)
+    model: Any = world[0]
+    dataset = Drawn(world, prompt)
+    inputs = dataset[0][0].to_model_input()
+    if name != "florence2":
+        warm(model, inputs)
+    pairs: Any = {
+        "DEX-AR": (LayerDexAR(model), {}),
+        "attention": (LayerAttention(model), {}),
+    }
+    protocol = SanityProtocol(dataset)
+    found: list[Line] = []
+    with untouched(model):
+        for seed in range(2):
+            ids = {**IDS, "seed": seed}
+            found += protocol.measure(pairs, dataset[0], world[1], **ids)
+    for line in found:
+        assert list(line.values) == ["word", "whole answer"]
+        assert len(line.values["word"]) == 2 * len(COMPARED)
+    # The seed makes other weights.
+    first, second = (one.values["word"] for one in found if one.method == "attention")
+    assert first["SSIM, swapped image"] == second["SSIM, swapped image"]
+    assert first["SSIM, random decoder"] != second["SSIM, random decoder"]
