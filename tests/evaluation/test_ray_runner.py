@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from captum_dexar.evaluation import DamagedSample, ShapesDataset
 from captum_dexar.evaluation.dataset import Example
 from captum_dexar.evaluation.protocols import LocalizationProtocol
 from captum_dexar.evaluation.ray_runner import run_on_ray, Workers
-from captum_dexar.evaluation.results_folder import read_lines, read_skipped
+from captum_dexar.evaluation.results_folder import read_skipped
 from captum_dexar.evaluation.runner import Job, run
 from captum_dexar.evaluation.summary import write_summary
 
@@ -90,7 +89,7 @@ def test_workers() -> None:
     assert Workers(gpus=0).on({"GPU": 4.0}, machines=2) == Workers(2, 0.0, 1)
     for wrong in ({"count": 0}, {"cpus": 0}, {"gpus": -1}):
         with pytest.raises(ValueError, match="got"):
-            Workers(**wrong)  # type: ignore[arg-type]
+            Workers(**wrong)
 
 
 @pytest.fixture(name="cluster", scope="module")
