@@ -24,7 +24,7 @@ def _run(code: str) -> str:
         "import captum_dexar.cli",
         "from captum_dexar.comparison import METHODS, named_methods",
         "from captum_dexar.cli import main; main(['compare', '--methods', 'nothing'])",
-        "from captum_dexar.cli import main; main(['evaluate', '--first-seed', '-1'])",
+        "from captum_dexar.cli import main; main(['evaluate', '--seed', '-1'])",
         "from captum_dexar.cli import main; main(['demo', '--layers', 'nothing'])",
     ],
 )

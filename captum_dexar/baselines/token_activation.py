@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding.model_pass import ModelPass
+from captum_dexar.decoding.steps import SPECIAL_TOKENS
+from captum_dexar.inputs import ImagePromptInput, Prompt
 from captum_dexar.model.decoder import Decoder, find_decoder
 from captum_dexar.model.layers import find_layers, hidden_of
 from captum_dexar.model.state import loaded_weights
@@ -13,6 +16,7 @@ from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
+CONTEXTS = ("question", "all")
 _WINDOW = 3
 
 
@@ -28,15 +32,30 @@ class LayerTokenActivation(LayerBaseline):
     More details can be found in the paper: Y. Li et al., *Token Activation Map to
     Visually Explain Multimodal LLMs*, 2025, https://arxiv.org/abs/2506.23270
 
+    As in the authors' code, the earlier tokens are those of the question and of the
+    answer, without the template and the beginning of the sequence. The relevance of a
+    question's token is read from its own final state, that of an answer's token from
+    the state that predicted it. The question's tokens are known for an
+    :class:`ImagePromptInput` made of a question or of chat messages. Otherwise they are
+    the prompt's text tokens after its first image, special tokens left out.
+
+    Two details of their code are not followed, because the paper has neither: there the
+    first token of the question stands for what the model predicts at its place, and the
+    first token of the answer for the last one of the prompt. Nor is the brightness of a
+    map scaled by the relevance of the text: maps are normalised one by one here.
+
     With another ``layer=`` than the last, that layer's states are read through the
     final norm and the head (logit lens).
 
     Args:
         forward_func, device_ids: as in :class:`LayerDexAR`
         layer (nn.Module, optional): Default: None, the last decoder layer
+        context (str, optional): the earlier text tokens whose activations are
+            subtracted: ``"question"``, the question's and the answer's; or ``"all"``,
+            every text token, the template's included. Default: ``"question"``
 
     Raises:
-        ValueError: several layers are given.
+        ValueError: several layers are given, or the context is another.
 
     Examples::
 
@@ -57,6 +76,8 @@ class LayerTokenActivation(LayerBaseline):
         forward_func: nn.Module,
         layer: nn.Module | list[nn.Module] | None = None,
         device_ids: list[int] | None = None,
+        *,
+        context: str = CONTEXTS[0],
     ) -> None:
         super().__init__(forward_func, layer, device_ids)
         if layer is None:
@@ -65,6 +86,12 @@ class LayerTokenActivation(LayerBaseline):
             raise ValueError(
                 f"{self.get_name()} reads one layer, got {len(self.layer_indices)}."
             )
+        if context not in CONTEXTS:
+            raise ValueError(
+                f"context must be one of {', '.join(map(repr, CONTEXTS))}, got "
+                f"{context!r}."
+            )
+        self.context = context
 
     def layer_attributions(
         self, steps: DecodingSteps, cache: Any, on_layer: Callable[[], object]
@@ -105,27 +132,36 @@ class LayerTokenActivation(LayerBaseline):
         self,
         decoder: Decoder,
         steps: DecodingSteps,
-        explained_pass: Any,
+        explained_pass: ModelPass,
         hidden: Tensor,
         example: int,
     ) -> Tensor:
         """Maps of all steps of one example, ``(steps, image tokens)``."""
+        prompt = steps.prompt
+        image_states = hidden[example, prompt.image_keys[example]].float()
+        asked = self._prompt_tokens(prompt, example)
+        last = int(explained_pass.query_positions[-1])
+        answer = torch.arange(prompt.length, last + 1, device=asked.device)
+        # A token of the answer counts as relevant where it was predicted.
+        read_at = torch.cat([asked, answer - 1])
         ids = explained_pass.inputs["input_ids"][example]
-        is_text = explained_pass.inputs["attention_mask"][example].bool()
-        is_text[steps.prompt.image_keys[example]] = False
-        image_states = hidden[example, steps.prompt.image_keys[example]].float()
-        views = steps.prompt.layout.views
+        context_ids = ids[torch.cat([asked, answer])]
+        states = hidden[example, read_at].float()
+        rows = head_rows(decoder, context_ids)
+        target_ids = steps.target_ids[example]
+        views = prompt.layout.views
         maps = []
-        for row, target in zip(
-            explained_pass.query_positions, steps.target_ids[example]
+        for target, row, position in zip(
+            target_ids, head_rows(decoder, target_ids), explained_pass.query_positions
         ):
-            earlier = is_text[: int(row) + 1].nonzero()[:, 0]
+            num_earlier = len(asked) + int(position) + 1 - prompt.length
+            earlier = slice(num_earlier)
             activation = token_activation(
                 image_states,
-                hidden[example, earlier].float(),
-                head_rows(decoder, ids[earlier]),
-                head_rows(decoder, target[None])[0],
-                ids[earlier] == target,
+                states[earlier],
+                rows[earlier],
+                row,
+                context_ids[earlier] == target,
             )
             for view in views:
                 tokens = view.tokens.to(activation.device)
@@ -133,6 +169,35 @@ class LayerTokenActivation(LayerBaseline):
                 activation[tokens] = filtered.flatten()
             maps.append(activation)
         return torch.stack(maps)
+
+    def _prompt_tokens(self, prompt: Prompt, example: int) -> Tensor:
+        """Positions of the prompt's tokens that count as earlier text."""
+        ids: Tensor = prompt.inputs["input_ids"][example]
+        is_text: Tensor = prompt.inputs["attention_mask"][example] != 0
+        image_keys = prompt.image_keys[example]
+        is_text[image_keys] = False
+        every = is_text.nonzero()[:, 0]
+        if self.context == "all":
+            return every
+        inp = prompt.examples[example].inp
+        if isinstance(inp, ImagePromptInput):
+            num_before = int((every < image_keys.max()).sum())
+            asked = inp.asked_positions(ids[every].tolist(), num_before)
+            if asked is not None:
+                return every[torch.tensor(asked, dtype=torch.long, device=every.device)]
+        is_special = torch.isin(ids[every], special_ids(prompt.config).to(ids.device))
+        return every[(every > image_keys.min()) & ~is_special]
+
+
+def special_ids(config: Any) -> Tensor:
+    """The ids of special tokens that a configuration names."""
+    ids: set[int] = set()
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if name.endswith(SPECIAL_TOKENS):
+                values = value if isinstance(value, (list, tuple)) else [value]
+                ids.update(one for one in values if isinstance(one, int))
+    return torch.tensor(sorted(ids), dtype=torch.long)
 
 
 def head_rows(decoder: Decoder, ids: Tensor) -> Tensor:
@@ -158,8 +223,8 @@ def token_activation(
 
     Args:
         image_states (Tensor): final states ``F``, ``(image tokens, hidden size)``
-        text_states (Tensor): final states of earlier text tokens, ``(texts, hidden
-            size)``
+        text_states (Tensor): final states in which the relevance of earlier text tokens
+            is read, ``(texts, hidden size)``
         text_rows (Tensor): the head's rows of these tokens, ``(texts, hidden size)``
         target_row (Tensor): the head's row of the explained token, ``(hidden size,)``
         is_target (Tensor): which earlier tokens have its id, ``(texts,)``, bool

@@ -1,64 +1,254 @@
-"""``captum-dexar evaluate``: measures the bundled model and methods on it."""
+"""``captum-dexar evaluate``: measures methods on a dataset, into a folder."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
 
-from captum_dexar.cli.options import add_methods, check_seed, method_names, positive
+from captum_dexar.cli.options import (
+    add_loading,
+    add_methods,
+    check_seed,
+    InputError,
+    loaded_model,
+    method_names,
+    positive,
+)
 from captum_dexar.comparison.methods import EVALUATED, named_methods
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
+    from captum_dexar.evaluation import EvaluationDataset
+    from captum_dexar.evaluation.protocols import EvaluationProtocol
+    from captum_dexar.evaluation.summary import Summary
+    from torch import nn
+
+# By their names here, the classes of captum_dexar.evaluation.
+_DATASETS = {
+    "voc": "PascalVOC",
+    "imagenet": "ImageNetValidation",
+    "vqav2": "VQAv2",
+    "coco": "COCOCaptions",
+}
+SHAPES = "shapes"
+# By their names here, the classes of captum_dexar.evaluation.protocols.
+_PROTOCOLS = {"localization": "LocalizationProtocol", "sanity": "SanityProtocol"}
+_SPELLINGS = {"localisation": "localization"}
+_ORACLE = "oracle"
+_SCENES = 500
+_KINDS = ("colour", "shape", "size", "relation", "objects")
 
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure the bundled model, and methods that explain it",
-        description="On held-out scenes of the bundled world: how often the bundled "
-        "model is exactly right, and how well the maps of colour and shape words find "
-        "the object that they describe, with chance for comparison.",
+        help="measure on a dataset how good the maps of methods are",
+        description="Explains the answers of a dataset with several methods, and "
+        "measures their maps by a protocol, with chance for comparison. Without "
+        "--dataset, on held-out scenes of the bundled world; without --model, with the "
+        "bundled model. results.jsonl gets a line per sample and method as it goes: "
+        "started again after an interruption, the same command goes on where it was. "
+        "summary.md and summary.csv have means with 95 % intervals, and differences "
+        "from the reference method.",
     )
     parser.add_argument(
-        "--scenes",
+        "--dataset",
+        choices=(SHAPES, *_DATASETS),
+        default=SHAPES,
+        help="the dataset (default: shapes, the bundled scenes)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the dataset, in its published layout; all but shapes need it",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="ID_OR_FOLDER",
+        help="the model to load (default: the bundled model, on the CPU)",
+    )
+    add_loading(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=(*_PROTOCOLS, *_SPELLINGS),
+        default="localization",
+        metavar="NAME",
+        help=f"what is measured: {', '.join(_PROTOCOLS)} (default: localization)",
+    )
+    parser.add_argument(
+        "--limit",
         type=positive,
-        default=500,
         metavar="N",
-        help="number of scenes (default: 500)",
+        help=f"number of samples, drawn by --seed (default: all; {_SCENES} scenes)",
     )
     parser.add_argument(
-        "--first-seed",
+        "--seed",
         type=int,
         default=0,
-        metavar="SEED",
-        help="seed of the first scene (default: 0)",
+        metavar="S",
+        help="seed of everything random, and of the first scene; the bundled model was "
+        "not trained on scenes below 1000000 (default: 0)",
+    )
+    parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="first print how often the bundled model is exactly right on the scenes",
     )
     add_methods(parser, EVALUATED)
+    parser.epilog = f"{parser.epilog}. Those that a protocol needs for comparison are "
+    parser.epilog += (
+        "added: chance, and the true mask as the most that a map can score."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: captum-dexar-evaluation/DATASET-PROTOCOL)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     names = method_names(options.methods)
-    check_seed("--first-seed", options.first_seed)
-    from captum_dexar.evaluation import evaluate, ShapesDataset
-    from captum_dexar.shapes import load_vlm, measure_accuracy
+    check_seed("--seed", options.seed)
+    _check_dataset(options)
+    model, processor = _model(options)
+    from captum_dexar.evaluation.results_folder import BusyFolderError, OtherRunError
+    from captum_dexar.evaluation.runner import Job, run as run_job
 
-    seeds = range(options.first_seed, options.first_seed + options.scenes)
+    dataset = _dataset(options, model, processor)
+    protocol = _protocol(options, dataset)
+    if options.accuracy:
+        _print_accuracy(model, processor, dataset)
+    out = options.out or Path(
+        "captum-dexar-evaluation", f"{options.dataset}-{protocol.name}"
+    )
+    methods = _methods([*names, *protocol.controls], model)
+    job = Job(dataset, methods, protocol, model, processor, options.seed)
+    try:
+        run_job(job, out, progress=True)
+    except (OtherRunError, BusyFolderError) as error:
+        raise InputError(f"--out: {error}") from None
+    except KeyboardInterrupt:
+        print(
+            f"\nWhat was measured is kept in {out}. The same command goes on from "
+            "there.",
+            file=sys.stderr,
+        )
+        raise
+    _report(out)
+
+
+def _check_dataset(options: argparse.Namespace) -> None:
+    """Raises InputError for options that do not go together."""
+    if options.dataset == SHAPES and options.root is not None:
+        raise InputError("--root is for datasets on disk; shapes are drawn.")
+    if options.dataset != SHAPES and options.root is None:
+        raise InputError(f"--dataset {options.dataset} needs --root, its folder.")
+    if options.root is not None and not options.root.is_dir():
+        raise InputError(f"--root: there is no folder {options.root}.")
+    if options.accuracy and (options.dataset != SHAPES or options.model is not None):
+        raise InputError("--accuracy asks the bundled model about the bundled scenes.")
+
+
+def _model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
+    if options.model is not None:
+        return loaded_model(options)
+    from captum_dexar.shapes import load_vlm
+
     model, processor = load_vlm()
-    accuracy = measure_accuracy(model, processor, seeds, show_progress=True)
+    if options.attn is not None:
+        model.set_attn_implementation(options.attn)
+    if options.dtype != "auto":
+        model.to(dtype=_torch_dtype(options.dtype))
+    if options.device is not None:
+        model.to("cpu" if options.device == "auto" else options.device)
+    return model, processor
+
+
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _dataset(
+    options: argparse.Namespace, model: nn.Module, processor: Any
+) -> EvaluationDataset:
+    from captum_dexar import evaluation
+
+    if options.dataset == SHAPES:
+        seeds = range(options.seed, options.seed + (options.limit or _SCENES))
+        return evaluation.ShapesDataset(seeds, processor, model, kinds=_KINDS)
+    dataset = getattr(evaluation, _DATASETS[options.dataset])
+    try:
+        made: EvaluationDataset = dataset(
+            options.root, processor, model, limit=options.limit, seed=options.seed
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"--dataset {options.dataset}: {error}") from error
+    return made
+
+
+def _protocol(
+    options: argparse.Namespace, dataset: EvaluationDataset
+) -> EvaluationProtocol:
+    from captum_dexar.evaluation import protocols
+
+    name = _SPELLINGS.get(options.protocol, options.protocol)
+    arguments: dict[str, Any] = {}
+    if options.max_new_tokens is not None:
+        limit = options.max_new_tokens
+        arguments["gen_args"] = {"max_new_tokens": limit, "do_sample": False}
+    if name == "sanity":
+        arguments["dataset"] = dataset
+    made: EvaluationProtocol = getattr(protocols, _PROTOCOLS[name])(**arguments)
+    return made
+
+
+def _methods(names: list[str], model: nn.Module) -> Mapping[str, tuple[Any, Any]]:
+    """The methods by title; names that are given twice count once."""
+    from captum_dexar.evaluation.oracle import TrueMaskOracle
+
+    every = list(dict.fromkeys(names))
+    methods = named_methods([name for name in every if name != _ORACLE], model)
+    if _ORACLE in every:
+        methods[TrueMaskOracle.name] = (TrueMaskOracle(model), {})
+    return methods
+
+
+def _print_accuracy(model: Any, processor: Any, dataset: Any) -> None:
+    from captum_dexar.shapes import measure_accuracy
+
+    accuracy = measure_accuracy(model, processor, dataset.seeds, show_progress=True)
     print("\n| answers | exactly right | asked | share |\n|---|---|---|---|")
     for kind, value in accuracy.items():
         print(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")
-    evaluation = evaluate(
-        named_methods(names, model),
-        ShapesDataset(seeds, processor, model),
-        processor=processor,
-        seed=options.first_seed,
-        progress=True,
-    )
-    counts = evaluation.num_regions
-    print(f"\nWords: {counts['colour']} of colour, {counts['shape']} of shape.\n")
-    print(evaluation.table())
+
+
+def _report(out: Path) -> None:
+    """Writes and prints the tables; RuntimeError if nothing was measured."""
+    from captum_dexar.evaluation.curves import write_curves
+    from captum_dexar.evaluation.summary import write_summary
+
+    summary = write_summary(out)
+    figures = write_curves(summary, out)
+    print(f"\n{summary.brief()}\n")
+    _print_seconds(summary)
+    files = ["summary.csv", "seconds.csv", "results.jsonl", "run.json"]
+    print(f"\nThe tables:  {out / 'summary.md'}")
+    print(f"In the same folder:  {', '.join([*files, *(one.name for one in figures)])}")
+    if not summary.measurements.lines:
+        raise RuntimeError("nothing was measured; the reasons are in the tables.")
+
+
+def _print_seconds(summary: Summary) -> None:
+    print("| method | seconds per sample |\n|---|---|")
+    for method, _, mean, *_ in summary.seconds():
+        print(f"| {method} | {float(mean):.3f} |")

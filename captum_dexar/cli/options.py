@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.comparison.methods import ALL, check_names, METHODS
+from captum_dexar.comparison.methods import chosen_names, GROUPS, METHODS
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
@@ -39,6 +39,11 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--target", metavar="TEXT", help="explain this answer (default: generate one)"
     )
+    add_loading(parser)
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for how a model is loaded and generates."""
     parser.add_argument(
         "--max-new-tokens",
         type=positive,
@@ -83,9 +88,9 @@ def add_methods(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
         "--methods",
         default=",".join(default),
         metavar="NAMES",
-        help="names separated by commas, or all (default: %(default)s)",
+        help="names separated by commas (default: %(default)s)",
     )
-    parser.epilog = f"methods: {', '.join(METHODS)}"
+    parser.epilog = f"methods: {', '.join(METHODS)}; groups: {', '.join(GROUPS)}"
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:
@@ -109,14 +114,11 @@ def positive(text: str) -> int:
 
 def method_names(given: str) -> list[str]:
     """The names of ``--methods``; raises InputError if unknown or repeated."""
-    if given.strip() == ALL:
-        return list(METHODS)
     names = [name.strip() for name in given.split(",") if name.strip()]
     try:
-        check_names(names)
+        return chosen_names(names)
     except ValueError as error:
         raise InputError(f"--methods: {error}") from None
-    return names
 
 
 def check_seed(option: str, seed: int) -> None:
@@ -153,7 +155,7 @@ def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     image = _opened(options.image)
     from captum_dexar import ImagePromptInput
 
-    model, processor = _loaded(options)
+    model, processor = loaded_model(options)
     inp = ImagePromptInput(image, options.prompt, processor, model)
     return model, processor, inp
 
@@ -171,7 +173,8 @@ def _opened(path: Path) -> Any:
     return image
 
 
-def _loaded(options: argparse.Namespace) -> tuple[nn.Module, Any]:
+def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
+    """The model of ``--model`` and its processor; InputError if there is none."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

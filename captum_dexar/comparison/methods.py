@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     Layers = list[nn.Module]
     Choose = Callable[[Layers], Layers]
 
-ALL = "all"
-
 
 @dataclass(frozen=True)
 class NamedMethod:
@@ -68,6 +66,15 @@ def _baseline(name: str, choose: Choose | None = None) -> Make:
         from captum_dexar import baselines
 
         return _on_layers(getattr(baselines, name), model, choose)
+
+    return make
+
+
+def _token_activation(context: str) -> Make:
+    def make(model: nn.Module) -> Attribution:
+        from captum_dexar.baselines import LayerTokenActivation
+
+        return LayerTokenActivation(model, context=context)
 
     return make
 
@@ -118,7 +125,10 @@ METHODS: dict[str, NamedMethod] = {
         "Attention, last layer", _baseline("LayerAttention", _last)
     ),
     "rollout": NamedMethod("Attention rollout", _baseline("LayerAttentionRollout")),
-    "tam": NamedMethod("Token Activation Map", _baseline("LayerTokenActivation")),
+    "tam": NamedMethod("Token Activation Map", _token_activation("question")),
+    "tam-all-text": NamedMethod(
+        "Token Activation Map, all text tokens", _token_activation("all")
+    ),
     "grad-cam": NamedMethod("Grad-CAM (image tokens)", _baseline("LayerImageGradCam")),
     "saliency": NamedMethod("Saliency", _captum("Saliency")),
     "input-x-gradient": NamedMethod("Input x gradient", _captum("InputXGradient")),
@@ -169,9 +179,12 @@ EVALUATED = (
     "attention-last",
     "rollout",
     "tam",
+    "tam-all-text",
     "random",
     "uniform",
 )
+# Names that stand for several methods.
+GROUPS: dict[str, tuple[str, ...]] = {"one-pass": EVALUATED, "all": tuple(METHODS)}
 
 
 def named_methods(
@@ -180,7 +193,7 @@ def named_methods(
     """Methods by title, for ``compare`` and ``evaluate``.
 
     Args:
-        names (sequence of str): keys of ``METHODS``
+        names (sequence of str): keys of ``METHODS`` or of ``GROUPS``
         model (nn.Module): the vision-language model
 
     Raises:
@@ -193,19 +206,33 @@ def named_methods(
         >>> list(named_methods(["dexar", "saliency"], model))
         ['DEX-AR', 'Saliency']
     """
-    check_names(names)
-    chosen = [METHODS[name] for name in names]
+    chosen = [METHODS[name] for name in chosen_names(names)]
     return {one.title: (one.make(model), one.arguments) for one in chosen}
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises ValueError for names that :func:`named_methods` can't take."""
-    unknown = [name for name in names if name not in METHODS]
+def chosen_names(names: Sequence[str]) -> list[str]:
+    """Names of methods, each once, with those of a group in its place.
+
+    Args:
+        names (sequence of str): as in :func:`named_methods`
+
+    Raises:
+        ValueError: as :func:`named_methods`.
+
+    Example::
+
+        >>> chosen_names(["tam", "one-pass"])[:2]
+        ['tam', 'dexar']
+    """
+    unknown = [name for name in names if name not in METHODS and name not in GROUPS]
     if unknown or not names:
         raise ValueError(
             f"no method is called {', '.join(unknown) or 'nothing'}. There are: "
-            f"{', '.join(METHODS)}; and {ALL}, which is every one of them."
+            f"{', '.join(METHODS)}; and the groups one-pass, whose methods need one "
+            "forward pass per answer, and all."
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{', '.join(twice)} is given more than once.")
+    expanded = [one for name in names for one in GROUPS.get(name, (name,))]
+    return list(dict.fromkeys(expanded))

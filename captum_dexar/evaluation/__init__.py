@@ -9,6 +9,17 @@ from captum_dexar.evaluation.datasets import (
     VQAv2,
 )
 from captum_dexar.evaluation.evaluation import evaluate, Evaluation, LOCALIZATION
+from captum_dexar.evaluation.randomization import (
+    cascading_randomization,
+    decoder_parts,
+    independent_randomization,
+    map_similarity,
+    MapSimilarity,
+    ModelPart,
+    randomized,
+    swap_similarity,
+    vision_part,
+)
 
 __all__ = [
     "COCOCaptions",
@@ -17,8 +28,17 @@ __all__ = [
     "EvaluationDataset",
     "ImageNetValidation",
     "LOCALIZATION",
+    "MapSimilarity",
+    "ModelPart",
     "PascalVOC",
     "ShapesDataset",
     "VQAv2",
+    "cascading_randomization",
+    "decoder_parts",
     "evaluate",
+    "independent_randomization",
+    "map_similarity",
+    "randomized",
+    "swap_similarity",
+    "vision_part",
 ]

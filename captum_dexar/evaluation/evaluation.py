@@ -1,28 +1,20 @@
 """Measures how well maps localise what words refer to."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from captum.attr import Attribution
-from captum_dexar.baselines import LayerRandomMap
 from captum_dexar.comparison.comparison import compare, Method, named_pairs
 from captum_dexar.evaluation.dataset import Example, Mask, read_regions, Region, Regions
-from captum_dexar.metrics import (
-    best_iou,
-    energy_pointing_game,
-    pointing_game,
-    signal_to_noise,
-    soft_iou,
-)
+from captum_dexar.evaluation.protocols.base import ALL
+from captum_dexar.evaluation.protocols.explaining import reseeded
+from captum_dexar.evaluation.protocols.localization import LOCALIZATION, Measure
+from captum_dexar.metrics import token_weight_auroc
 from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 from tqdm.auto import tqdm
-
-Measure: TypeAlias = Callable[[Tensor, Tensor], float]
 
 # Example, Mask, Region and Regions are importable from here, too.
 __all__ = [
@@ -35,21 +27,6 @@ __all__ = [
     "Region",
     "Regions",
 ]
-
-ALL = "all"
-POINTING_TOLERANCE = 4.0
-# An infinite ratio would make the mean infinite.
-MOST_DECIBELS = 60.0
-
-LOCALIZATION: dict[str, Measure] = {
-    "pointing": lambda heat, mask: pointing_game(heat, mask, POINTING_TOLERANCE),
-    "soft-IoU": soft_iou,
-    "EPG": energy_pointing_game,
-    "best IoU": best_iou,
-    "SNR (dB)": lambda heat, mask: max(
-        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -158,7 +135,7 @@ def evaluate(
     bar = tqdm(dataset, desc="explaining", unit="example", disable=not progress)
     for index, (inp, target, regions) in enumerate(bar):
         seeded = {
-            name: (_reseeded(method, seed + index), arguments)
+            name: (reseeded(method, seed + index), arguments)
             for name, (method, arguments) in given.items()
         }
         compared = compare(
@@ -178,15 +155,6 @@ def evaluate(
         num_regions={kind: len(values) for kind, values in first.groups().items()},
         weight_auroc={name: one.weight_auroc() for name, one in collected.items()},
     )
-
-
-def _reseeded(method: Attribution, seed: int) -> Attribution:
-    """A copy of a random map with another seed; other methods unchanged."""
-    if not isinstance(method, LayerRandomMap):
-        return method
-    reseeded = copy(method)
-    reseeded.seed = seed
-    return reseeded
 
 
 class _Measurements:
@@ -233,11 +201,9 @@ class _Measurements:
 
     def weight_auroc(self) -> float | None:
         """See :class:`Evaluation`; ties count half."""
-        if not self.weights[True] or not self.weights[False]:
-            return None
-        with_mask, without = (torch.tensor(self.weights[has]) for has in (True, False))
-        larger = with_mask[:, None] - without
-        return float(((larger > 0).double() + 0.5 * (larger == 0).double()).mean())
+        with_mask, without = self.weights[True], self.weights[False]
+        has_mask = [True] * len(with_mask) + [False] * len(without)
+        return token_weight_auroc([*with_mask, *without], has_mask)
 
 
 def _mean(values: list[float]) -> float:

@@ -16,8 +16,9 @@ from torch import nn, Tensor
 # Tensors of more elements are read at this many places, evenly spread.
 MOST_ELEMENTS = 4096
 _PACKAGES = ("torch", "transformers", "captum", "captum-dexar", "numpy", "Pillow")
-# Where a model was loaded from and by which version makes it no other model.
-_NOT_THE_MODEL = ("_name_or_path", "transformers_version")
+# Where a model was loaded from, and what saving adds, make it no other model. Its class
+# and the dtypes of its weights count as such.
+_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -65,7 +65,7 @@ def opened_results(
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0)
     except Timeout:
         raise BusyFolderError(
             f"Another process is writing to {folder}. Wait for it, or choose another "
@@ -233,13 +233,16 @@ def _check_run(path: Path, run: dict[str, Any]) -> None:
         for name in SAME
         if there.get(name) != run.get(name)
     }
+    before, now = there.get("versions"), run.get("versions")
     if other:
+        if before != now:
+            # They may be the reason.
+            other["versions"] = before, now
         said = "; ".join(_difference(name, *pair) for name, pair in other.items())
         raise OtherRunError(
             f"{path.parent} holds another run: {said}. Choose another folder, or "
             "delete this one."
         )
-    before, now = there.get("versions"), run.get("versions")
     if before != now:
         warnings.warn(
             f"{path.parent} was begun with other versions: "

@@ -11,12 +11,13 @@ thousands of resamples of all columns of a table are a few matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from captum_dexar.metrics import token_weight_auroc
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -25,8 +26,8 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 NUM_RESAMPLES = 2000
 NUM_PERMUTATIONS = 9999
 LEVEL = 0.95
-# Numbers of a block of resamples, about 32 MiB.
-_BLOCK = 2**22
+# Numbers of a block of resamples, 8 MiB.
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -149,28 +150,10 @@ def sign_flip_p(
     return [float(p) if n else None for p, n in zip(shares, counts.sum(0))]
 
 
-def auroc(weights: Floats, is_positive: Bools) -> float | None:
-    """The probability that a positive has a larger weight than a negative.
-
-    Ties count half; scikit-learn's ``roc_auc_score``.
-
-    Args:
-        weights (ndarray): ``(measurements,)``
-        is_positive (ndarray): ``(measurements,)``, bool
-
-    Returns:
-        float in [0, 1], 0.5 for weights that tell nothing; None if all are positive, or
-        none is.
-    """
-    if is_positive.all() or not is_positive.any():
-        return None
-    return float(_roc_auc_score()(is_positive, weights))
-
-
 def clustered_auroc(
     weights: Column, is_positive: Bools, num_clusters: int, seed: int = 0
 ) -> Estimate:
-    """:func:`auroc` with a bootstrap interval clustered by image.
+    """:func:`token_weight_auroc` with a bootstrap interval clustered by image.
 
     Args:
         weights (Column): the weights
@@ -181,7 +164,7 @@ def clustered_auroc(
     Returns:
         Estimate
     """
-    value = auroc(weights.values, is_positive)
+    value = token_weight_auroc(weights.values.tolist(), is_positive.tolist())
     if value is None:
         return Estimate(None, None, None)
     order = np.argsort(weights.values, kind="stable")
@@ -200,18 +183,6 @@ def clustered_auroc(
         pairs = positives.sum(1) * negatives[:, -1]
         found.append(_ratio((positives * below).sum(1), pairs))
     return Estimate(value, *_interval(np.concatenate(found), weights.num_clusters))
-
-
-def _roc_auc_score() -> Callable[..., float]:
-    try:
-        from sklearn.metrics import roc_auc_score
-    except ImportError as error:
-        raise ImportError(
-            "The AUROC of weights needs scikit-learn: "
-            'pip install "captum-dexar[evaluation]".'
-        ) from error
-    found: Callable[..., float] = roc_auc_score
-    return found
 
 
 def _by_cluster(columns: list[Column], num_clusters: int) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from captum_dexar.evaluation.measurements import Measurements, Values
-from captum_dexar.evaluation.protocols.base import WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import ALL, WHOLE_ANSWER
 from captum_dexar.evaluation.results_folder import (
     read_lines,
     read_run,
@@ -99,6 +99,14 @@ class Summary:
     def table(self, kind: str) -> str:
         """The means of one kind of regions as a Markdown table."""
         return _markdown(self._cells(kind, _mean_cell))
+
+    def brief(self) -> str:
+        """What is printed: the means over all words, or of each kind without them."""
+        kinds = self.measurements.kinds
+        text = [self._counts()]
+        for kind in [ALL] if ALL in kinds else kinds:
+            text += [f"{kind}:", self.table(kind)]
+        return "\n\n".join(text)
 
     def markdown(self) -> str:
         """The text of ``summary.md``."""

@@ -16,6 +16,7 @@ from captum_dexar.inputs.pictures import Picture, picture_of
 from captum_dexar.inputs.places import derived_places, DerivedPlaces
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.inputs.processor_watch import watched_image_processors
+from captum_dexar.inputs.question import asked_texts, positions_of_texts
 from captum_dexar.model.state import device_of
 from torch import nn, Tensor
 
@@ -58,6 +59,10 @@ class ImagePromptInput(ImageTokenInput):
     Attributes:
         layout (ImageLayout): the image tokens' grid and boxes
         prompt (str): the whole prompt, image placeholders included
+        texts (tuple of str or None): what of it is not the template's: the question,
+            or the texts of the user's and the assistant's messages; None if a complete
+            prompt was given
+        tokenizer (Any): the processor's tokenizer
 
     Raises:
         TypeError: an image or the prompt has another type, or the processor belongs to
@@ -146,8 +151,25 @@ class ImagePromptInput(ImageTokenInput):
             places = DerivedPlaces(layout, are_certain=True)
         super().__init__(images, places.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
+        self.texts = asked_texts(asked, adapter.placeholder(processor))
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.places = places
         self.places_are_given = grid is not None or boxes is not None
+
+    def asked_positions(self, ids: Sequence[int], after: int = 0) -> list[int] | None:
+        """Which tokens of the prompt are the user's words and not the template's.
+
+        Args:
+            ids (sequence of int): the prompt's text tokens, without image tokens
+            after (int, optional): number of text tokens before the last image, where
+                words are looked for last. Default: 0
+
+        Returns:
+            list of int, positions in ``ids``; None if that is not known.
+        """
+        if self.texts is None:
+            return None
+        return positions_of_texts(ids, self.texts, self.tokenizer, after)
 
 
 def _listed(image: Any) -> list[Any]:

@@ -1,9 +1,16 @@
 """How well a map finds an object whose mask is known.
 
-Every function takes one map and one mask of the same size. The map is min-max
-normalised to ``A`` in [0, 1] (a constant map becomes zero); the mask is ``M``. For a
-signed map, pass its positive part (``heat.clamp(min=0)``).
+Every function takes a map ``(H, W)`` and a mask of the same size; or a batch of maps
+``(N, H, W)`` with one mask for all or one for each, and then returns a tensor ``(N,)``.
+A map is min-max normalised to ``A`` in [0, 1] (a constant map becomes zero); the mask
+is ``M``. So no score depends on the scale of a map. For a signed map, pass its positive
+part (``heat.clamp(min=0)``).
+
+A constant map points nowhere and scores 0. This is a convention, not what chance
+scores: see :func:`captum_dexar.metrics.localization_chance`.
 """
+
+from typing import Any, TypeAlias
 
 import torch
 from captum_dexar.maps.normalization import min_max_normalize
@@ -12,116 +19,192 @@ from torch import Tensor
 # Number of equally spaced thresholds for IoU, without the ends of [0, 1].
 NUM_THRESHOLDS = 20
 
-
-def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    if attribution_map.dim() != 2 or attribution_map.shape != mask.shape:
-        raise ValueError(
-            "The map and the mask must be 2-D and of one size, got "
-            f"{tuple(attribution_map.shape)} and {tuple(mask.shape)}. Resize the map "
-            "first (VLMAttributionResult.pixel_map does)."
-        )
-    if not bool(torch.isfinite(attribution_map).all()):
-        raise ValueError("The map holds NaN or infinite values.")
-    is_object = mask.to(torch.bool)
-    if not bool(is_object.any()):
-        raise ValueError("The mask is empty: there is no object to find.")
-    flat = min_max_normalize(attribution_map.flatten())
-    return flat.view(attribution_map.shape), is_object.to(flat.dtype)
+# A float for one map, a tensor (N,) for a batch. With a union of both, typed code would
+# have to tell them apart at every call.
+Score: TypeAlias = Any
 
 
-def soft_iou(attribution_map: Tensor, mask: Tensor) -> float:
+def soft_iou(attribution_map: Tensor, mask: Tensor) -> Score:
     r"""Soft intersection over union, ``sum(AM) / (sum A + sum M - sum AM)``.
 
+    Higher is better. A map of ones scores the object's share of the image,
+    ``|M| / (H W)``.
+
     Args:
-        attribution_map (Tensor): ``(H, W)``
-        mask (Tensor): ``(H, W)``, nonzero on the object
+        attribution_map (Tensor): ``(H, W)``, or ``(N, H, W)``
+        mask (Tensor): ``(H, W)``, or ``(N, H, W)``; nonzero on the object
 
     Returns:
-        float in [0, 1]; 0 for a constant map.
+        float, or *Tensor* ``(N,)``, in [0, 1]; 0 for a constant map.
 
     Raises:
-        ValueError: sizes differ, the map is not finite or the mask is empty.
+        ValueError: sizes differ, a map is not finite or a mask is empty.
 
     Example::
 
         >>> mask = torch.tensor([[0, 1], [0, 1]])
         >>> soft_iou(mask.float(), mask)
         1.0
+        >>> soft_iou(torch.stack([mask, 1 - mask]).float(), mask).tolist()
+        [1.0, 0.0]
     """
-    heat, is_object = _prepared(attribution_map, mask)
-    shared = (heat * is_object).sum()
-    return float(shared / (heat.sum() + is_object.sum() - shared))
+    heat, is_object, is_batch = _prepared(attribution_map, mask)
+    shared = _total(heat * is_object)
+    return _score(shared / (_total(heat) + _total(is_object) - shared), is_batch)
 
 
-def best_iou(attribution_map: Tensor, mask: Tensor) -> float:
+def best_iou(attribution_map: Tensor, mask: Tensor) -> Score:
     """Intersection over union of ``A >= threshold``, at the best of 20 thresholds.
 
-    The thresholds are k / 21 for k from 1 to 20. Arguments and errors as in
-    :func:`soft_iou`; 0 for a constant map.
+    The thresholds are k / 21 for k from 1 to 20, and the best one is chosen for each
+    map. Higher is better. A map of ones scores the object's share of the image.
+
+    Args, Returns, Raises: as :func:`soft_iou`.
+
+    Example::
+
+        >>> mask = torch.tensor([[0, 1], [0, 1]])
+        >>> best_iou(torch.tensor([[0.0, 0.6], [0.5, 1.0]]), mask)
+        1.0
     """
-    heat, is_object = _prepared(attribution_map, mask)
-    best = 0.0
-    for k in range(1, NUM_THRESHOLDS + 1):
-        found = (heat >= k / (NUM_THRESHOLDS + 1)).to(heat.dtype)
-        shared = (found * is_object).sum()
-        best = max(best, float(shared / (found.sum() + is_object.sum() - shared)))
-    return best
+    heat, is_object, is_batch = _prepared(attribution_map, mask)
+    num_maps, levels = len(heat), NUM_THRESHOLDS + 1
+    thresholds = torch.tensor(
+        [k / levels for k in range(1, levels)], dtype=heat.dtype, device=heat.device
+    )
+    # How many thresholds a pixel reaches; pixels are counted by this number.
+    reached = torch.bucketize(heat.flatten(1), thresholds, right=True)
+    reached += levels * torch.arange(num_maps, device=heat.device)[:, None]
+    inside = (is_object > 0).flatten(1).expand(num_maps, -1)
+
+    def at_least(reached: Tensor) -> Tensor:
+        """Number of pixels that reach each threshold, ``(N, thresholds)``."""
+        counts = torch.bincount(reached.flatten(), minlength=num_maps * levels)
+        return counts.view(num_maps, levels).flip(1).cumsum(1).flip(1)[:, 1:]
+
+    shared = at_least(reached[inside]).to(heat.dtype)
+    found = at_least(reached).to(heat.dtype)
+    union = found + _total(is_object)[:, None] - shared
+    return _score((shared / union).amax(1), is_batch)
 
 
-def energy_pointing_game(attribution_map: Tensor, mask: Tensor) -> float:
+def energy_pointing_game(attribution_map: Tensor, mask: Tensor) -> Score:
     """The share of the map that lies on the object, ``sum(AM) / sum(A)``.
 
-    Arguments and errors as in :func:`soft_iou`; 0 for a constant map.
+    Higher is better. Maps whose pixels have no relation to the object score its share
+    of the image on average, and a map of ones exactly that.
+
+    Args, Returns, Raises: as :func:`soft_iou`.
+
+    Example::
+
+        >>> mask = torch.tensor([[0, 1], [0, 1]])
+        >>> energy_pointing_game(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), mask)
+        0.5
     """
-    heat, is_object = _prepared(attribution_map, mask)
-    total = heat.sum()
-    return float((heat * is_object).sum() / total) if total > 0 else 0.0
+    heat, is_object, is_batch = _prepared(attribution_map, mask)
+    total = _total(heat)
+    share = _total(heat * is_object) / total.where(total > 0, 1.0)
+    return _score(share, is_batch)
 
 
 def pointing_game(
     attribution_map: Tensor, mask: Tensor, tolerance: float = 0.0
-) -> bool:
+) -> Score:
     """Whether the map's maximum hits the object.
 
     If several pixels share the maximum (a grid cell rendered without interpolation),
-    their centre of mass is used; a constant map points nowhere and is a miss.
+    their centre of mass is used; a constant map points nowhere and is a miss. Chance is
+    the share of pixels within the tolerance: a random pixel as the maximum.
 
     Args:
-        attribution_map (Tensor): ``(H, W)``
-        mask (Tensor): ``(H, W)``, nonzero on the object
+        attribution_map (Tensor): ``(H, W)``, or ``(N, H, W)``
+        mask (Tensor): ``(H, W)``, or ``(N, H, W)``; nonzero on the object
         tolerance (float, optional): distance from the object, in pixels, within which a
             maximum still counts as a hit. Default: 0.0
 
     Returns:
-        bool
+        bool, or *Tensor* ``(N,)`` of bool
 
     Raises:
         ValueError: as :func:`soft_iou`.
+
+    Example::
+
+        >>> mask = torch.tensor([[0, 1], [0, 1]])
+        >>> pointing_game(torch.tensor([[0.0, 0.6], [0.5, 1.0]]), mask)
+        True
     """
-    heat, is_object = _prepared(attribution_map, mask)
-    if not bool(heat.any()):
-        return False
-    peak = (heat == heat.max()).nonzero().double().mean(0)
-    distances = (is_object.nonzero().double() - peak).norm(dim=1)
+    heat, is_object, is_batch = _prepared(attribution_map, mask)
+    peak = (heat == heat.amax((1, 2), keepdim=True)).to(heat.dtype)
+    num_peaks = _total(peak)
+    squares = []
+    for axis in (1, 2):
+        places = torch.arange(heat.shape[axis], dtype=heat.dtype, device=heat.device)
+        centre = (peak.sum(3 - axis) * places).sum(1) / num_peaks
+        distance = (places - centre[:, None]) ** 2
+        squares.append(distance.unsqueeze(3 - axis))
+    squared = (squares[0] + squares[1]).where(is_object > 0, torch.inf)
     # Half a pixel's diagonal: the distance from a pixel's centre to its corner.
-    return bool(distances.min() <= max(tolerance, 0.5**0.5))
+    is_near = squared.amin((1, 2)).sqrt() <= max(tolerance, 0.5**0.5)
+    hits = is_near & (heat > 0).any(2).any(1)
+    return hits if is_batch else bool(hits)
 
 
-def signal_to_noise(attribution_map: Tensor, mask: Tensor) -> float:
+def signal_to_noise(attribution_map: Tensor, mask: Tensor) -> Score:
     r"""Mean of the map on the object over its mean elsewhere, in dB.
 
-    ``10 log10( (<A, M> / |M|) / (<A, 1 - M> / |1 - M|) )``
+    ``10 log10( (<A, M> / |M|) / (<A, 1 - M> / |1 - M|) )``. Higher is better; 0 is no
+    difference, which a map of ones has.
 
-    Arguments and errors as in :func:`soft_iou`.
+    Args, Raises: as :func:`soft_iou`.
 
     Returns:
-        float; 0 for a constant map and for an object that fills the image, ``inf`` if
-        the map is zero elsewhere and ``-inf`` if it is zero on the object.
+        float, or *Tensor* ``(N,)``; 0 for a constant map and for an object that fills
+        the image, ``inf`` if the map is zero elsewhere and ``-inf`` if it is zero on
+        the object.
+
+    Example::
+
+        >>> mask = torch.tensor([[0, 1], [0, 1]])
+        >>> signal_to_noise(torch.tensor([[0.1, 1.0], [0.0, 1.0]]), mask)
+        13.0...
     """
-    heat, is_object = _prepared(attribution_map, mask)
+    heat, is_object, is_batch = _prepared(attribution_map, mask)
     elsewhere = 1 - is_object
-    if not bool(heat.any()) or not bool(elsewhere.any()):
-        return 0.0
-    signal = (heat * is_object).sum() / is_object.sum()
-    noise = (heat * elsewhere).sum() / elsewhere.sum()
-    return float(10 * torch.log10(signal / noise))
+    area = _total(elsewhere)
+    signal = _total(heat * is_object) / _total(is_object)
+    noise = _total(heat * elsewhere) / area.where(area > 0, 1.0)
+    has_both = (heat > 0).any(2).any(1) & (area > 0)
+    decibels = 10 * torch.log10(signal / noise)
+    return _score(decibels.where(has_both, 0.0), is_batch)
+
+
+def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """The normalised maps ``(N, H, W)``, their masks ``(N or 1, H, W)`` in the same
+    dtype, and whether a batch was given."""
+    is_batch = attribution_map.dim() == 3
+    shapes = [attribution_map.shape, attribution_map.shape[-2:]][: 1 + is_batch]
+    if attribution_map.dim() not in (2, 3) or mask.shape not in shapes:
+        raise ValueError(
+            "Expected a map (H, W) and a mask of one size, or maps (N, H, W) and one "
+            f"mask or N masks, got {tuple(attribution_map.shape)} and "
+            f"{tuple(mask.shape)}. Resize the map first "
+            "(VLMAttributionResult.pixel_map does)."
+        )
+    if not bool(torch.isfinite(attribution_map).all()):
+        raise ValueError("The map holds NaN or infinite values.")
+    is_object = mask.to(torch.bool).view(-1, *mask.shape[-2:])
+    if not bool(is_object.flatten(1).any(1).all()):
+        raise ValueError("The mask is empty: there is no object to find.")
+    maps = attribution_map.view(-1, *attribution_map.shape[-2:])
+    heat = min_max_normalize(maps.flatten(1)).view(maps.shape)
+    return heat, is_object.to(heat.device, heat.dtype), is_batch
+
+
+def _total(values: Tensor) -> Tensor:
+    return values.sum((1, 2))
+
+
+def _score(scores: Tensor, is_batch: bool) -> Score:
+    return scores if is_batch else float(scores)

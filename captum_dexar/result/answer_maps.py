@@ -258,24 +258,9 @@ class AnswerMaps(LLMAttributionResult):
         assert self.token_attr is not None
         values: Tensor = self.seq_attr
         if selection is not None:
-            values = self.token_attr[self._tokens_of(selection)].sum(0)
+            chosen = selected_tokens(selection, len(self.output_tokens))
+            values = self.token_attr[chosen].sum(0)
         return values
-
-    def _tokens_of(self, selection: int | Sequence[int] | Word) -> list[int]:
-        num_tokens = len(self.output_tokens)
-        if isinstance(selection, Word):
-            tokens = list(selection.tokens)
-        elif isinstance(selection, int):
-            tokens = [selection]
-        elif isinstance(selection, tuple):
-            tokens = list(range(*slice(*selection).indices(num_tokens)))
-        else:
-            tokens = list(selection)
-        if not tokens or any(not -num_tokens <= t < num_tokens for t in tokens):
-            raise IndexError(
-                f"The answer has {num_tokens} tokens, got the selection {selection!r}."
-            )
-        return tokens
 
     def pixel_map(self, selection: Selection | Word = None, image: int = 0) -> Tensor:
         """A map on the pixels of an original image, interpolated bilinearly.
@@ -326,6 +311,29 @@ class AnswerMaps(LLMAttributionResult):
     def _all_maps(self) -> list[Tensor]:
         maps = self.sequence_map
         return [maps] if isinstance(maps, Tensor) else maps
+
+
+def selected_tokens(selection: Selection | Word, num_tokens: int) -> list[int]:
+    """Positions of the tokens of a part of an answer, from 0; None is all of it.
+
+    Raises:
+        IndexError: the answer has no such token.
+    """
+    if selection is None:
+        tokens = list(range(num_tokens))
+    elif isinstance(selection, Word):
+        tokens = list(selection.tokens)
+    elif isinstance(selection, int):
+        tokens = [selection]
+    elif isinstance(selection, tuple):
+        tokens = list(range(*slice(*selection).indices(num_tokens)))
+    else:
+        tokens = list(selection)
+    if not tokens or any(not -num_tokens <= t < num_tokens for t in tokens):
+        raise IndexError(
+            f"The answer has {num_tokens} tokens, got the selection {selection!r}."
+        )
+    return [token % num_tokens for token in tokens]
 
 
 def _one_or_all(maps: list[Tensor]) -> Maps:

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from captum_dexar import ImagePromptInput, VLMAttribution
 from captum_dexar.baselines import LayerTokenActivation
 from captum_dexar.baselines.token_activation import (
     rank_gaussian_filter,
     token_activation,
 )
 from captum_dexar.decoding import DecodingSteps
-from captum_dexar.inputs import Prompt
+from captum_dexar.inputs import Prompt, read_prompt
 from captum_dexar.model.layers import find_layers
+from captum_dexar.shapes import load_vlm, make_scene
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
 
@@ -49,22 +51,38 @@ def literal_filter(grid: Grid) -> Grid:
 
 
 def literal_map(
-    states: Any, head: Any, ids: list[int], position: int, target: int
+    states: Any,
+    head: Any,
+    ids: list[int],
+    asked: list[int],
+    length: int,
+    position: int,
+    target: int,
 ) -> list[float]:
-    """Of the token ``target`` that ``position`` predicts, before the filter."""
+    """Of the token ``target`` that ``position`` predicts, before the filter.
+
+    ``asked`` are the places of the prompt's tokens that count, ``length`` is that of
+    the prompt.
+    """
 
     def logit(place: int, token: int) -> float:
         value = sum(float(a) * float(b) for a, b in zip(states[place], head[token]))
         return max(0.0, value)
 
     image = [place for place, token in enumerate(ids) if token == IMAGE_TOKEN]
-    text = [p for p in range(position + 1) if ids[p] != IMAGE_TOKEN]
+    # Each earlier token, and the place where its relevance is read.
+    earlier = [(ids[place], place) for place in asked]
+    earlier += [(ids[place], place - 1) for place in range(length, position + 1)]
     activation = [logit(place, target) for place in image]
-    relevance = [0.0 if ids[j] == target else logit(j, target) for j in text]
+    relevance = [
+        0.0 if token == target else logit(place, target) for token, place in earlier
+    ]
     total = sum(relevance)
+    if total == 0:
+        return activation
     relevance = [value / total for value in relevance]
     interference = [
-        sum(r * logit(place, ids[j]) for r, j in zip(relevance, text))
+        sum(r * logit(place, token) for r, (token, _) in zip(relevance, earlier))
         for place in image
     ]
     scale = sum(a * i for a, i in zip(activation, interference)) / sum(
@@ -81,29 +99,102 @@ def what_image_tokens_say(model: Any, inputs: dict[str, Any]) -> list[int]:
     return logits[places].argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("context", ["question", "all"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equals_the_equations(seed: int) -> None:
+def test_equals_the_equations(seed: int, context: str) -> None:
     model: Any = tiny_vlm("llava", seed)
-    inputs = prompt_inputs(seed)
+    inputs = prompt_inputs(seed, before=5, after=6)
     said = what_image_tokens_say(model, inputs)
-    # The second target stands in the prompt already.
-    inputs["input_ids"][0, 2] = said[1]
+    # The second target stands in the prompt already, the third in the answer as well.
+    inputs["input_ids"][0, -2] = said[1]
+    # Special tokens are no part of a question.
+    inputs["input_ids"][0, -4] = model.config.text_config.eos_token_id
+    said.append(said[2])
     targets = torch.tensor([said])
     steps = DecodingSteps(Prompt(model, inputs), targets)
-    ours = LayerTokenActivation(model).attribute_steps(steps).token_attr[0]
+    method = LayerTokenActivation(model, context=context)
+    ours = method.attribute_steps(steps).token_attr[0]
     with torch.no_grad():
         whole = steps.full_pass().inputs
         # transformers gives the last layer's states normed already.
         states = model(**whole, output_hidden_states=True).hidden_states[-1][0]
     head, ids = model.lm_head.weight.detach(), whole["input_ids"][0].tolist()
-    first = inputs["input_ids"].shape[1] - 1
+    length = inputs["input_ids"].shape[1]
+    # The image's 16 tokens stand from place 5 to 20.
+    asked = [21, 22, 24, 25, 26]
+    if context == "all":
+        asked = [*range(5), *range(21, length)]
     for step in range(len(said)):
         flat = literal_map(
-            states.double(), head.double(), ids, first + step, int(targets[0, step])
+            states.double(),
+            head.double(),
+            ids,
+            asked,
+            length,
+            length - 1 + step,
+            int(targets[0, step]),
         )
         grid = [flat[4 * r : 4 * r + 4] for r in range(4)]
         expected = torch.tensor(literal_filter(grid), dtype=torch.float64)
         assert relative_error(ours[step].view(4, 4), expected) <= 1e-5
+
+
+SCENE_QUESTION = "What shape is the red object?"
+PART = {"type": "text", "text": SCENE_QUESTION}
+TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "image"}, PART]},
+    {"role": "assistant", "content": [{"type": "text", "text": "a red circle ."}]},
+    {"role": "user", "content": [{"type": "text", "text": "Describe the image."}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (SCENE_QUESTION, "what shape is the red object ?"),
+        (
+            TURNS,
+            "what shape is the red object ? a red circle . describe the image .",
+        ),
+        # A word that the tokenizer does not know, and one of the template.
+        ("Is user here?", "is <unk> user ?"),
+        # Not known from the template, so everything after the image.
+        (f"USER: <image>\n{SCENE_QUESTION} ASSISTANT:", None),
+    ],
+    ids=["question", "messages", "unknown word", "complete"],
+)
+def test_the_question_is_found_in_the_prompt(prompt: Any, expected: Any) -> None:
+    model, processor = load_vlm()
+    if expected is None:
+        expected = "what shape is the red object ? assistant :"
+    elif "<unk>" in expected:
+        expected = "is user <unk> ?"
+    inp = ImagePromptInput(make_scene(0).image, prompt, processor)
+    read = read_prompt(inp, model, processor)
+    method = LayerTokenActivation(model)
+    places = method._prompt_tokens(read, 0)
+    assert processor.decode(read.ids[0, places]) == expected
+    everything = LayerTokenActivation(model, context="all")._prompt_tokens(read, 0)
+    is_text = read.ids[0] != model.config.image_token_id
+    assert everything.tolist() == is_text.nonzero()[:, 0].tolist()
+
+
+def test_in_a_batch_each_prompt_has_its_own_question() -> None:
+    model, processor = load_vlm()
+    questions = ["Describe the image.", SCENE_QUESTION]
+    inps = [
+        ImagePromptInput(make_scene(seed).image, question, processor)
+        for seed, question in enumerate(questions)
+    ]
+    method = VLMAttribution(LayerTokenActivation(model), processor)
+    targets = ["a red circle .", "a blue square ."]
+    together = method.attribute(inps, targets)
+    for inp, target, batched in zip(inps, targets, together):
+        alone = method.attribute(inp, target)
+        assert relative_error(batched.token_attr, alone.token_attr) <= 1e-5
+    other = VLMAttribution(LayerTokenActivation(model, context="all"), processor)
+    difference = other.attribute(inps[0], targets[0]).token_attr
+    assert relative_error(together[0].token_attr, difference) > 1e-3
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 7), (2, 2)])
@@ -137,3 +228,5 @@ def test_one_layer_is_read() -> None:
     assert LayerTokenActivation(model, layers[0]).layer_indices == [0]
     with pytest.raises(ValueError, match="one layer, got 2"):
         LayerTokenActivation(model, layers[:2])
+    with pytest.raises(ValueError, match="one of 'question', 'all', got 'text'"):
+        LayerTokenActivation(model, context="text")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
-from captum_dexar.comparison.methods import EVALUATED, METHODS
+from captum_dexar.comparison.methods import METHODS
 from PIL import Image
 from tests.helpers.processors import llava_processor
 from tests.helpers.tiny_models import tiny_vlm
@@ -119,7 +119,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ["nonsense"],
         ["explain"],
         ["explain", "--model", "m", "--image", "i", "--prompt", "p", "--dtype", "int8"],
-        ["evaluate", "--scenes", "0"],
+        ["evaluate", "--limit", "0"],
         ["compare", "--repeats", "0"],
     ],
     ids=" ".join,
@@ -223,29 +223,6 @@ def test_compare_says_what_is_wrong(
         plain = message.replace("[", "").replace("]", "").replace("'", "")
         assert plain in printed and "Traceback" not in printed
     assert not (tmp_path / "never").exists()
-
-
-def test_evaluate_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--scenes", "3"]) == 0
-    printed = capsys.readouterr().out
-    assert "| caption of" in printed and "| count |" in printed
-    assert all(f"| {METHODS[name].title} |" in printed for name in EVALUATED)
-    assert "Uniform map (chance) | 0.000 | 0.000" in printed
-
-
-def test_evaluate_takes_the_methods_of_compare(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["evaluate", "--scenes", "1", "--methods", "ig,uniform"]) == 0
-    table = capsys.readouterr().out.split("| method |")[1].splitlines()
-    titles = [METHODS[name].title for name in ("ig", "uniform")]
-    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {t}" for t in titles]
-    for arguments, message in [
-        (["--methods", "dexar,nothing"], "no method is called nothing. There are"),
-        (["--first-seed", "-1"], "--first-seed must not be negative, got -1"),
-    ]:
-        assert main(["evaluate", *arguments]) == 2
-        assert message in capsys.readouterr().err
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

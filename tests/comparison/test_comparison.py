@@ -18,7 +18,7 @@ from captum_dexar import (
 )
 from captum_dexar.baselines import LayerAttention, LayerUniformMap
 from captum_dexar.comparison import METHODS, named_methods
-from captum_dexar.comparison.methods import COMPARED, EVALUATED
+from captum_dexar.comparison.methods import chosen_names, COMPARED, EVALUATED
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.shapes import load_vlm, make_scene
 from captum_dexar.visualization import comparison_figure, MethodRow
@@ -280,6 +280,11 @@ def test_named_methods(world: Any) -> None:
     ]
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
     assert {*COMPARED, *EVALUATED} <= set(METHODS)
+    assert chosen_names(["all"]) == list(METHODS)
+    # Methods that are in a group as well count once, where they come first.
+    chosen = chosen_names(["ig", "tam", "one-pass"])
+    assert chosen[:2] == ["ig", "tam"] and set(chosen) == {"ig", *EVALUATED}
+    assert chosen[2:] == [name for name in EVALUATED if name != "tam"]
     with pytest.raises(ValueError, match="no method is called x. There are: dexar, "):
         named_methods(["dexar", "x"], model)
     with pytest.raises(ValueError, match="ig is given more than once"):

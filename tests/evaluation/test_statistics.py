@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from captum_dexar.evaluation import statistics
 from captum_dexar.evaluation.statistics import (
-    auroc,
     clustered_auroc,
     clustered_means,
     Column,
@@ -156,15 +155,6 @@ def test_without_a_difference_every_p_is_as_likely() -> None:
     found = np.array(sign_flip_p(columns, 30))
     assert abs((found <= 0.05).mean() - 0.05) < 0.025
     assert abs((found <= 0.5).mean() - 0.5) < 0.06
-
-
-def test_auroc_counts_pairs() -> None:
-    weights = np.array([3.0, 1.0, 1.0, 0.0, 2.0])
-    positive = np.array([True, True, False, False, False])
-    # 3 beats all of 1, 0, 2; 1 ties with 1, beats 0 and loses against 2.
-    assert auroc(weights, positive) == pytest.approx((3 + 0.5 + 1 + 0) / 6)
-    assert auroc(weights, np.ones(5, bool)) is None
-    assert auroc(weights, np.zeros(5, bool)) is None
 
 
 def test_the_interval_of_an_auroc_equals_scikit_learns(

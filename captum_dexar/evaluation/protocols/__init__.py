@@ -5,5 +5,12 @@ from captum_dexar.evaluation.protocols.localization import (
     LOCALIZATION,
     LocalizationProtocol,
 )
+from captum_dexar.evaluation.protocols.sanity import SanityProtocol
 
-__all__ = ["EvaluationProtocol", "Line", "LOCALIZATION", "LocalizationProtocol"]
+__all__ = [
+    "EvaluationProtocol",
+    "LOCALIZATION",
+    "Line",
+    "LocalizationProtocol",
+    "SanityProtocol",
+]

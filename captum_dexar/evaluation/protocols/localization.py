@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
+from captum_dexar.baselines import LayerUniformMap
 from captum_dexar.evaluation.dataset import Example, Mask, read_regions
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
@@ -21,28 +22,48 @@ from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
+    localization_chance,
     pointing_game,
     signal_to_noise,
     soft_iou,
 )
+from captum_dexar.metrics.localization import Score
 from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 
-Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+# Of one map and one mask.
+Measure: TypeAlias = Callable[[Tensor, Tensor], Score]
 _Regions = list[tuple[list[int] | None, Mask, str | None]]
 
 POINTING_TOLERANCE = 4.0
 # An infinite ratio would make the mean infinite.
 MOST_DECIBELS = 60.0
 
+
+def _pointing(heat: Tensor, mask: Tensor) -> Score:
+    return pointing_game(heat, mask, POINTING_TOLERANCE)
+
+
+def _bounded_ratio(heat: Tensor, mask: Tensor) -> Score:
+    ratio = torch.as_tensor(signal_to_noise(heat, mask))
+    return ratio.clamp(-MOST_DECIBELS, MOST_DECIBELS)
+
+
+# They also take several maps and masks at once, (N, H, W).
 LOCALIZATION: dict[str, Measure] = {
-    "pointing": lambda heat, mask: pointing_game(heat, mask, POINTING_TOLERANCE),
+    "pointing": _pointing,
     "soft-IoU": soft_iou,
     "EPG": energy_pointing_game,
     "best IoU": best_iou,
-    "SNR (dB)": lambda heat, mask: max(
-        -MOST_DECIBELS, min(MOST_DECIBELS, signal_to_noise(heat, mask))
-    ),
+    "SNR (dB)": _bounded_ratio,
+}
+# What chance scores, by its name in localization_chance.
+_CHANCE_OF = {
+    "pointing": "pointing_game",
+    "soft-IoU": "soft_iou",
+    "EPG": "energy_pointing_game",
+    "best IoU": "best_iou",
+    "SNR (dB)": "signal_to_noise",
 }
 FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
 # English words that refer to nothing in an image, for datasets that name none.
@@ -70,7 +91,9 @@ class LocalizationProtocol(EvaluationProtocol):
     - Weights of tokens with and without a mask are kept in ``details``, for their
       AUROC.
 
-    :class:`TrueMaskOracle` as a method gives the line of the true mask.
+    :class:`TrueMaskOracle` as a method gives the line of the true mask, and
+    :class:`LayerUniformMap` what a map of ones scores (:func:`localization_chance`): a
+    constant map has no contrast, and the measures as such give it 0.
 
     Args:
         measures (Mapping, optional): functions ``(map, mask) -> float`` by name; the
@@ -141,8 +164,7 @@ class LocalizationProtocol(EvaluationProtocol):
                 image,
                 explained.name,
                 explained.seconds,
-                maps.values,
-                maps.degenerate,
+                *maps.measured(),
                 maps.details(),
             )
 
@@ -159,9 +181,8 @@ class _MeasuredMaps:
         self.measures = measures
         self.explained = explained
         self.result = explained.result
-        self.values: dict[str, dict[str, list[float | None]]] = {}
+        self.maps: list[tuple[str, Tensor, Tensor]] = []
         self.weights: dict[str, list[float]] = {"with_mask": [], "without": []}
-        self.degenerate = 0
         self.fillers = _filler_tokens(self.result, regions)
         for tokens, mask, kind in regions:
             self._add(tokens, None if mask is None else _as_tensor(mask), kind or "")
@@ -180,19 +201,44 @@ class _MeasuredMaps:
         else:
             heat = self.result.pixel_map(tokens)
         if tokens is not None:
-            self._measure(kind, heat, mask)
+            self._keep(kind, heat, mask)
             return
-        self._measure(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
+        self._keep(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
         if self.fillers and not is_oracle:
             control = _with_answer(self.result, self._of_fillers()).pixel_map()
-            self._measure(FILLER_ONLY, control, mask)
+            self._keep(FILLER_ONLY, control, mask)
 
-    def _measure(self, kind: str, heat: Tensor, mask: Tensor) -> None:
-        heat = heat.clamp(min=0)
-        self.degenerate += bool(heat.min() == heat.max())
-        lists = self.values.setdefault(kind, {name: [] for name in self.measures})
+    def _keep(self, kind: str, heat: Tensor, mask: Tensor) -> None:
+        if heat.shape != mask.shape:
+            raise ValueError(
+                f"The mask must have the image's size, {tuple(heat.shape)}, got "
+                f"{tuple(mask.shape)}."
+            )
+        self.maps.append((kind, heat.clamp(min=0), mask))
+
+    def measured(self) -> tuple[dict[str, dict[str, list[float | None]]], int]:
+        """The values by kind and measure, and the number of constant maps."""
+        values: dict[str, dict[str, list[float | None]]] = {}
+        if not self.maps:
+            return values, 0
+        heats = torch.stack([heat for _, heat, _ in self.maps])
+        masks = torch.stack([mask for _, _, mask in self.maps])
+        chance: dict[str, Tensor] = {}
+        degenerate = 0
+        if type(self.explained.method) is LayerUniformMap:
+            chance = localization_chance(masks, POINTING_TOLERANCE)
+        else:
+            degenerate = int((heats.amin((1, 2)) == heats.amax((1, 2))).sum())
         for name, measure in self.measures.items():
-            lists[name].append(float(measure(heat, mask)))
+            if measure is not LOCALIZATION.get(name):
+                scores = [float(measure(*pair)) for pair in zip(heats, masks)]
+            elif chance:
+                scores = chance[_CHANCE_OF[name]].tolist()
+            else:
+                scores = measure(heats, masks).double().tolist()
+            for (kind, _, _), score in zip(self.maps, scores):
+                values.setdefault(kind, {}).setdefault(name, []).append(score)
+        return values, degenerate
 
     def _of_fillers(self) -> Tensor:
         """The attribution of the whole answer, as if it had filler words only."""
