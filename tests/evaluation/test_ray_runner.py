@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from captum_dexar.cli import main
 from captum_dexar.evaluation import DamagedSample, ShapesDataset
 from captum_dexar.evaluation.dataset import Example
 from captum_dexar.evaluation.protocols import LocalizationProtocol
@@ -159,3 +160,10 @@ def test_what_fails_in_a_worker_is_said(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="failed: OSError: There is no model here.."):
         run_on_ray(Broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line(cluster: None, tmp_path: Path) -> None:
+    asked = ["evaluate", "--methods", "dexar", "--limit", "4", "--seed", "3"]
+    main([*asked, "--out", str(tmp_path / "plain")])
+    main([*asked, "--out", str(tmp_path / "ray"), "--ray", "--workers", "2"])
+    assert _tables(tmp_path / "ray") == _tables(tmp_path / "plain")
