@@ -37,7 +37,11 @@ _DATASETS = {
 }
 SHAPES = "shapes"
 # By their names here, the classes of captum_dexar.evaluation.protocols.
-_PROTOCOLS = {"localization": "LocalizationProtocol", "sanity": "SanityProtocol"}
+_PROTOCOLS = {
+    "localization": "LocalizationProtocol",
+    "perturbation": "PerturbationProtocol",
+    "sanity": "SanityProtocol",
+}
 _SPELLINGS = {"localisation": "localization"}
 _ORACLE = "oracle"
 _LOCAL = "local"

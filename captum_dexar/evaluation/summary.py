@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from captum_dexar.evaluation.measurements import Measurements, Values
-from captum_dexar.evaluation.protocols.base import ALL, WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import ALL, FILLER_ONLY, WHOLE_ANSWER
 from captum_dexar.evaluation.results_folder import (
     read_lines,
     read_run,
@@ -101,11 +101,12 @@ class Summary:
         return _markdown(self._cells(kind, _mean_cell))
 
     def brief(self) -> str:
-        """What is printed: the means over all words, or of each kind without them."""
+        """What is printed: the means over all words, and of the whole answer."""
         kinds = self.measurements.kinds
         text = [self._counts()]
-        for kind in [ALL] if ALL in kinds else kinds:
-            text += [f"{kind}:", self.table(kind)]
+        for kind in kinds:
+            if kind == ALL or ALL not in kinds or kind.startswith(WHOLE_ANSWER):
+                text += [f"{kind}:", self.table(kind)]
         return "\n\n".join(text)
 
     def markdown(self) -> str:
@@ -210,7 +211,8 @@ class Summary:
         return text
 
     def _note(self, kind: str) -> str:
-        if kind != WHOLE_ANSWER and not kind.startswith(f"{WHOLE_ANSWER}: "):
+        is_whole = kind.startswith(WHOLE_ANSWER) and kind != FILLER_ONLY
+        if not is_whole or FILLER_ONLY not in self.measurements.kinds:
             return ""
         return (
             "The map of the whole answer shows the foreground, whatever was said: read "

@@ -262,9 +262,20 @@ class RankedParts:
         else:
             made = result.token_map_of(selection)
             maps = [made] if isinstance(made, Tensor) else made
+        return cls.of_maps(parts, maps, len(result.output_tokens), selection, seed)
+
+    @classmethod
+    def of_maps(
+        cls,
+        parts: ImageParts,
+        maps: Sequence[Tensor],
+        num_tokens: int,
+        selection: Selection | Word = None,
+        seed: int = 0,
+    ) -> RankedParts:
+        """From a map per image, for a part of an answer of ``num_tokens`` tokens."""
         ranking = parts.ranked(parts.values(maps), seed)
-        tokens = selected_tokens(selection, len(result.output_tokens))
-        return cls(parts, ranking, tuple(tokens))
+        return cls(parts, ranking, tuple(selected_tokens(selection, num_tokens)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,9 +348,8 @@ def ranked_parts(
     assert prompt.answer is not None
     answer = ForcedAnswer(vlm, inp, prompt.answer, fill, batch_size)
     parts = ImageParts.of(prompt.layout, unit)
-    ranking = parts.ranked(parts.values(maps), seed)
-    tokens = selected_tokens(selection, len(prompt.answer))
-    return answer, RankedParts(parts, ranking, tuple(tokens))
+    length = len(prompt.answer)
+    return answer, RankedParts.of_maps(parts, maps, length, selection, seed)
 
 
 def perturbation_curves(

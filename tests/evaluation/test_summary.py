@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from captum_dexar.evaluation.curves import mean_curve, plot_curves, write_curves
 from captum_dexar.evaluation.protocols import Line
+from captum_dexar.evaluation.protocols.base import FILLER_ONLY, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import clustered_means, Column
 from captum_dexar.evaluation.summary import summarize, write_summary
 
@@ -125,10 +126,9 @@ def test_the_files(tmp_path: Path) -> None:
         "## Constant maps\n\n- Other | one: 3\n- DEX-AR: 3\n- Chance (chance): 3\n",
         "- DEX-AR, 1 samples: ValueError: no map",
         "- 6: truncated",
-        "made of filler words only",
     ):
         assert part in text, part
-    assert "/data/" not in text
+    assert "/data/" not in text and "filler words only" not in text
     with (tmp_path / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     (row,) = [
@@ -161,6 +161,14 @@ def test_kinds_that_have_no_label(tmp_path: Path) -> None:
     # The reference, if the run lacks DEX-AR, is its first method.
     folder = written(tmp_path / "x", labelled, methods={"IG": {}, "b": {}})
     assert summarize(folder).reference == "IG"
+
+
+def test_the_whole_answer_is_read_beside_its_control(tmp_path: Path) -> None:
+    values: Any = {WHOLE_ANSWER: {"a": [1.0]}, FILLER_ONLY: {"a": [1.0]}}
+    made = [Line("1", "1", "DEX-AR", 0.0, values)]
+    text = summarize(written(tmp_path, made)).markdown()
+    assert "## whole answer\n\nThe map of the whole answer shows" in text
+    assert text.count("The map of the whole answer shows") == 1
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

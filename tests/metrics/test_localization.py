@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +78,87 @@ def test_bad_input(measure: Callable[..., float]) -> None:
         measure(torch.rand(10, 10), torch.zeros(10, 10))
     with pytest.raises(ValueError, match="NaN or infinite"):
         measure(torch.full((10, 10), float("nan")), MASK)
+
+
+def _literal_best_iou(heat: torch.Tensor, mask: torch.Tensor) -> float:
+    """Pixel by pixel, at every threshold."""
+    low, high = float(heat.min()), float(heat.max())
+    best = 0.0
+    for k in range(1, 21):
+        shared = union = 0
+        for value, inside in zip(heat.flatten().tolist(), mask.flatten().tolist()):
+            found = (value - low) / (high - low) >= k / 21
+            shared += found and inside
+            union += found or inside
+        best = max(best, shared / union)
+    return best
+
+
+def _literal(heat: torch.Tensor, mask: torch.Tensor) -> tuple[float, float, float]:
+    """Soft-IoU, EPG and SNR from plain sums."""
+    values, inside = heat.double().flatten().tolist(), mask.flatten().tolist()
+    low, high = min(values), max(values)
+    values = [(value - low) / (high - low) for value in values]
+    shared = sum(value for value, is_in in zip(values, inside) if is_in)
+    area = sum(inside)
+    elsewhere = (sum(values) - shared) / (len(values) - area)
+    return (
+        shared / (sum(values) + area - shared),
+        shared / sum(values),
+        10 * math.log10(shared / area / elsewhere),
+    )
+
+
+def _maps(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand(count, *size, generator=generator)
+    # Values on the thresholds themselves, and many equal ones.
+    maps[0] = (21 * maps[0]).round() / 21
+    return maps
+
+
+def test_a_second_implementation() -> None:
+    for heat in _maps(4, (10, 10)):
+        soft, energy, decibels = _literal(heat, MASK)
+        assert soft_iou(heat, MASK) == pytest.approx(soft, rel=1e-12)
+        assert energy_pointing_game(heat, MASK) == pytest.approx(energy, rel=1e-12)
+        assert signal_to_noise(heat, MASK) == pytest.approx(decibels, rel=1e-12)
+        assert best_iou(heat, MASK) == _literal_best_iou(heat.double(), MASK)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_a_batch_equals_single_maps(measure: Callable[..., Any]) -> None:
+    maps = _maps(6, (17, 23))
+    maps[1] = 0.0
+    maps[2] -= 0.5
+    masks = maps.flip(0) > 0.6
+    masks[3] = True  # the object fills the image
+    masks[1, 0, 0] = masks[4, 0, 0] = True
+    of_each, of_one = measure(maps, masks), measure(maps, masks[0])
+    assert of_each.shape == of_one.shape == (6,)
+    for place in range(6):
+        alone = measure(maps[place], masks[place])
+        assert isinstance(alone, (float, bool)) and of_each[place].item() == alone
+        assert of_one[place].item() == measure(maps[place], masks[0])
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_scale_and_size_do_not_matter(measure: Callable[..., Any]) -> None:
+    for place, heat in enumerate(_maps(5, (10, 10))):
+        expected = measure(heat, MASK)
+        assert measure(heat * 2**-20, MASK) == expected
+        if place > 0:  # the first has values on the thresholds, where rounding decides
+            assert measure(heat + 7, MASK) == pytest.approx(expected, rel=1e-3)
+        larger = [
+            one.repeat_interleave(3, 0).repeat_interleave(3, 1) for one in (heat, MASK)
+        ]
+        assert measure(*larger) == pytest.approx(expected, rel=1e-9)
+
+
+def test_shapes_that_do_not_match() -> None:
+    for heat, mask in [((4, 4), (2, 4, 4)), ((3, 4, 4), (2, 4, 4)), ((4,), (4,))]:
+        with pytest.raises(ValueError, match="one mask or N masks, got"):
+            soft_iou(torch.rand(heat), torch.ones(mask))
+    masks = torch.stack([torch.ones(4, 4), torch.zeros(4, 4)])
+    with pytest.raises(ValueError, match="mask is empty"):
+        soft_iou(torch.rand(2, 4, 4), masks)

@@ -5,6 +5,7 @@ from captum_dexar.evaluation.protocols.localization import (
     LOCALIZATION,
     LocalizationProtocol,
 )
+from captum_dexar.evaluation.protocols.perturbation import PerturbationProtocol
 from captum_dexar.evaluation.protocols.sanity import SanityProtocol
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "LOCALIZATION",
     "Line",
     "LocalizationProtocol",
+    "PerturbationProtocol",
     "SanityProtocol",
 ]

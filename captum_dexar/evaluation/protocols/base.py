@@ -19,6 +19,7 @@ Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
 # second are of the map of the whole answer, and no part of it.
 ALL = "all"
 WHOLE_ANSWER = "whole answer"
+FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
 
 
 @dataclass(frozen=True)

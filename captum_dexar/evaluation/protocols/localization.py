@@ -13,6 +13,7 @@ from captum_dexar.evaluation.dataset import Example, Mask, read_regions
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
     EvaluationProtocol,
+    FILLER_ONLY,
     Line,
     Methods,
     WHOLE_ANSWER,
@@ -65,7 +66,6 @@ _CHANCE_OF = {
     "best IoU": "best_iou",
     "SNR (dB)": "signal_to_noise",
 }
-FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
 # English words that refer to nothing in an image, for datasets that name none.
 FUNCTION_WORDS = frozenset(
     "a an the this that these those some any each no of in on at by to from with into "

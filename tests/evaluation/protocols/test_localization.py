@@ -10,8 +10,8 @@ from captum_dexar.baselines import LayerRandomMap, LayerUniformMap
 from captum_dexar.evaluation import evaluate, LOCALIZATION, ShapesDataset
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols import Line, LocalizationProtocol
+from captum_dexar.evaluation.protocols.base import FILLER_ONLY
 from captum_dexar.evaluation.protocols.localization import (
-    FILLER_ONLY,
     FUNCTION_WORDS,
     POINTING_TOLERANCE,
 )
