@@ -129,24 +129,6 @@ def _tables(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
-def test_workers_give_the_tables_of_one_process(
-    cluster: None, expected: dict[str, bytes], tmp_path: Path
-) -> None:
-    record, out = tmp_path / "record", tmp_path / "out"
-    record.mkdir()
-    run_on_ray(Load(record, together=True), out, workers=Workers(2))
-    assert _tables(out) == expected
-    # Two others measured the samples, and none twice.
-    assert len(_processes(record)) == 2 and str(os.getpid()) not in _processes(record)
-    assert len(list(record.iterdir())) == SAMPLES - 1
-    assert [one["sample"] for one in read_skipped(out)] == ["5"]
-    # A single process finds nothing left to do.
-    content = (out / "results.jsonl").read_bytes()
-    run(Load()(), out)
-    assert (out / "results.jsonl").read_bytes() == content
-
-
-@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
 def test_samples_of_a_killed_worker_are_done_again(
     cluster: None, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -158,10 +140,17 @@ def test_samples_of_a_killed_worker_are_done_again(
         for index in (3, 9):
             for line in measured_lines(job, index, writer.missing(index)):
                 writer.write(index, line)
-    run_on_ray(Load(record, deaths=1), out, workers=Workers(2))
+    run_on_ray(Load(record, deaths=1, together=True), out, workers=Workers(2))
     assert _tables(out) == expected
+    # Two workers and the one after the killed one measured what was left.
+    assert len(_processes(record)) == 3 and str(os.getpid()) not in _processes(record)
     assert len(list(record.glob(f"{DEADLY}-*"))) == 2
     assert not list(record.glob("3-*")) and not list(record.glob("9-*"))
+    assert [one["sample"] for one in read_skipped(out)] == ["5"]
+    # A single process finds nothing left to do.
+    content = (out / "results.jsonl").read_bytes()
+    run(job, out)
+    assert (out / "results.jsonl").read_bytes() == content
 
 
 @pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
