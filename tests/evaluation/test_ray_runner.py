@@ -49,7 +49,7 @@ class Scenes(ShapesDataset):
         if self.record is not None:
             times = len(list(self.record.glob(f"{index}-*")))
             (self.record / f"{index}-{os.getpid()}-{times}").touch()
-            end = time.monotonic() + 120
+            end = time.monotonic() + 300
             while self.together and len(_processes(self.record)) < 2:
                 assert time.monotonic() < end
                 time.sleep(0.1)
