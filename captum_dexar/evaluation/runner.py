@@ -97,6 +97,7 @@ def run(job: Job, out: str | Path, *, progress: bool = False) -> None:
 
     Examples::
 
+        >>> import tempfile
         >>> from captum_dexar.comparison.methods import named_methods
         >>> from captum_dexar.evaluation import ShapesDataset
         >>> from captum_dexar.evaluation.protocols import LocalizationProtocol
@@ -104,11 +105,13 @@ def run(job: Job, out: str | Path, *, progress: bool = False) -> None:
         >>> from captum_dexar.evaluation.summary import write_summary
         >>> from captum_dexar.shapes import load_vlm
         >>> model, processor = load_vlm()
-        >>> dataset = ShapesDataset(range(10), processor, model)
+        >>> dataset = ShapesDataset(range(2), processor, model)
         >>> methods = named_methods(["dexar", "random"], model)
         >>> job = Job(dataset, methods, LocalizationProtocol(), model, processor)
-        >>> run(job, "measured")
-        >>> write_summary("measured")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run(job, folder)
+        ...     print(write_summary(folder).table("colour"))
+        | method | n | pointing | ...
     """
     with opened_run(job, out) as writer:
         todo = (~writer.done.all(axis=1)).nonzero()[0]

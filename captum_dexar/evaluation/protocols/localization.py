@@ -116,7 +116,7 @@ class LocalizationProtocol(EvaluationProtocol):
         >>> protocol = LocalizationProtocol()
         >>> (line,) = protocol.measure(methods, example, processor, **ids)
         >>> line.values["colour"]["pointing"]
-        [1.0, 1.0]
+        [1.0, 1.0, 1.0]
     """
 
     name = "localization"
