@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
     from captum_dexar.evaluation import EvaluationDataset
     from captum_dexar.evaluation.protocols import EvaluationProtocol
+    from captum_dexar.evaluation.runner import Job
     from captum_dexar.evaluation.summary import Summary
     from torch import nn
 
@@ -42,6 +44,7 @@ _PROTOCOLS = {
 }
 _SPELLINGS = {"localisation": "localization"}
 _ORACLE = "oracle"
+_LOCAL = "local"
 _SCENES = 500
 _KINDS = ("colour", "shape", "size", "relation", "objects")
 
@@ -109,6 +112,28 @@ def add_to(commands: Commands) -> None:
         "added: chance, and the true mask as the most that a map can score."
     )
     parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=_LOCAL,
+        metavar="ADDRESS",
+        help="measure with Ray: on the cluster at ADDRESS, whose machines need the "
+        "same model and data, or on this machine if there is no address",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="with --ray, number of processes that load the model (default: one per "
+        "GPU or, without any, per machine)",
+    )
+    parser.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="N",
+        help="with --ray, GPUs of each; more than one for --device auto (default: 1 "
+        "if there is any)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -122,21 +147,18 @@ def run(options: argparse.Namespace) -> None:
     names = method_names(options.methods)
     check_seed("--seed", options.seed)
     _check_dataset(options)
-    model, processor = _model(options)
+    _check_ray(options)
     from captum_dexar.evaluation.results_folder import BusyFolderError, OtherRunError
-    from captum_dexar.evaluation.runner import Job, run as run_job
 
-    dataset = _dataset(options, model, processor)
-    protocol = _protocol(options, dataset)
-    if options.accuracy:
-        _print_accuracy(model, processor, dataset)
+    protocol = _SPELLINGS.get(options.protocol, options.protocol)
     out = options.out or Path(
-        "captum-dexar-evaluation", f"{options.dataset}-{protocol.name}"
+        "captum-dexar-evaluation", f"{options.dataset}-{protocol}"
     )
-    methods = _methods([*names, *protocol.controls], model)
-    job = Job(dataset, methods, protocol, model, processor, options.seed)
     try:
-        run_job(job, out, progress=True)
+        if options.ray is None:
+            _run_here(options, names, out)
+        else:
+            _run_on_ray(options, names, out)
     except (OtherRunError, BusyFolderError) as error:
         raise InputError(f"--out: {error}") from None
     except KeyboardInterrupt:
@@ -147,6 +169,53 @@ def run(options: argparse.Namespace) -> None:
         )
         raise
     _report(out)
+
+
+def _run_here(options: argparse.Namespace, names: list[str], out: Path) -> None:
+    from captum_dexar.evaluation.runner import run as run_job
+
+    job = _job(options, names)
+    if options.accuracy:
+        _print_accuracy(job.model, job.processor, job.dataset)
+    run_job(job, out, progress=True)
+
+
+def _run_on_ray(options: argparse.Namespace, names: list[str], out: Path) -> None:
+    from captum_dexar.evaluation.ray_runner import run_on_ray, Workers
+
+    # Workers have other working directories.
+    if options.root is not None:
+        options.root = options.root.absolute()
+    if options.model is not None and Path(options.model).is_dir():
+        options.model = str(Path(options.model).absolute())
+    run_on_ray(
+        partial(_job, options, names),
+        out,
+        address=None if options.ray == _LOCAL else options.ray,
+        workers=Workers(options.workers, options.gpus_per_worker),
+        progress=True,
+    )
+
+
+def _job(options: argparse.Namespace, names: list[str]) -> Job:
+    """What is measured; with --ray each worker makes it."""
+    from captum_dexar.evaluation.runner import Job
+
+    model, processor = _model(options)
+    dataset = _dataset(options, model, processor)
+    protocol = _protocol(options, dataset)
+    methods = _methods([*names, *protocol.controls], model)
+    return Job(dataset, methods, protocol, model, processor, options.seed)
+
+
+def _check_ray(options: argparse.Namespace) -> None:
+    """Raises InputError for options that do not go together."""
+    if options.ray is None:
+        for name in ("workers", "gpus_per_worker"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} needs --ray.")
+    elif options.accuracy:
+        raise InputError("--accuracy asks the bundled model here; leave --ray out.")
 
 
 def _check_dataset(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ Load: TypeAlias = Callable[[], Job]
 MOST_SAMPLES = 8
 # Blocks of samples per worker, so that no worker waits long for the last one.
 _BLOCKS_PER_WORKER = 4
-# A sample that ends its process each time must not be tried for ever.
-_RETRIES = 3
+# One that is measured, and one that waits.
+_BLOCKS_AHEAD = 2
+# How often a sample may end its process before it gets a line with an error.
+TRIES = 3
 _SECONDS_TO_REACH = 10.0
 _INSTEAD = (
     "Without Ray, the same evaluation runs in this process: captum_dexar.evaluation."
@@ -81,7 +84,8 @@ def run_on_ray(
 
     Samples are streamed to workers, of which each loads the model once; this process
     writes their results as they come. The samples of a worker that is lost are done
-    again by another. The folder is that of :func:`run`: either goes on where the other
+    again by another, and a sample that ends its process ``TRIES`` times gets a line
+    with an error. The folder is that of :func:`run`: either goes on where the other
     was interrupted, and the tables are the same.
 
     Args:
@@ -128,8 +132,7 @@ def run_on_ray(
         with opened_results(Path(out), run, samples, methods) as writer:
             todo = (~writer.done.all(axis=1)).nonzero()[0].tolist()
             rows = [
-                {"index": i, "sample": samples[i], "methods": writer.missing(i)}
-                for i in todo
+                {"index": index, "methods": writer.missing(index)} for index in todo
             ]
             with (
                 tqdm(
@@ -165,16 +168,38 @@ def _described(load: Load) -> tuple[dict[str, Any], list[str]]:
     return plain(job.description()), ids
 
 
+class _Attempts:
+    """In a process of its own: which samples were begun and not finished."""
+
+    def __init__(self) -> None:
+        self.unfinished: Counter[int] = Counter()
+
+    def begin(self, index: int) -> int:
+        """How often the sample was begun before and not finished."""
+        self.unfinished[index] += 1
+        return self.unfinished[index] - 1
+
+    def finish(self, index: int) -> None:
+        """The process has survived the sample."""
+        del self.unfinished[index]
+
+
 class _Measuring:
     """In a worker: measures the samples that it gets.
 
     Args:
         load (callable): makes the job
         run (Mapping): what ``run.json`` says, which the job has to agree with
+        attempts (ActorHandle): of :class:`_Attempts`
+        tries (int): how often a sample may end its process
     """
 
-    def __init__(self, load: Load, run: Mapping[str, Any]) -> None:
+    def __init__(
+        self, load: Load, run: Mapping[str, Any], attempts: Any, tries: int
+    ) -> None:
         self.job = load()
+        self.attempts = attempts
+        self.tries = tries
         own = plain(self.job.description())
         other = [name for name in SAME if own.get(name) != run.get(name)]
         if other:
@@ -186,21 +211,33 @@ class _Measuring:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """The lines of samples, and what is damaged, as JSON."""
         measured: dict[str, list[Any]] = {"index": [], "lines": [], "damaged": []}
-        for index, sample, names in zip(
-            *map(batch.get, ("index", "sample", "methods"))
-        ):
-            index, lines, damaged = int(index), [], None
-            if self.job.dataset.sample_id(index) != sample:
-                raise ValueError(f"Sample {index} of a worker is not {sample}.")
-            try:
-                for line in measured_lines(self.job, index, list(names)):
-                    lines.append(line.to_json())
-            except DamagedSample as error:
-                damaged = error.args
-            measured["index"].append(index)
-            measured["lines"].append(json.dumps(lines))
+        for index, names in zip(batch["index"], batch["methods"]):
+            lines, damaged = self._measured(int(index), list(names))
+            measured["index"].append(int(index))
+            measured["lines"].append(json.dumps([line.to_json() for line in lines]))
             measured["damaged"].append(json.dumps(damaged))
         return measured
+
+    def _measured(
+        self, index: int, names: list[str]
+    ) -> tuple[list[Line], tuple[str, ...] | None]:
+        """The lines of a sample, and the arguments of its DamagedSample, if any."""
+        import ray
+
+        deaths = ray.get(self.attempts.begin.remote(index))
+        if deaths >= self.tries:
+            dataset = self.job.dataset
+            ids = dataset.sample_id(index), dataset.image_id(index)
+            ended = f"The process that measured the sample ended, {deaths} times."
+            return [Line(*ids, name, 0.0, error=ended) for name in names], None
+        lines: list[Line] = []
+        damaged: tuple[str, ...] | None = None
+        try:
+            lines += measured_lines(self.job, index, names)
+        except DamagedSample as error:
+            damaged = error.args
+        self.attempts.finish.remote(index)
+        return lines, damaged
 
 
 def _results(
@@ -216,25 +253,26 @@ def _results(
     assert workers.count is not None
     count = min(workers.count, len(rows))
     blocks = max(len(rows) // MOST_SAMPLES, _BLOCKS_PER_WORKER * count)
+    attempts = ray.remote(num_cpus=0, max_restarts=-1)(_Attempts).remote()
+    # Ray Data restarts workers, and gives their samples out again, without limit.
     dataset = ray.data.from_items(
         rows, override_num_blocks=min(len(rows), blocks)
     ).map_batches(
         _Measuring,
-        fn_constructor_args=(load, run),
-        batch_size=MOST_SAMPLES,
-        compute=ray.data.ActorPoolStrategy(size=count),
+        fn_constructor_args=(load, run, attempts, TRIES),
+        # A block is a batch: a number would join blocks, maybe to fewer than workers.
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(
+            size=count, max_tasks_in_flight_per_actor=_BLOCKS_AHEAD
+        ),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
-        ray_remote_args_fn=_retried,
     )
     dataset.context.enable_progress_bars = False
+    dataset.context.raise_original_map_exception = True
     # A sample may take long, and so may loading the model.
     dataset.context.execution_no_progress_timeout_s = -1
     yield from dataset.iter_rows()
-
-
-def _retried() -> dict[str, Any]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 @contextmanager
@@ -297,9 +335,8 @@ def _errors_of_workers(ray: Any) -> Iterator[None]:
         ) from error
     except ray.exceptions.RayError as error:
         raise RuntimeError(
-            f"A worker was lost, and again when its samples were tried {_RETRIES} more "
-            f"times: {error}. What was measured is kept; the same call goes on from "
-            "there."
+            f"Ray failed: {error}. What was measured is kept; the same call goes on "
+            f"from there. {_INSTEAD}"
         ) from error
 
 

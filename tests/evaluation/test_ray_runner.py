@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from captum_dexar.cli import main
 from captum_dexar.evaluation import DamagedSample, ShapesDataset
 from captum_dexar.evaluation.dataset import Example
 from captum_dexar.evaluation.protocols import LocalizationProtocol
 from captum_dexar.evaluation.ray_runner import run_on_ray, Workers
 from captum_dexar.evaluation.results_folder import read_lines, read_skipped
-from captum_dexar.evaluation.runner import Job, run
+from captum_dexar.evaluation.runner import Job, measured_lines, opened_run, run
 from captum_dexar.evaluation.summary import write_summary
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: captum-dexar[ray]")
@@ -22,7 +23,7 @@ pytest.importorskip("ray.data", reason="Ray Data is not installed: captum-dexar[
 
 TABLES = ("summary.md", "summary.csv")
 SAMPLES = 16
-DAMAGED = 5
+DAMAGED, DEADLY = 5, 8
 
 
 class Scenes(ShapesDataset):
@@ -30,13 +31,17 @@ class Scenes(ShapesDataset):
 
     Args:
         record: a folder in which a file is made for each sample that is measured
-        deadly: a sample that ends the process of its worker, the first time or always
+        deaths: how often a sample ends the process of its worker
+        together: no sample is measured before two processes are there
     """
 
-    def __init__(self, processor: Any, record: Path | None, deadly: str) -> None:
+    def __init__(
+        self, processor: Any, record: Path | None, deaths: int, together: bool
+    ) -> None:
         super().__init__(range(SAMPLES), processor)
         self.record = record
-        self.deadly = deadly
+        self.deaths = deaths
+        self.together = together
 
     def __getitem__(self, index: int) -> Example:
         if index == DAMAGED:
@@ -44,9 +49,11 @@ class Scenes(ShapesDataset):
         if self.record is not None:
             times = len(list(self.record.glob(f"{index}-*")))
             (self.record / f"{index}-{os.getpid()}-{times}").touch()
-            if index == SAMPLES // 2 and (
-                self.deadly == "always" or self.deadly == "once" and not times
-            ):
+            end = time.monotonic() + 300
+            while self.together and len(_processes(self.record)) < 2:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            if index == DEADLY and times < self.deaths:
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 
@@ -54,12 +61,17 @@ class Scenes(ShapesDataset):
         return ShapesDataset(self.seeds, self.processor).description()
 
 
+def _processes(record: Path) -> set[str]:
+    return {path.name.split("-")[1] for path in record.iterdir()}
+
+
 class Load:
     """Makes the job in a worker."""
 
-    def __init__(self, record: Path | None = None, deadly: str = "never") -> None:
-        self.record = record
-        self.deadly = deadly
+    def __init__(
+        self, record: Path | None = None, deaths: int = 0, together: bool = False
+    ) -> None:
+        self.options = (record, deaths, together)
 
     def __call__(self) -> Job:
         from captum_dexar.comparison.methods import named_methods
@@ -67,7 +79,7 @@ class Load:
 
         torch.set_num_threads(1)
         model, processor = load_vlm()
-        dataset = Scenes(processor, self.record, self.deadly)
+        dataset = Scenes(processor, *self.options)
         methods = named_methods(["dexar", "random"], model)
         return Job(dataset, methods, LocalizationProtocol(), model, processor, seed=7)
 
@@ -90,7 +102,7 @@ def test_workers() -> None:
     assert Workers(gpus=0).on({"GPU": 4.0}, machines=2) == Workers(2, 0.0, 1)
     for wrong in ({"count": 0}, {"cpus": 0}, {"gpus": -1}):
         with pytest.raises(ValueError, match="got"):
-            Workers(**wrong)  # type: ignore[arg-type]
+            Workers(**wrong)
 
 
 @pytest.fixture(name="cluster", scope="module")
@@ -117,36 +129,43 @@ def _tables(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
-def test_workers_give_the_tables_of_one_process(
-    cluster: None, expected: dict[str, bytes], tmp_path: Path
-) -> None:
-    record, out = tmp_path / "record", tmp_path / "out"
-    record.mkdir()
-    run_on_ray(Load(record), out, workers=Workers(2))
-    assert _tables(out) == expected
-    # Both measured samples, and none twice.
-    names = [path.name.split("-") for path in record.iterdir()]
-    assert len(names) == SAMPLES - 1 and len({process for _, process, _ in names}) == 2
-    assert str(os.getpid()) not in {process for _, process, _ in names}
-    assert [one["sample"] for one in read_skipped(out)] == ["5"]
-    # A single process finds nothing left to do, and a second run on Ray neither.
-    content = (out / "results.jsonl").read_bytes()
-    run(Load()(), out)
-    run_on_ray(Load(record), out, workers=Workers(2))
-    assert (out / "results.jsonl").read_bytes() == content
-    assert len(list(record.iterdir())) == len(names)
-
-
-@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
 def test_samples_of_a_killed_worker_are_done_again(
     cluster: None, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     record, out = tmp_path / "record", tmp_path / "out"
     record.mkdir()
-    run_on_ray(Load(record, "once"), out, workers=Workers(2))
+    # What a single process has measured before is not measured again.
+    job = Load()()
+    with opened_run(job, out) as writer:
+        for index in (3, 9):
+            for line in measured_lines(job, index, writer.missing(index)):
+                writer.write(index, line)
+    run_on_ray(Load(record, deaths=1, together=True), out, workers=Workers(2))
     assert _tables(out) == expected
-    killed = sorted(record.glob(f"{SAMPLES // 2}-*"))
-    assert len(killed) == 2
+    # Two workers and the one after the killed one measured what was left.
+    assert len(_processes(record)) == 3 and str(os.getpid()) not in _processes(record)
+    assert len(list(record.glob(f"{DEADLY}-*"))) == 2
+    assert not list(record.glob("3-*")) and not list(record.glob("9-*"))
+    assert [one["sample"] for one in read_skipped(out)] == ["5"]
+    # A single process finds nothing left to do.
+    content = (out / "results.jsonl").read_bytes()
+    run(job, out)
+    assert (out / "results.jsonl").read_bytes() == content
+
+
+@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
+def test_a_sample_that_always_kills_its_worker_is_given_up(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captum_dexar.evaluation.ray_runner.TRIES", 1)
+    record, out = tmp_path / "record", tmp_path / "out"
+    record.mkdir()
+    run_on_ray(Load(record, deaths=99), out, workers=Workers(1))
+    failed = {(line.sample, line.error) for line in read_lines(out) if line.error}
+    error = "The process that measured the sample ended, 1 times."
+    assert failed == {(str(DEADLY), error)}
+    assert len(list(read_lines(out))) == 2 * (SAMPLES - 1)
+    assert len(list(record.glob(f"{DEADLY}-*"))) == 1
 
 
 class Broken(Load):
@@ -160,3 +179,10 @@ def test_what_fails_in_a_worker_is_said(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="failed: OSError: There is no model here.."):
         run_on_ray(Broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line(cluster: None, tmp_path: Path) -> None:
+    asked = ["evaluate", "--methods", "dexar", "--limit", "4", "--seed", "3"]
+    main([*asked, "--out", str(tmp_path / "plain")])
+    main([*asked, "--out", str(tmp_path / "ray"), "--ray", "--workers", "2"])
+    assert _tables(tmp_path / "ray") == _tables(tmp_path / "plain")

@@ -48,7 +48,11 @@ def test_the_map_of_the_answer_is_evaluated() -> None:
     model, processor = model_and_processor("bundled")
     dataset = ShapesDataset(range(2), processor, model, kinds=["objects", "colour"])
     found = evaluate({"x": LayerDexAR(model)}, dataset, processor=processor)
-    assert found.num_regions["objects"] == 2 and found.weight_auroc["x"] is not None
+    assert found.num_regions["objects"] == 2
+    # The whole answer has no weight.
+    words = ShapesDataset(range(2), processor, model, kinds=["colour"])
+    alone = evaluate({"x": LayerDexAR(model)}, words, processor=processor)
+    assert found.weight_auroc == alone.weight_auroc != {"x": None}
     assert found.means["x"]["objects"]["pointing"] == 1
 
 
