@@ -111,11 +111,12 @@ def _pictured(
 def _as_processed(inp: ImageMaskInput) -> Image.Image:
     """The image as its processor sees it: in RGB, on the processor's background, and
     not rotated, since the processor ignores the EXIF tag too."""
+    image: Image.Image
     try:
         (image,) = rgb_as_processed(
             [inp.image], lambda images: inp.processor_fn(*images)
         )
     except Exception:  # processors raise what they like
         # The answer has been explained: only its picture is not known exactly.
-        return inp.image.convert("RGB")
+        image = inp.image.convert("RGB")
     return image

@@ -1,5 +1,6 @@
 """The result: words, pictures on the image, saving and loading."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +75,20 @@ def test_maps_of_selections() -> None:
     for wrong in (5, -6, [0, 9], [], (2, 99), (-9, 2), (3, 3), (3, 1)):
         with pytest.raises(IndexError, match="The answer has 5 tokens"):
             result.token_map_of(wrong)
-    for wrong in (True, [True, False], 1.0, "1", (1, None), (1, 2, 3)):
+    for other in (True, [True, False], 1.0, "1", (1, None), (1, 2, 3)):
         with pytest.raises(TypeError, match="position|integer|range"):
-            result.token_map_of(wrong)
+            result.token_map_of(other)
 
 
 @pytest.mark.parametrize("image", [-1, 1])
 def test_images_are_counted_from_zero(image: int) -> None:
     result: Any = make_result()
-    for use in (
+    uses: list[Callable[[], Any]] = [
         lambda: result.pixel_map(0, image=image),
         lambda: result.plot_sequence(image=image),
         lambda: result.of_image(image),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(IndexError, match="The prompt has 1 image, counted from 0"):
             use()
 
