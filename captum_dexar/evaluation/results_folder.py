@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ RESULTS, SKIPPED, RUN, LOCK = "results.jsonl", "skipped.jsonl", "run.json", ".lo
 SAME = ("dataset", "samples", "protocol", "methods", "seed", "model")
 # Seconds between two calls of fsync, which only a crash of the machine needs.
 _SYNC_EVERY = 1.0
+# Characters of a value in a message.
+_LONGEST_VALUE = 100
 _Bools = npt.NDArray[np.bool_]
 
 
@@ -252,13 +255,23 @@ def _check_run(path: Path, run: dict[str, Any]) -> None:
 
 
 def _difference(name: str, before: Any, now: Any) -> str:
-    """What differs, down to the entry: ``protocol.measures was [...], is [...]``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return "; ".join(
-            _difference(f"{name}.{key}", before.get(key), now.get(key)) for key in keys
-        )
-    return f"{name} was {json.dumps(before)}, and is now {json.dumps(now)}"
+    """What differs, down to the entry: ``protocol.measures was [...], and is ...``."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{name} was {_short(before)}, and is now {_short(now)}"
+    lost = [key for key in before if key not in now]
+    added = [key for key in now if key not in before]
+    said = []
+    if lost:
+        said.append(f"{name} had {', '.join(lost)}")
+    if added:
+        said.append(f"{name} now has {', '.join(added)}")
+    changed = [key for key in before if key in now and before[key] != now[key]]
+    said += [_difference(f"{name}.{key}", before[key], now[key]) for key in changed]
+    return "; ".join(said)
+
+
+def _short(value: Any) -> str:
+    return shorten(json.dumps(value), _LONGEST_VALUE, placeholder="...")
 
 
 def _drop_torn_line(path: Path) -> None:
