@@ -162,3 +162,8 @@ def test_shapes_that_do_not_match() -> None:
     masks = torch.stack([torch.ones(4, 4), torch.zeros(4, 4)])
     with pytest.raises(ValueError, match="mask is empty"):
         soft_iou(torch.rand(2, 4, 4), masks)
+
+
+def test_a_pixel_on_the_threshold_is_found() -> None:
+    heat = torch.tensor([[0.0, 1 / 21, 1.0]], dtype=torch.float64)
+    assert best_iou(heat, torch.tensor([[0, 1, 1]])) == 1.0
