@@ -18,7 +18,6 @@ from captum_dexar.evaluation.datasets.annotation_index import (
 )
 from captum_dexar.evaluation.datasets.coco_words import (
     categories_by_name,
-    FUNCTION_WORDS,
     named_categories,
     plain,
 )
@@ -28,6 +27,7 @@ from captum_dexar.evaluation.datasets.folder_dataset import (
     found,
     stored_picture,
 )
+from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.result.result import VLMAttributionResult
 from torch import nn, Tensor
 
@@ -42,7 +42,7 @@ class COCOCaptions(FolderDataset):
     its name, in the plural or by a synonym (``coco_words.SYNONYMS``), has the union of
     the masks of that category in the image: ``(tokens, mask, "object")``. Crowds, which
     COCO annotates as one region, are part of it, because the word names them, too. A
-    function word (``coco_words.FUNCTION_WORDS``) is ``(tokens, None)``. All other words
+    function word (``FUNCTION_WORDS``) is ``(tokens, None)``. All other words
     are left out, also names of categories that the image has no mask of. Masks are
     COCO's own, made with pycocotools, and refer to the pixels as they are stored, so
     the EXIF orientation is ignored.

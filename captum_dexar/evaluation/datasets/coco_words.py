@@ -67,16 +67,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "hair drier": ("hair dryer", "hairdryer", "blow dryer"),
 }
 
-# Articles, pronouns, prepositions, conjunctions and auxiliaries: a closed class.
-FUNCTION_WORDS = frozenset(
-    "a an the this that these those it its he his him she her they their them there "
-    "who which what where when while as of in on at by with without from to into onto "
-    "over under above below near next beside behind between through across along "
-    "around against for about up down out off and or but nor so than is are was were "
-    "be been being am has have had having do does did can could will would shall "
-    "should may might must not no some any each every".split()
-)
-
 _IRREGULAR = {
     "men": "man",
     "women": "woman",

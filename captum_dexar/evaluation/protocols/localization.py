@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from captum_dexar.baselines import LayerUniformMap
 from captum_dexar.evaluation.dataset import Example, Mask, read_regions
+from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
     EvaluationProtocol,
@@ -66,14 +67,6 @@ _CHANCE_OF = {
     "best IoU": "best_iou",
     "SNR (dB)": "signal_to_noise",
 }
-# English words that refer to nothing in an image, for datasets that name none.
-FUNCTION_WORDS = frozenset(
-    "a an the this that these those some any each no of in on at by to from with into "
-    "onto over under above below between near and or but nor so as than if while is "
-    "are was were be been being am do does did has have had will would can could may "
-    "might shall should must not it its he she they them his her their there here "
-    "which who whose what where when".split()
-)
 
 
 class LocalizationProtocol(EvaluationProtocol):
