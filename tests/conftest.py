@@ -1,5 +1,7 @@
 """One thread and no display, so that every run is the same everywhere."""
 
+import gc
+
 import matplotlib
 import pytest
 import torch
@@ -36,3 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for part, reason in reasons.items():
             if reason and part in name:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the garbage collector need not look at it."""
+    gc.collect()
+    gc.freeze()

@@ -179,7 +179,9 @@ class LayerTokenActivation(LayerBaseline):
         every = is_text.nonzero()[:, 0]
         if self.context == "all":
             return every
-        inp = prompt.examples[example].inp
+        # A batch that came as one mapping has no inputs of its rows.
+        is_listed = len(prompt.examples) == len(prompt.inputs["input_ids"])
+        inp = prompt.examples[example].inp if is_listed else None
         if isinstance(inp, ImagePromptInput):
             num_before = int((every < image_keys.max()).sum())
             asked = inp.asked_positions(ids[every].tolist(), num_before)

@@ -35,7 +35,7 @@ from captum_dexar import (
 )
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.shapes import load_vlm, make_scene
-from tests.families.cases import CASES
+from tests.families.cases import CASES, DISTINCT
 from tests.helpers.explained import relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.untouched import GET_INTERFACE, state_of, warm
@@ -218,7 +218,7 @@ def expected_error(case: str, method: str) -> tuple[type[Exception], str] | None
     return None
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", DISTINCT, ids=lambda case: case.name)
 def test_every_variant_works_or_says_why_not(case: FamilyCase) -> None:
     model = case.model(3, case.implementations[0])
     inputs = case.inputs(3, 3)

@@ -82,7 +82,7 @@ def test_one_image_of_the_result(result: VLMAttributionResult) -> None:
     assert second.boxes[:, 2].max() == SIZES[1][0] * 0.75  # the centre crop's end
     assert second.image.size == (32, 64)
     assert second.token_maps.amax((1, 2)).tolist() == [1, 1]
-    with pytest.raises(IndexError, match="2 images, got the index 2"):
+    with pytest.raises(IndexError, match="2 images, counted from 0; got image 2"):
         result.of_image(2)
 
 

@@ -111,7 +111,7 @@ def test_images_are_apart() -> None:
     second, columns = layout.of_image(1)
     assert columns.tolist() == [2, 3, 4, 5]
     assert second.image_sizes == ((10, 10),) and second.num_tokens == 4
-    with pytest.raises(IndexError, match="2 images, got the index 2"):
+    with pytest.raises(IndexError, match="2 images, counted from 0; got image 2"):
         layout.of_image(2)
 
 
