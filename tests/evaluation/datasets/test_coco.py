@@ -12,11 +12,11 @@ from captum_dexar.evaluation import COCOCaptions, DamagedSample, evaluate
 from captum_dexar.evaluation.datasets.coco import mask_of
 from captum_dexar.evaluation.datasets.coco_words import (
     categories_by_name,
-    FUNCTION_WORDS,
     named_categories,
     plain,
     SYNONYMS,
 )
+from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.metrics import soft_iou
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask

@@ -8,13 +8,11 @@ from captum.attr import InputXGradient
 from captum_dexar import LayerDexAR, VLMAttribution, VLMForward
 from captum_dexar.baselines import LayerRandomMap, LayerUniformMap
 from captum_dexar.evaluation import evaluate, LOCALIZATION, ShapesDataset
+from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols import Line, LocalizationProtocol
 from captum_dexar.evaluation.protocols.base import FILLER_ONLY
-from captum_dexar.evaluation.protocols.localization import (
-    FUNCTION_WORDS,
-    POINTING_TOLERANCE,
-)
+from captum_dexar.evaluation.protocols.localization import POINTING_TOLERANCE
 from captum_dexar.inputs import ImagePromptInput
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.maps.normalization import min_max_normalize
