@@ -107,7 +107,7 @@ def in_dtype(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 def test_half_precision_is_no_worse_than_autograd_in_it(dtype: torch.dtype) -> None:
     """On average: single cases scatter with the rounding of the forward pass."""
     errors: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(20):
+    for seed in range(32):
         variant = VARIANTS[seed % 4]
         reference = exact(variant, seed)
         if not reference.token_attr.any():
@@ -126,7 +126,7 @@ def test_half_precision_is_no_worse_than_autograd_in_it(dtype: torch.dtype) -> N
             ]
             errors.setdefault(name, []).append((both[0], both[1]))
     for pairs in errors.values():
-        assert len(pairs) > 12
+        assert len(pairs) > 20
         ours, theirs = zip(*pairs)
         assert sum(ours) <= 1.1 * sum(theirs)
 
