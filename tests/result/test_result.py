@@ -8,10 +8,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from captum.attr import visualization
-from captum_dexar import VLMAttributionResult
+from captum.attr import ImageMaskInput, visualization
+from captum_dexar import (
+    ImagePromptInput,
+    LayerDexAR,
+    VLMAttribution,
+    VLMAttributionResult,
+)
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.methods import scoring
+from captum_dexar.shapes import load_vlm
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -353,3 +359,18 @@ def test_a_failed_save_leaves_the_old_file(
         make_result(token_attr=torch.ones(5, 8)).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_transparent_image_is_shown_as_its_processor_sees_it() -> None:
+    model, processor = load_vlm()
+    levels = np.random.default_rng(0).integers(0, 256, (96, 96, 4), dtype=np.uint8)
+    image = Image.fromarray(levels)
+    known = ImagePromptInput(image, "Describe it.", processor, model)
+
+    def process(image: Any) -> Any:
+        return processor(images=image, text=known.prompt, return_tensors="pt")
+
+    inp = ImageMaskInput(image, processor_fn=process)
+    result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, "a circle")
+    assert result.images[0].tobytes() == known.image.tobytes()
+    assert result.images[0].tobytes() != image.convert("RGB").tobytes()
