@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import torch
 from captum_dexar.result.result import VLMAttributionResult
 from torch import nn, Tensor
 
@@ -23,6 +24,7 @@ Region: TypeAlias = (
 Regions: TypeAlias = (
     Sequence[Region] | Callable[[VLMAttributionResult], Sequence[Region]]
 )
+ReadRegions: TypeAlias = list[tuple[list[int] | None, Tensor | None, str | None]]
 Example: TypeAlias = tuple[Any, Any, Regions]
 
 
@@ -134,10 +136,8 @@ class EvaluationDataset(ABC):
         return other
 
 
-def read_regions(
-    regions: Regions, result: VLMAttributionResult
-) -> list[tuple[list[int] | None, Mask, str | None]]:
-    """The regions of an example, as ``(tokens, mask, kind)``.
+def read_regions(regions: Regions, result: VLMAttributionResult) -> ReadRegions:
+    """The regions of an example, as ``(tokens, mask, kind)``; masks as bool tensors.
 
     Args:
         regions (sequence or callable): see :class:`EvaluationDataset`
@@ -153,8 +153,15 @@ def read_regions(
     listed = regions(result) if callable(regions) else regions
     read = []
     for tokens, mask, *kind in listed:
-        read.append((_positions(tokens, mask, result), mask, kind[0] if kind else None))
+        positions = _positions(tokens, mask, result)
+        read.append((positions, _as_bools(mask), kind[0] if kind else None))
     return read
+
+
+def _as_bools(mask: Mask) -> Tensor | None:
+    if mask is None:
+        return None
+    return (mask if isinstance(mask, Tensor) else torch.tensor(mask)).bool()
 
 
 def _positions(

@@ -169,7 +169,7 @@ class _Measurements:
         result: VLMAttributionResult,
         measures: Mapping[str, Measure],
         tokens: list[int] | None,
-        mask: Mask,
+        mask: Tensor | None,
         kind: str | None,
     ) -> None:
         if result.token_weights is not None and tokens is not None:
@@ -178,12 +178,8 @@ class _Measurements:
         if mask is None:
             return
         heat = result.pixel_map(tokens).clamp(min=0)
-        is_object = mask if isinstance(mask, Tensor) else torch.tensor(mask)
         self.values[kind].append(
-            {
-                name: float(measure(heat, is_object.bool()))
-                for name, measure in measures.items()
-            }
+            {name: float(measure(heat, mask)) for name, measure in measures.items()}
         )
 
     def groups(self) -> dict[str, list[dict[str, float]]]:

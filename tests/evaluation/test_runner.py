@@ -218,7 +218,7 @@ class PartlyDamaged(ShapesDataset):
     def __getitem__(self, index: int) -> Any:
         if index in (1, len(self) - 1):
             self.tried.append(index)
-            raise DamagedSample(self.sample_id(index), "/data/x.png", "no image")
+            raise DamagedSample(self.sample_id(index), "x.png", "no image")
         return super().__getitem__(index)
 
 
@@ -229,7 +229,7 @@ def test_damaged_samples_are_listed(job: Job, tmp_path: Path) -> None:
         run(damaged, tmp_path)
     run(damaged, tmp_path)
     assert dataset.tried == [1, 3]
-    noted = {"path": "/data/x.png", "reason": "no image"}
+    noted = {"path": "x.png", "reason": "no image"}
     assert read_skipped(tmp_path) == [{"sample": s, **noted} for s in ("1", "3")]
     assert [line.sample for line in read_lines(tmp_path)] == ["0", "0", "2", "2"]
     summary = write_summary(tmp_path)

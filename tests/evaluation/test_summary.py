@@ -108,7 +108,7 @@ def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
 
 def test_the_files(tmp_path: Path) -> None:
     failed = Line("7", "z", "DEX-AR", 0.0, error="ValueError: no\nmap")
-    skipped = {"sample": "6", "path": "/data/6.png", "reason": "truncated"}
+    skipped = {"sample": "6", "path": "6.png", "reason": "truncated"}
     (tmp_path / "skipped.jsonl").write_text(json.dumps(skipped) + "\n")
     summary = write_summary(written(tmp_path, [*lines(), failed], samples=6))
     assert not summary.is_complete

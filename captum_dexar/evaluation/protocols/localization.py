@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from captum_dexar.baselines import LayerUniformMap
-from captum_dexar.evaluation.dataset import Example, Mask, read_regions
+from captum_dexar.evaluation.dataset import Example, read_regions, ReadRegions
 from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
@@ -35,8 +35,6 @@ from torch import Tensor
 
 # Of one map and one mask.
 Measure: TypeAlias = Callable[[Tensor, Tensor], Score]
-_Regions = list[tuple[list[int] | None, Mask, str | None]]
-
 POINTING_TOLERANCE = 4.0
 # An infinite ratio would make the mean infinite.
 MOST_DECIBELS = 60.0
@@ -144,7 +142,7 @@ class LocalizationProtocol(EvaluationProtocol):
     ) -> Iterator[Line]:
         """See :meth:`EvaluationProtocol.measure`."""
         inp, target, regions = example
-        read: _Regions | None = None
+        read: ReadRegions | None = None
         for explained in explanations(
             methods, inp, target, processor, seed=seed, gen_args=self.gen_args
         ):
@@ -169,7 +167,7 @@ class _MeasuredMaps:
         self,
         measures: Mapping[str, Measure],
         explained: Explained,
-        regions: _Regions,
+        regions: ReadRegions,
     ) -> None:
         self.measures = measures
         self.explained = explained
@@ -178,7 +176,7 @@ class _MeasuredMaps:
         self.weights: dict[str, list[float]] = {"with_mask": [], "without": []}
         self.fillers = _filler_tokens(self.result, regions)
         for tokens, mask, kind in regions:
-            self._add(tokens, None if mask is None else _as_tensor(mask), kind or "")
+            self._add(tokens, mask, kind or "")
 
     def _add(self, tokens: list[int] | None, mask: Tensor | None, kind: str) -> None:
         weights = self.result.token_weights
@@ -254,10 +252,6 @@ class _MeasuredMaps:
         return details
 
 
-def _as_tensor(mask: Any) -> Tensor:
-    return (mask if isinstance(mask, Tensor) else torch.tensor(mask)).bool()
-
-
 def _with_answer(
     result: VLMAttributionResult, seq_attr: Tensor
 ) -> VLMAttributionResult:
@@ -272,7 +266,7 @@ def _with_answer(
     )
 
 
-def _filler_tokens(result: VLMAttributionResult, regions: _Regions) -> list[int]:
+def _filler_tokens(result: VLMAttributionResult, regions: ReadRegions) -> list[int]:
     """Tokens that refer to nothing in the image; none if no region needs them."""
     if all(tokens is not None for tokens, *_ in regions):
         return []

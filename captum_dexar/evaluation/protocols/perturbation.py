@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum_dexar.evaluation.dataset import Example, Mask, read_regions
+from captum_dexar.evaluation.dataset import Example, read_regions, ReadRegions
 from captum_dexar.evaluation.oracle import TrueMaskOracle
 from captum_dexar.evaluation.protocols.base import (
     EvaluationProtocol,
@@ -30,8 +30,6 @@ from captum_dexar.metrics.sufficiency import FRACTION, sufficiencies
 from captum_dexar.vlm_attribution import VLMAttribution
 from PIL import Image
 from torch import Tensor
-
-_Regions = list[tuple[list[int] | None, Mask, str | None]]
 
 _ORDERS: tuple[Order, ...] = ("positive", "negative")
 
@@ -147,7 +145,7 @@ class PerturbationProtocol(EvaluationProtocol):
     ) -> Iterator[Line]:
         """See :meth:`EvaluationProtocol.measure`."""
         inp, target, regions = example
-        read: _Regions | None = None
+        read: ReadRegions | None = None
         answer: ForcedAnswer | None = None
         for explained in explanations(
             methods, inp, target, processor, seed=seed, gen_args=self.gen_args
@@ -209,7 +207,7 @@ class _RankedMaps:
     """The maps of one explained answer, as orders of the image's parts."""
 
     explained: Explained
-    regions: _Regions
+    regions: ReadRegions
     unit: Unit
     seed: int
     degenerate: int = 0
@@ -220,7 +218,7 @@ class _RankedMaps:
 
     def of_answer(self) -> RankedParts | None:
         """The whole answer's; None if there is no true mask for the oracle."""
-        masks = [_as_tensor(mask) for _, mask, _ in self.regions if mask is not None]
+        masks = [mask for _, mask, _ in self.regions if mask is not None]
         if self.is_oracle and not masks:
             return None
         union = torch.stack(masks).any(0) if self.is_oracle else None
@@ -233,7 +231,7 @@ class _RankedMaps:
             if tokens is None or mask is None:
                 continue
             kinds.append(kind or "")
-            own = _as_tensor(mask) if self.is_oracle else None
+            own = mask if self.is_oracle else None
             words.append(self._counted(tokens, own))
         return kinds, words
 
@@ -256,7 +254,3 @@ class _RankedMaps:
         """Masks are of the first image."""
         others = [torch.zeros(labels.shape) for labels in self.parts.labels[1:]]
         return [mask.float(), *others]
-
-
-def _as_tensor(mask: Any) -> Tensor:
-    return (mask if isinstance(mask, Tensor) else torch.tensor(mask)).bool()
