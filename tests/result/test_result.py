@@ -372,5 +372,7 @@ def test_a_transparent_image_is_shown_as_its_processor_sees_it() -> None:
 
     inp = ImageMaskInput(image, processor_fn=process)
     result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, "a circle")
-    assert result.images[0].tobytes() == known.image.tobytes()
-    assert result.images[0].tobytes() != image.convert("RGB").tobytes()
+    (shown,) = result.images
+    assert shown.tobytes() == known.image.tobytes()
+    # Versions of transformers differ in what they make of transparent pixels.
+    assert torch.equal(process(shown)["pixel_values"], process(image)["pixel_values"])
