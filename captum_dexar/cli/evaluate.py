@@ -18,31 +18,25 @@ from captum_dexar.cli.options import (
     method_names,
     positive,
 )
+from captum_dexar.cli.protocols import add_protocol, made_protocol, protocol_name
 from captum_dexar.comparison.methods import EVALUATED, named_methods
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
     from captum_dexar.evaluation import EvaluationDataset
-    from captum_dexar.evaluation.protocols import EvaluationProtocol
     from captum_dexar.evaluation.runner import Job
     from captum_dexar.evaluation.summary import Summary
     from torch import nn
 
+_COCO = "coco"
 # By their names here, the classes of captum_dexar.evaluation.
 _DATASETS = {
     "voc": "PascalVOC",
     "imagenet": "ImageNetValidation",
     "vqav2": "VQAv2",
-    "coco": "COCOCaptions",
+    _COCO: "COCOCaptions",
 }
 SHAPES = "shapes"
-# By their names here, the classes of captum_dexar.evaluation.protocols.
-_PROTOCOLS = {
-    "localization": "LocalizationProtocol",
-    "perturbation": "PerturbationProtocol",
-    "sanity": "SanityProtocol",
-}
-_SPELLINGS = {"localisation": "localization"}
 _ORACLE = "oracle"
 _LOCAL = "local"
 _SCENES = 500
@@ -81,13 +75,6 @@ def add_to(commands: Commands) -> None:
     )
     add_loading(parser)
     parser.add_argument(
-        "--protocol",
-        choices=(*_PROTOCOLS, *_SPELLINGS),
-        default="localization",
-        metavar="NAME",
-        help=f"what is measured: {', '.join(_PROTOCOLS)} (default: localization)",
-    )
-    parser.add_argument(
         "--limit",
         type=positive,
         metavar="N",
@@ -105,6 +92,12 @@ def add_to(commands: Commands) -> None:
         "--accuracy",
         action="store_true",
         help="first print how often the bundled model is exactly right on the scenes",
+    )
+    parser.add_argument(
+        "--own-answer",
+        action="store_true",
+        help="with coco, explain what the model itself says, instead of the first "
+        "caption",
     )
     add_methods(parser, EVALUATED)
     parser.epilog = f"{parser.epilog}. Those that a protocol needs for comparison are "
@@ -139,6 +132,7 @@ def add_to(commands: Commands) -> None:
         metavar="DIR",
         help="folder of the run (default: captum-dexar-evaluation/DATASET-PROTOCOL)",
     )
+    add_protocol(parser)
     parser.set_defaults(run=run)
 
 
@@ -147,13 +141,12 @@ def run(options: argparse.Namespace) -> None:
     names = method_names(options.methods)
     check_seed("--seed", options.seed)
     _check_dataset(options)
+    protocol_name(options)
     _check_ray(options)
     from captum_dexar.evaluation.results_folder import BusyFolderError, OtherRunError
 
-    protocol = _SPELLINGS.get(options.protocol, options.protocol)
-    out = options.out or Path(
-        "captum-dexar-evaluation", f"{options.dataset}-{protocol}"
-    )
+    name = f"{options.dataset}-{protocol_name(options)}"
+    out = options.out or Path("captum-dexar-evaluation", name)
     try:
         if options.ray is None:
             _run_here(options, names, out)
@@ -203,7 +196,7 @@ def _job(options: argparse.Namespace, names: list[str]) -> Job:
 
     model, processor = _model(options)
     dataset = _dataset(options, model, processor)
-    protocol = _protocol(options, dataset)
+    protocol = made_protocol(options, dataset)
     methods = _methods([*names, *protocol.controls], model)
     return Job(dataset, methods, protocol, model, processor, options.seed)
 
@@ -226,6 +219,11 @@ def _check_dataset(options: argparse.Namespace) -> None:
         raise InputError(f"--dataset {options.dataset} needs --root, its folder.")
     if options.root is not None and not options.root.is_dir():
         raise InputError(f"--root: there is no folder {options.root}.")
+    if options.own_answer and options.dataset != _COCO:
+        raise InputError(
+            "--own-answer is for coco, whose captions are explained otherwise; shapes "
+            "have true captions, and other datasets no answers."
+        )
     if options.accuracy and (options.dataset != SHAPES or options.model is not None):
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
 
@@ -260,28 +258,18 @@ def _dataset(
         seeds = range(options.seed, options.seed + (options.limit or _SCENES))
         return evaluation.ShapesDataset(seeds, processor, model, kinds=_KINDS)
     dataset = getattr(evaluation, _DATASETS[options.dataset])
+    own: dict[str, Any] = {"own_answer": True} if options.own_answer else {}
     try:
         made: EvaluationDataset = dataset(
-            options.root, processor, model, limit=options.limit, seed=options.seed
+            options.root,
+            processor,
+            model,
+            limit=options.limit,
+            seed=options.seed,
+            **own,
         )
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--dataset {options.dataset}: {error}") from error
-    return made
-
-
-def _protocol(
-    options: argparse.Namespace, dataset: EvaluationDataset
-) -> EvaluationProtocol:
-    from captum_dexar.evaluation import protocols
-
-    name = _SPELLINGS.get(options.protocol, options.protocol)
-    arguments: dict[str, Any] = {}
-    if options.max_new_tokens is not None:
-        limit = options.max_new_tokens
-        arguments["gen_args"] = {"max_new_tokens": limit, "do_sample": False}
-    if name == "sanity":
-        arguments["dataset"] = dataset
-    made: EvaluationProtocol = getattr(protocols, _PROTOCOLS[name])(**arguments)
     return made
 
 

@@ -12,7 +12,7 @@ from captum_dexar.comparison.methods import EVALUATED, METHODS
 from captum_dexar.evaluation.protocols import LocalizationProtocol
 from PIL import Image
 from tests.evaluation.datasets.models import model_and_processor
-from tests.helpers.published_layouts import noise, write_voc
+from tests.helpers.published_layouts import noise, write_coco, write_voc
 
 FILES = {
     "results.jsonl",
@@ -156,6 +156,7 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     here = str(tmp_path)
+    perturbed = ["--protocol", "perturbation"]
     cases = [
         (["--methods", "dexar,nothing"], "no method is called nothing. There are"),
         (["--seed", "-1"], "--seed must not be negative, got -1"),
@@ -164,6 +165,15 @@ def test_what_is_wrong_is_one_line(
         (["--dataset", "voc", "--root", here + "/no"], "there is no folder"),
         (["--dataset", "voc", "--root", here], "--dataset voc: "),
         (["--accuracy", "--model", here], "--accuracy asks the bundled model"),
+        (["--depths", "3"], "--depths needs --protocol sanity"),
+        (["--insertion"], "--insertion needs --protocol perturbation"),
+        (["--protocol", "sanity", "--fill", "blur"], "--fill needs --protocol pert"),
+        (["--protocol", "sanity", "--depths", "1"], "depths must be at least 2"),
+        ([*perturbed, "--fill", "red"], "fill must be 'mean', 'blur'"),
+        ([*perturbed, "--fill", "0,0,300"], "three numbers from 0 to 255"),
+        ([*perturbed, "--fractions", "0.5,0.1"], "must be ascending"),
+        ([*perturbed, "--sufficient", "2"], "sufficient must lie between"),
+        (["--own-answer"], "--own-answer is for coco"),
         (["--model", here], "could not be loaded as a vision-language model"),
     ]
     out = tmp_path / "never"
@@ -182,3 +192,34 @@ def test_unknown_names_are_bad_usage(
         main(["evaluate", option, "nothing"])
     assert stop.value.code == 2
     assert "invalid choice: 'nothing'" in capsys.readouterr().err
+
+
+def test_options_of_a_protocol_are_its_arguments(tmp_path: Path) -> None:
+    chosen = ["--fractions", "0,0.5", "--fill", "9,8,7", "--unit", "pixel"]
+    chosen += ["--insertion", "--sufficient", "0.2", "--methods", "attention-last"]
+    out = tmp_path / "perturbation"
+    on = ["evaluate", "--limit", "1", "--out"]
+    assert main([*on, str(out), "--protocol", "perturbation", *chosen]) == 0
+    protocol = json.loads((out / "run.json").read_text())["protocol"]
+    assert protocol["fractions"] == [0.0, 0.5] and protocol["fill"] == [9, 8, 7]
+    assert protocol["unit"] == "pixel" and protocol["sufficient"] == 0.2
+    assert protocol["modes"] == ["removal", "insertion"]
+    line = json.loads((out / "results.jsonl").read_text().splitlines()[0])
+    assert "positive insertion AUC" in line["values"]["whole answer"]
+    assert [len(one["y"]) for one in line["details"]["curves"].values()] == [2] * 4
+
+
+def test_the_models_own_answers_on_coco(tmp_path: Path) -> None:
+    box = [[5.0, 5.0, 25.0, 5.0, 25.0, 25.0, 5.0, 25.0]]
+    root = tmp_path / "coco"
+    captions, objects = [(7, "a circle")], [(7, 1, box, False)]
+    write_coco(root, {7: noise(40, 60, 0)}, captions, objects, {1: "circle"})
+    on = ["evaluate", "--dataset", "coco", "--root", str(root)]
+    on += ["--methods", "attention-last", "--protocol", "perturbation"]
+    answers = []
+    for own in ([], ["--own-answer"]):
+        out = tmp_path / f"out{len(own)}"
+        assert main([*on, *own, "--out", str(out)]) == 0
+        line = json.loads((out / "results.jsonl").read_text().splitlines()[0])
+        answers.append(line["details"]["answer"])
+    assert answers[0] == "a circle" != answers[1]
