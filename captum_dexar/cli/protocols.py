@@ -80,7 +80,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def protocol_name(options: argparse.Namespace) -> str:
     """The protocol's name; raises InputError for an option of another protocol."""
-    name = _SPELLINGS.get(options.protocol, options.protocol)
+    name: str = _SPELLINGS.get(options.protocol, options.protocol)
     for protocol, own in _OWN_OPTIONS.items():
         for option in own:
             if protocol != name and getattr(options, option) is not None:
