@@ -21,18 +21,28 @@ HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+# generate() itself keeps the length of its static caches on the model.
+LEFT_BY_GENERATE = {"_previous_max_cache_length"}
 GLOBAL_HOOKS = [name for name in vars(torch_module) if name.startswith("_global_")]
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
     """Plain values that are equal as long as nothing has changed."""
     state: dict[str, Any] = {}
+    # Modules share configurations, and these are slow to write out.
+    configurations: dict[int, dict[str, str]] = {}
     for name, module in model.named_modules():
         state[f"hooks of {name}"] = [list(getattr(module, hooks)) for hooks in HOOKS]
-        state[f"attributes of {name}"] = list(vars(module))
+        attributes = vars(module)
+        state[f"attributes of {name}"] = [
+            attribute for attribute in attributes if attribute not in LEFT_BY_GENERATE
+        ]
         state[f"training of {name}"] = module.training
         if hasattr(module, "config"):
-            state[f"configuration of {name}"] = _plain(module.config)
+            config = module.config
+            if id(config) not in configurations:
+                configurations[id(config)] = _plain(config)
+            state[f"configuration of {name}"] = configurations[id(config)]
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
         state[f"parameter {name}"] = (
@@ -54,8 +64,9 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     state["grad mode"] = torch.is_grad_enabled()
     state["inference mode"] = torch.is_inference_mode_enabled()
     state["default dtype"] = torch.get_default_dtype()
-    state["torch RNG"] = torch.get_rng_state().tolist()
-    state["NumPy RNG"] = repr(np.random.get_state())
+    state["torch RNG"] = torch.get_rng_state().numpy().tobytes()
+    _, key, *position = np.random.get_state(legacy=True)
+    state["NumPy RNG"] = (key.tobytes(), position)
     state["Python RNG"] = random.getstate()
     return state
 
