@@ -159,7 +159,8 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
 
     Raises:
         DamagedSample: the sample's files are missing or damaged.
-        ImportError, MemoryError, OSError: what would fail for every sample.
+        ImportError, MemoryError, OSError, torch.AcceleratorError: what would fail for
+            every sample; or what was raised from it.
     """
     example = job.dataset[index]
     wanted = [name for name in job.methods if name in names]
@@ -177,9 +178,9 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
             for line in lines:
                 wanted.remove(line.method)
                 yield line
-        except _FATAL:
-            raise
         except Exception as error:  # methods raise many types
+            if _is_fatal(error):
+                raise
             failed = f"{type(error).__name__}: {error}"
             yield Line(sample, image, wanted.pop(0), 0.0, error=failed)
         else:
@@ -188,6 +189,15 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
                     f"The protocol {job.protocol.name} gave no line for "
                     f"{', '.join(wanted)}."
                 )
+
+
+def _is_fatal(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, would come for every sample."""
+    while error is not None:
+        if isinstance(error, _FATAL):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _said(value: Any) -> Any:

@@ -412,3 +412,38 @@ def test_datasets_that_can_not_be_run(job: Job, tmp_path: Path) -> None:
         run(_changed(job, dataset=Numbers(0)), tmp_path)
     with pytest.raises(ValueError, match="Two samples of the dataset have the same"):
         run(_changed(job, dataset=Numbers(2, same=True)), tmp_path)
+
+
+class Broken(LayerUniformMap):
+    """Raises while it explains, where other errors are given the method's name."""
+
+    kind: type[BaseException] = MemoryError
+
+    def _maps(self, steps: Any) -> Any:
+        raise self.kind("no more")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ImportError,
+        MemoryError,
+        OSError,
+        *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
+    ],
+)
+def test_what_fails_within_a_method_ends_the_run_too(
+    job: Job, tmp_path: Path, kind: type[BaseException]
+) -> None:
+    """Nothing is recorded, so the same call measures it when the reason is gone."""
+    method = Broken(job.model)
+    method.kind = kind
+    broken = _changed(job, methods={"x": (method, {})})
+    with pytest.raises(RuntimeError, match="x could not explain .*: no more"):
+        run(broken, tmp_path)
+    assert not list(read_lines(tmp_path))
+    run(
+        _changed(broken, methods={"x": (LayerUniformMap(job.model), {})}),
+        tmp_path / "y",
+    )
+    assert len(list(read_lines(tmp_path / "y"))) == NUM_SCENES
