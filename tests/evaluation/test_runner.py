@@ -442,8 +442,3 @@ def test_what_fails_within_a_method_ends_the_run_too(
     with pytest.raises(RuntimeError, match="x could not explain .*: no more"):
         run(broken, tmp_path)
     assert not list(read_lines(tmp_path))
-    run(
-        _changed(broken, methods={"x": (LayerUniformMap(job.model), {})}),
-        tmp_path / "y",
-    )
-    assert len(list(read_lines(tmp_path / "y"))) == NUM_SCENES
