@@ -182,3 +182,15 @@ def test_unknown_names_are_bad_usage(
         main(["evaluate", option, "nothing"])
     assert stop.value.code == 2
     assert "invalid choice: 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_out_is_a_file(
+    tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["evaluate", "--limit", "1", "--out", str(file / inside)]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"--out: {file} is a file, and no folder.\n"
+    )

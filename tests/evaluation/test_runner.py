@@ -480,3 +480,11 @@ def test_what_fails_within_a_method_ends_the_run_too(
     with pytest.raises(RuntimeError, match="x could not explain .*: no more"):
         run(broken, tmp_path)
     assert not list(read_lines(tmp_path))
+
+
+def test_methods_without_arguments(job: Job) -> None:
+    """As in ``compare`` and ``evaluate``."""
+    method = LayerUniformMap(job.model)
+    assert _changed(job, methods={"x": method}).methods == {"x": (method, {})}
+    with pytest.raises(ValueError, match="There is no method"):
+        _changed(job, methods={})
