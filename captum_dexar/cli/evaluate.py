@@ -147,6 +147,9 @@ def run(options: argparse.Namespace) -> None:
 
     name = f"{options.dataset}-{protocol_name(options)}"
     out = options.out or Path("captum-dexar-evaluation", name)
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out: {path} is a file, and no folder.")
     try:
         if options.ray is None:
             _run_here(options, names, out)

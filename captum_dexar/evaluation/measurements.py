@@ -68,6 +68,9 @@ class Measurements:
     Args:
         lines (iterable of Line): the lines, in any order
 
+    Raises:
+        ValueError: a sample has two lines of one method.
+
     Attributes:
         lines (Counter): number of lines without an error, by method
         errors (Counter): number of lines by method and error
@@ -80,6 +83,7 @@ class Measurements:
         self.errors: Counter[tuple[str, str]] = Counter()
         self.degenerate: Counter[str] = Counter()
         self.seconds: dict[str, array[float]] = defaultdict(lambda: array("d"))
+        self._seen: dict[str, bytearray] = defaultdict(bytearray)
         self._samples: dict[str, int] = {}
         self._images: dict[str, int] = {}
         self._image_of_sample = array("q")
@@ -97,6 +101,14 @@ class Measurements:
         if sample == len(self._image_of_sample):
             image = self._images.setdefault(line.image, len(self._images))
             self._image_of_sample.append(image)
+        seen = self._seen[line.method]
+        seen.extend(bytes(max(0, sample + 1 - len(seen))))
+        if seen[sample]:
+            raise ValueError(
+                f"Sample {line.sample} has two lines of the method {line.method}. "
+                "Remove one."
+            )
+        seen[sample] = True
         if line.error is not None:
             self.errors[line.method, line.error] += 1
             return

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from captum_dexar.evaluation.dataset import DamagedSample
-from captum_dexar.evaluation.protocols.base import Line, plain
+from captum_dexar.evaluation.protocols.base import as_json, Line, plain
 from filelock import FileLock, Timeout
 
 RESULTS, SKIPPED, RUN, LOCK = "results.jsonl", "skipped.jsonl", "run.json", ".lock"
@@ -107,17 +107,12 @@ class ResultsWriter:
         ):
             _drop_torn_line(path)
             for number, text in enumerate(_lines_of(path), start=1):
-                try:
+                with _named_line(path, number):
                     mark(text, index)
-                except (ValueError, KeyError) as error:
-                    raise ValueError(
-                        f"{path}, line {number}: {error}. Remove this line; what it "
-                        "says is then measured again."
-                    ) from error
         self._results = _AppendedFile(folder / RESULTS)
         self._skipped = _AppendedFile(folder / SKIPPED)
 
-    def _mark_line(self, text: str, index: Mapping[str, int]) -> None:
+    def _mark_line(self, text: bytes, index: Mapping[str, int]) -> None:
         line = Line.from_json(text)
         place = self._place(line.sample, index), self.methods.index(line.method)
         if self.done[place]:
@@ -126,7 +121,7 @@ class ResultsWriter:
             )
         self.done[place] = True
 
-    def _mark_skipped(self, text: str, index: Mapping[str, int]) -> None:
+    def _mark_skipped(self, text: bytes, index: Mapping[str, int]) -> None:
         self.done[self._place(json.loads(text)["sample"], index)] = True
 
     def _place(self, sample: str, index: Mapping[str, int]) -> int:
@@ -200,9 +195,16 @@ class _AppendedFile:
 
 
 def read_lines(folder: Path) -> Iterator[Line]:
-    """The lines of a run, one by one; a torn last one is left out."""
-    for text in _lines_of(folder / RESULTS):
-        yield Line.from_json(text)
+    """The lines of a run, one by one; a torn last one is left out.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    path = folder / RESULTS
+    for number, text in enumerate(_lines_of(path), start=1):
+        with _named_line(path, number):
+            line = Line.from_json(text)
+        yield line
 
 
 def read_skipped(folder: Path) -> list[dict[str, str]]:
@@ -219,16 +221,24 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object, got {found!r}")
     return found
 
 
 def _check_run(path: Path, run: dict[str, Any]) -> None:
     """Writes ``run.json``, or compares it with what is there."""
     if not path.exists():
-        replace_text(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        results = path.with_name(RESULTS)
+        if results.exists() and results.stat().st_size:
+            raise OtherRunError(
+                f"{path.parent} holds {RESULTS} but no {RUN}, so what it was measured "
+                "with is not known. Choose another folder, or delete this one."
+            )
+        replace_text(path, as_json(run, indent=2) + "\n")
         return
     there = read_run(path.parent)
     other = {
@@ -292,19 +302,31 @@ def _drop_torn_line(path: Path) -> None:
             file.truncate(position)
 
 
-def _lines_of(path: Path) -> Iterable[str]:
+def _lines_of(path: Path) -> Iterable[bytes]:
     """The whole lines of a file; none if there is no file."""
     if not path.exists():
         return
-    # Other characters that Python takes for the end of a line are none here.
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open("rb") as file:
         for text in file:
-            if text.endswith("\n"):
+            if text.endswith(b"\n"):
                 yield text[:-1]
+
+
+@contextmanager
+def _named_line(path: Path, number: int) -> Iterator[None]:
+    """Names the line of a file in errors about what it says."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}, line {number}: {error}. Remove this line; what it says is then "
+            "measured again."
+        ) from error
 
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(f"{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
+    # Names of files can hold what is no text; in JSON it is escaped already.
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
     draft.replace(path)

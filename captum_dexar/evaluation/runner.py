@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from captum_dexar.comparison.comparison import named_pairs
 from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
-from captum_dexar.evaluation.protocols.base import (
-    EvaluationProtocol,
-    Line,
-    Methods,
-    plain,
-)
+from captum_dexar.evaluation.protocols.base import EvaluationProtocol, Line, plain
 from captum_dexar.evaluation.provenance import fingerprint, versions
 from captum_dexar.evaluation.results_folder import opened_results, ResultsWriter
 from captum_dexar.model import device_of
@@ -36,7 +32,8 @@ class Job:
 
     Attributes:
         dataset (EvaluationDataset): the samples
-        methods (Mapping): methods and arguments of their ``attribute``, by name
+        methods (Mapping): methods by name, as in :func:`captum_dexar.compare`; what is
+            kept are pairs with arguments of their ``attribute``
         protocol (EvaluationProtocol): what is measured
         model (nn.Module): the model of all methods
         processor (ProcessorMixin): its processor
@@ -45,11 +42,14 @@ class Job:
     """
 
     dataset: EvaluationDataset
-    methods: Methods
+    methods: Mapping[str, Any]
     protocol: EvaluationProtocol
     model: nn.Module
     processor: Any
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", named_pairs(self.methods))
 
     def description(self) -> dict[str, Any]:
         """What ``run.json`` says."""
@@ -159,7 +159,8 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
 
     Raises:
         DamagedSample: the sample's files are missing or damaged.
-        ImportError, MemoryError, OSError: what would fail for every sample.
+        ImportError, MemoryError, OSError, torch.AcceleratorError: what would fail for
+            every sample; or what was raised from it.
     """
     example = job.dataset[index]
     wanted = [name for name in job.methods if name in names]
@@ -177,9 +178,9 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
             for line in lines:
                 wanted.remove(line.method)
                 yield line
-        except _FATAL:
-            raise
         except Exception as error:  # methods raise many types
+            if _is_fatal(error):
+                raise
             failed = f"{type(error).__name__}: {error}"
             yield Line(sample, image, wanted.pop(0), 0.0, error=failed)
         else:
@@ -188,6 +189,15 @@ def measured_lines(job: Job, index: int, names: Sequence[str]) -> Iterator[Line]
                     f"The protocol {job.protocol.name} gave no line for "
                     f"{', '.join(wanted)}."
                 )
+
+
+def _is_fatal(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, would come for every sample."""
+    while error is not None:
+        if isinstance(error, _FATAL):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _said(value: Any) -> Any:

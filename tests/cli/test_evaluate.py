@@ -223,3 +223,15 @@ def test_the_models_own_answers_on_coco(tmp_path: Path) -> None:
         line = json.loads((out / "results.jsonl").read_text().splitlines()[0])
         answers.append(line["details"]["answer"])
     assert answers[0] == "a circle" != answers[1]
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_out_is_a_file(
+    tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["evaluate", "--limit", "1", "--out", str(file / inside)]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"--out: {file} is a file, and no folder.\n"
+    )

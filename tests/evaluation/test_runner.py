@@ -307,6 +307,8 @@ def test_a_damaged_file_is_told(job: Job, whole: Path, tmp_path: Path) -> None:
     cases = [
         ([lines[0], "{}\n", lines[1]], "results.jsonl, line 2: Expected a JSON object"),
         ([lines[0], lines[1], lines[0]], "line 3: sample 0 has two lines"),
+        ([lines[0], "\n", lines[1]], "results.jsonl, line 2: Expecting value"),
+        ([lines[0], "\udcff\n", lines[1]], "results.jsonl, line 2: .* decode byte"),
         (
             [lines[0].replace('"sample": "0"', '"sample": "x"')],
             "line 1: the dataset has no sample 'x'",
@@ -314,13 +316,49 @@ def test_a_damaged_file_is_told(job: Job, whole: Path, tmp_path: Path) -> None:
     ]
     for number, (damaged, message) in enumerate(cases):
         out = copied(whole, tmp_path / str(number))
-        (out / "results.jsonl").write_text("".join(damaged))
+        (out / "results.jsonl").write_text("".join(damaged), errors="surrogateescape")
         with pytest.raises(ValueError, match=message):
             run(job, out)
+        if "no sample" not in message:
+            message = message.replace("line 3: sample", "Sample")
+            with pytest.raises(ValueError, match=message):
+                write_summary(out)
     out = copied(whole, tmp_path / "run")
-    (out / "run.json").write_text("{")
-    with pytest.raises(ValueError, match="run.json is damaged"):
+    for content in (b"{", b"[]", b"\xff"):
+        (out / "run.json").write_bytes(content)
+        with pytest.raises(ValueError, match="run.json is damaged"):
+            run(job, out)
+
+
+def test_results_of_an_unknown_run_are_refused(
+    job: Job, whole: Path, tmp_path: Path
+) -> None:
+    """Without run.json they could be those of another model."""
+    out = copied(whole, tmp_path / "out")
+    (out / "run.json").unlink()
+    with pytest.raises(OtherRunError, match="holds results.jsonl but no run.json"):
         run(job, out)
+    assert not (out / "run.json").exists()
+    (out / "results.jsonl").write_bytes(b"")
+    with opened_run(job, out) as writer:
+        assert not writer.done.any()
+
+
+def test_names_that_are_no_text(job: Job, tmp_path: Path) -> None:
+    """Half a character, as Python reads other bytes in the names of files."""
+
+    def failing(sample: str) -> None:
+        raise ValueError("no file \udcff")
+
+    dataset = Numbers(1)
+    dataset.sample_id = lambda index: "\udcff"  # type: ignore[method-assign]
+    odd = _changed(job, dataset=dataset, protocol=Calling(failing))
+    run(odd, tmp_path)
+    run(odd, tmp_path)
+    lines = list(read_lines(tmp_path))
+    assert [line.sample for line in lines] == ["\udcff"] * 2
+    write_summary(tmp_path)
+    assert "no file \\udcff" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
 class Numbers(EvaluationDataset):
@@ -412,3 +450,41 @@ def test_datasets_that_can_not_be_run(job: Job, tmp_path: Path) -> None:
         run(_changed(job, dataset=Numbers(0)), tmp_path)
     with pytest.raises(ValueError, match="Two samples of the dataset have the same"):
         run(_changed(job, dataset=Numbers(2, same=True)), tmp_path)
+
+
+class Broken(LayerUniformMap):
+    """Raises while it explains, where other errors are given the method's name."""
+
+    kind: type[BaseException] = MemoryError
+
+    def _maps(self, steps: Any) -> Any:
+        raise self.kind("no more")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ImportError,
+        MemoryError,
+        OSError,
+        *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
+    ],
+)
+def test_what_fails_within_a_method_ends_the_run_too(
+    job: Job, tmp_path: Path, kind: type[BaseException]
+) -> None:
+    """Nothing is recorded, so the same call measures it when the reason is gone."""
+    method = Broken(job.model)
+    method.kind = kind
+    broken = _changed(job, methods={"x": (method, {})})
+    with pytest.raises(RuntimeError, match="x could not explain .*: no more"):
+        run(broken, tmp_path)
+    assert not list(read_lines(tmp_path))
+
+
+def test_methods_without_arguments(job: Job) -> None:
+    """As in ``compare`` and ``evaluate``."""
+    method = LayerUniformMap(job.model)
+    assert _changed(job, methods={"x": method}).methods == {"x": (method, {})}
+    with pytest.raises(ValueError, match="There is no method"):
+        _changed(job, methods={})

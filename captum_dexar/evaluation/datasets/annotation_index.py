@@ -29,8 +29,11 @@ class IndexWriter:
         self._digest = hashlib.sha256()
         self.count = 0
 
-    def add_sample(self, sample_id: str, image_id: str, data: Any) -> None:
-        """Adds a sample after the last one; ``data`` are JSON values.
+    def add_sample(
+        self, sample_id: str, image_id: str, data: Any, source: Path | None = None
+    ) -> None:
+        """Adds a sample after the last one; ``data`` are JSON values, and ``source``
+        is the file that lists it, for the error.
 
         Raises:
             ValueError: there is a sample of this id already.
@@ -39,7 +42,10 @@ class IndexWriter:
         try:
             self._connection.execute("INSERT INTO samples VALUES (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
-            raise ValueError(f"The sample {sample_id!r} is listed twice.") from None
+            where = "" if source is None else f" in {source}"
+            raise ValueError(
+                f"The sample {sample_id!r} is listed twice{where}. Remove one."
+            ) from None
         self.count += 1
 
     def add_detail(self, kind: str, key: int, data: Any) -> None:
@@ -222,7 +228,10 @@ def _check_entry(
     wrong = list(required)
     if isinstance(entry, dict):
         wrong = [
-            k for k, kind in required.items() if not isinstance(entry.get(k), kind)
+            k
+            for k, kind in required.items()
+            # True and False are numbers in Python, but none in JSON.
+            if not isinstance(entry.get(k), kind) or isinstance(entry[k], bool)
         ]
     if wrong:
         raise ValueError(

@@ -33,6 +33,8 @@ from torch import nn, Tensor
 
 _SPLITS = ("val2017", "val2014")
 KIND = "object"
+# Pixels; pycocotools walks along the whole outline, and needs memory for it.
+_FARTHEST = 100_000
 
 
 class COCOCaptions(FolderDataset):
@@ -172,6 +174,8 @@ def mask_of(segmentation: Any, height: int, width: int) -> npt.NDArray[np.bool_]
             len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation
         ):
             raise ValueError("a polygon needs x and y of at least three corners")
+        if any(not abs(value) <= _FARTHEST for one in segmentation for value in one):
+            raise ValueError("a corner of a polygon is nowhere near the image")
         if not segmentation:
             return np.zeros((height, width), dtype=np.bool_)
         # By NumPy, polygons of four numbers would be boxes.
@@ -182,14 +186,44 @@ def mask_of(segmentation: Any, height: int, width: int) -> npt.NDArray[np.bool_]
                 f"its size is {segmentation['size']}, the image's {[height, width]}"
             )
         counts = segmentation["counts"]
-        if isinstance(counts, list):
-            if sum(counts) != height * width or min(counts) < 0:
-                raise ValueError("its run lengths don't fill the image")
-            runs = masks.frPyObjects(segmentation, height, width)
-        else:
-            runs = segmentation
+        lengths = counts if isinstance(counts, list) else _run_lengths(counts)
+        if not all(isinstance(length, int) and length >= 0 for length in lengths):
+            raise ValueError("its run lengths are not whole numbers of pixels")
+        if sum(lengths) != height * width:
+            # pycocotools would leave the rest of the mask as memory happens to be.
+            raise ValueError("its run lengths don't fill the image")
+        runs = masks.frPyObjects(
+            {"size": [height, width], "counts": lengths}, height, width
+        )
     decoded: npt.NDArray[np.bool_] = masks.decode(runs).astype(np.bool_)
     return decoded
+
+
+def _run_lengths(text: str) -> list[int]:
+    """The run lengths of a compressed text, as COCO's ``rleFrString`` reads it.
+
+    Characters hold five bits, the lowest first, and whether more follow. From the
+    fourth number on, a number is the difference from the one before the last.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"{character!r} is no character of compressed run lengths")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        if len(lengths) > 2:
+            value += lengths[-2]
+        lengths.append(value)
+        value = shift = 0
+    if shift:
+        raise ValueError("its compressed run lengths are cut off")
+    return lengths
 
 
 def _masks() -> Any:
@@ -239,4 +273,4 @@ def _fill_index(captions: Path, instances: Path, writer: IndexWriter) -> None:
         image, file, height, width = (entry[key] for key in keys)
         if writer.details("caption", image):
             data = {"file": file, "size": (height, width)}
-            writer.add_sample(str(image), str(image), data)
+            writer.add_sample(str(image), str(image), data, captions)

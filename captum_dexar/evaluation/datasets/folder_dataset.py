@@ -5,7 +5,7 @@ import random
 import warnings
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,39 @@ def found(
     )
 
 
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a list, without blank ones at its end and without a byte order mark.
+
+    Raises:
+        ValueError: it is no text in UTF-8.
+    """
+    blank = 0
+    with path.open(encoding="utf-8-sig") as lines:
+        try:
+            for line in lines:
+                if not line.strip():
+                    blank += 1
+                    continue
+                yield from [""] * blank
+                blank = 0
+                yield line.rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is damaged: it is no text in UTF-8 ({error}). Download it "
+                "again."
+            ) from error
+
+
+def check_name(path: Path) -> None:
+    """Raises ValueError if a file's name, which becomes an id, is no text."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The name of the file {str(path)!r} is no text in UTF-8. Rename it."
+        ) from error
+
+
 def loaded(sample_id: str, path: Path) -> Image.Image:
     """Opens an image of a sample, and reads its pixels.
 
@@ -156,7 +189,11 @@ def loaded(sample_id: str, path: Path) -> Image.Image:
         DamagedSample: the file is missing, is no image or is damaged, or its image is
             so large that it may be a decompression bomb.
     """
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError:  # such as a name that is too long
+        is_there = False
+    if not is_there:
         raise DamagedSample(sample_id, path, "the image is missing")
     try:
         with warnings.catch_warnings():

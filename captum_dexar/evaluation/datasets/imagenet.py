@@ -9,7 +9,12 @@ from typing import Any
 
 from captum_dexar.evaluation.dataset import Example
 from captum_dexar.evaluation.datasets.annotation_index import Fill, IndexWriter
-from captum_dexar.evaluation.datasets.folder_dataset import FolderDataset, loaded
+from captum_dexar.evaluation.datasets.folder_dataset import (
+    check_name,
+    FolderDataset,
+    lines_of,
+    loaded,
+)
 
 _FOLDERS = (".", "val", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -99,25 +104,28 @@ def _fill_classes(folder: Path, writer: IndexWriter) -> None:
     for label in sorted(_names(folder, _CLASS, is_folder=True)):
         for name in sorted(os.listdir(folder / label)):
             if name.lower().endswith(_SUFFIXES):
+                check_name(folder / label / name)
                 _add(writer, f"{label}/{name}", label)
     if not writer.count:
         raise FileNotFoundError(
-            f"The folders of the classes in {folder} hold no image ({_SUFFIXES})."
+            f"The folders of the classes in {folder} hold no image "
+            f"({', '.join(_SUFFIXES)})."
         )
 
 
 def _fill_flat(folder: Path, truth: Path | None, writer: IndexWriter) -> None:
     if truth is not None:
-        with truth.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip().isdigit():
-                    raise ValueError(
-                        f"{truth} is damaged: line {number} must be the number of a "
-                        f"class, got {line.strip()[:40]!r}. Download it again."
-                    )
-                writer.add_detail("class", number, int(line))
+        for number, line in enumerate(lines_of(truth), 1):
+            if not line.strip().isdecimal():
+                raise ValueError(
+                    f"{truth} is damaged: line {number} must be the number of a "
+                    f"class, got {line.strip()[:40]!r}. Download it again."
+                )
+            writer.add_detail("class", number, int(line))
     for name in sorted(_names(folder, _FLAT, is_folder=False)):
-        number = int(name[-len("00000000.JPEG") :].partition(".")[0])
+        numbered = _FLAT.fullmatch(name)
+        assert numbered is not None
+        number = int(numbered[1])
         labels = writer.details("class", number)
         if truth is not None and not labels:
             raise ValueError(f"{truth} has no line {number}, for the image {name}.")

@@ -13,6 +13,7 @@ from captum_dexar.evaluation.datasets.folder_dataset import (
     check_size,
     FolderDataset,
     found,
+    lines_of,
     loaded,
     stored_picture,
 )
@@ -69,12 +70,11 @@ class PascalVOC(FolderDataset):
 
 
 def _fill_index(listed: Path, writer: IndexWriter) -> None:
-    with listed.open(encoding="utf-8") as lines:
-        for line in lines:
-            name = line.strip()
-            if name:
-                writer.add_sample(name, name, None)
-                writer.add_to_digest(f"{name}\n".encode())
+    for line in lines_of(listed):
+        name = line.strip()
+        if name:
+            writer.add_sample(name, name, None, listed)
+            writer.add_to_digest(f"{name}\n".encode())
     if not writer.count:
         raise ValueError(f"{listed} lists no image. Download it again.")
 

@@ -67,7 +67,7 @@ def _fill_index(questions: Path, answers: Path | None, writer: IndexWriter) -> N
     keys = {"question_id": int, "image_id": int, "question": str}
     for asked in json_entries(questions, "questions", keys, writer):
         sample, image, prompt = (asked[key] for key in keys)
-        writer.add_sample(str(sample), str(image), prompt)
+        writer.add_sample(str(sample), str(image), prompt, questions)
     if answers is not None:
         keys = {"question_id": int, "multiple_choice_answer": str}
         for answered in json_entries(answers, "annotations", keys):

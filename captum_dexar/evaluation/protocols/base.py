@@ -92,10 +92,10 @@ class Line:
 
     def to_json(self) -> str:
         """One line of text, without a line feed."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        return as_json(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Line:
+    def from_json(cls, text: str | bytes) -> Line:
         """The line of a text from :meth:`to_json`.
 
         Raises:
@@ -158,6 +158,16 @@ class EvaluationProtocol(ABC):
             sample (str), image (str): ids for the lines
             seed (int): the sample's own seed, for everything random
         """
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON that is readable, and can be written as UTF-8 whatever it holds."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as in names of files
+        return json.dumps(value, allow_nan=False, indent=indent)
+    return text
 
 
 def plain(value: Any) -> Any:

@@ -283,3 +283,32 @@ def test_words() -> None:
 def test_no_function_word_names_a_category() -> None:
     words = {word for words in SYNONYMS.values() for word in words} | set(SYNONYMS)
     assert not words & FUNCTION_WORDS
+
+
+def test_compressed_run_lengths_are_read_whole() -> None:
+    """As pycocotools reads them; it decodes what is cut off to arbitrary memory."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = (int(side) for side in rng.integers(1, 40, 2))
+        mask = rng.random((height, width)) > rng.random()
+        runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        text = runs["counts"].decode()
+        made = {"size": [height, width], "counts": text}
+        assert np.array_equal(mask_of(made, height, width), mask)
+        for stop in range(len(text)):
+            with pytest.raises(ValueError, match="run lengths"):
+                mask_of({**made, "counts": text[:stop]}, height, width)
+
+
+@pytest.mark.parametrize(
+    "segmentation, message",
+    [
+        ({"size": [4, 6], "counts": [2.5, 21.5]}, "not whole numbers of pixels"),
+        ({"size": [4, 6], "counts": "~"}, "'~' is no character"),
+        ([[0.0, 0.0, 1e10, 0.0, 1e10, 1e10]], "nowhere near the image"),
+        ([[0.0, 0.0, float("nan"), 0.0, 1.0, 1.0]], "nowhere near the image"),
+    ],
+)
+def test_damaged_segmentations(segmentation: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mask_of(segmentation, 4, 6)

@@ -1,5 +1,6 @@
 """ImageNet's validation images, in both of their layouts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,44 @@ def test_what_is_wrong_is_said(flat: Path, folders: Path, tmp_path: Path) -> Non
         path.unlink()
     with pytest.raises(FileNotFoundError, match="hold no image"):
         ImageNetValidation(folders, processor)
+
+
+def test_a_flat_folder_may_have_the_suffix_jpg(flat: Path) -> None:
+    for path in flat.glob("*.JPEG"):
+        path.rename(path.with_suffix(".jpg"))
+    dataset = ImageNetValidation(flat, model_and_processor("bundled")[1])
+    assert dataset.sample_id(0) == "ILSVRC2012_val_00000001.jpg"
+    assert [dataset.label(index) for index in range(3)] == [490, 361, 171]
+    assert len(list(dataset)) == 3
+
+
+def test_the_ground_truth_as_editors_save_it(flat: Path) -> None:
+    truth = flat / "ILSVRC2012_validation_ground_truth.txt"
+    truth.write_bytes(b"\xef\xbb\xbf490\r\n361\r\n171\r\n\r\n")
+    dataset = ImageNetValidation(flat, model_and_processor("bundled")[1])
+    assert [dataset.label(index) for index in range(3)] == [490, 361, 171]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("490\n\n171\n".encode(), "line 2 must be the number of a class, got ''"),
+        ("490\n\u00b2\n171\n".encode(), "line 2 must be the number of a class"),
+        (b"490\n\xff\n", "is no text in UTF-8"),
+    ],
+)
+def test_a_damaged_ground_truth(flat: Path, content: bytes, message: str) -> None:
+    truth = flat / "ILSVRC2012_validation_ground_truth.txt"
+    truth.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{truth.name} is damaged: .*{message}"):
+        ImageNetValidation(flat, model_and_processor("bundled")[1])
+
+
+def test_a_name_that_is_no_text(folders: Path) -> None:
+    name = os.fsdecode(b"\xff.jpg")
+    try:
+        noise(20, 20).save(folders / "val" / CLASSES[0] / name)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    with pytest.raises(ValueError, match="is no text in UTF-8. Rename it."):
+        ImageNetValidation(folders, model_and_processor("bundled")[1])

@@ -156,10 +156,33 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     (folder / "images").rename(folder / "JPEGImages")
     listed = folder / "ImageSets" / "Segmentation" / "val.txt"
     listed.write_text(f"{NAME}\n{NAME}\n")
-    with pytest.raises(ValueError, match=f"'{NAME}' is listed twice"):
+    with pytest.raises(ValueError, match=f"'{NAME}' is listed twice in .*val.txt"):
         PascalVOC(root, processor)
     listed.write_text("\n")
     with pytest.raises(ValueError, match="val.txt lists no image"):
         PascalVOC(root, processor)
     with pytest.raises(TypeError):
         PascalVOC(root, None)
+
+
+def test_a_list_as_editors_save_it(root: Path) -> None:
+    listed = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes().replace(b"\n", b"\r\n"))
+    dataset = PascalVOC(root, model_and_processor("bundled")[1])
+    assert dataset.sample_id(0) == NAME
+    assert len(list(dataset)) == 3
+
+
+def test_a_list_that_is_no_text(root: Path) -> None:
+    listed = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="val.txt is damaged: it is no text in UTF-8"):
+        PascalVOC(root, model_and_processor("bundled")[1])
+
+
+def test_a_name_too_long_for_a_file(root: Path) -> None:
+    listed = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("x" * 5000)
+    dataset = PascalVOC(root, model_and_processor("bundled")[1])
+    with pytest.raises(DamagedSample, match="the image is missing"):
+        dataset[0]

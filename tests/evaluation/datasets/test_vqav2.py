@@ -99,3 +99,9 @@ def test_what_is_wrong_is_said(root: Path, tmp_path: Path) -> None:
     (root / JSON).unlink()
     with pytest.raises(FileNotFoundError, match=f"questions. Looked for: .*{JSON}"):
         VQAv2(root, processor)
+
+
+def test_true_is_no_id(tmp_path: Path) -> None:
+    write_vqav2(tmp_path, [(True, 42, "what?")], None, {42: noise(20, 20)})
+    with pytest.raises(ValueError, match="'question_id' must be there"):
+        VQAv2(tmp_path, model_and_processor("bundled")[1])
