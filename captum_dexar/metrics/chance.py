@@ -2,7 +2,7 @@
 
 import torch
 from captum_dexar.maps.normalization import widened_for_sums
-from captum_dexar.metrics.localization import Score
+from captum_dexar.metrics.localization import check_tolerance, Score
 from torch import Tensor
 
 
@@ -33,7 +33,8 @@ def localization_chance(mask: Tensor, tolerance: float = 0.0) -> dict[str, Score
         dict of float, or of *Tensor* ``(N,)``, by the name of the measure's function
 
     Raises:
-        ValueError: the mask has another shape, or is empty.
+        ValueError: the mask has another shape, or is empty, or ``tolerance`` is
+            negative, infinite or NaN.
 
     Examples::
 
@@ -45,6 +46,7 @@ def localization_chance(mask: Tensor, tolerance: float = 0.0) -> dict[str, Score
         >>> chance["soft_iou"], chance["pointing_game"], chance["signal_to_noise"]
         (0.1, 0.24, 0.0)
     """
+    check_tolerance(tolerance)
     if mask.dim() not in (2, 3):
         raise ValueError(
             f"Expected a mask (H, W) or masks (N, H, W), got {tuple(mask.shape)}."

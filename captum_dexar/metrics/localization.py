@@ -10,6 +10,7 @@ A constant map points nowhere and scores 0. This is a convention, not what chanc
 scores: see :func:`captum_dexar.metrics.localization_chance`.
 """
 
+import math
 from typing import Any, TypeAlias
 
 import torch
@@ -127,7 +128,7 @@ def pointing_game(
         bool, or *Tensor* ``(N,)`` of bool
 
     Raises:
-        ValueError: as :func:`soft_iou`.
+        ValueError: as :func:`soft_iou`, or ``tolerance`` is negative, infinite or NaN.
 
     Example::
 
@@ -135,6 +136,7 @@ def pointing_game(
         >>> pointing_game(torch.tensor([[0.0, 0.6], [0.5, 1.0]]), mask)
         True
     """
+    check_tolerance(tolerance)
     heat, is_object, is_batch = _prepared(attribution_map, mask)
     peak = (heat == heat.amax((1, 2), keepdim=True)).to(heat.dtype)
     num_peaks = _total(peak)
@@ -180,6 +182,15 @@ def signal_to_noise(attribution_map: Tensor, mask: Tensor) -> Score:
     return _score(decibels.where(has_both, 0.0), is_batch)
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raises ValueError for a distance that is none."""
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(
+            "tolerance must be a distance in pixels, 0 or greater, and finite, got "
+            f"{tolerance}."
+        )
+
+
 def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
     """The normalised maps ``(N, H, W)``, their masks ``(N or 1, H, W)`` in the same
     dtype, and whether a batch was given."""
@@ -192,6 +203,8 @@ def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bo
             f"{tuple(mask.shape)}. Resize the map first "
             "(VLMAttributionResult.pixel_map does)."
         )
+    if not attribution_map.numel():
+        raise ValueError(f"The map is empty: {tuple(attribution_map.shape)}.")
     if not bool(torch.isfinite(attribution_map).all()):
         raise ValueError("The map holds NaN or infinite values.")
     is_object = mask.to(torch.bool).view(-1, *mask.shape[-2:])

@@ -9,6 +9,7 @@ import torch
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
+    localization_chance,
     pointing_game,
     signal_to_noise,
     soft_iou,
@@ -63,6 +64,15 @@ def test_pointing_with_a_tolerance(
     assert pointing_game(heat, MASK, tolerance) is hit
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, math.inf, math.nan])
+def test_a_tolerance_is_a_distance(tolerance: float) -> None:
+    mask = torch.eye(3)
+    with pytest.raises(ValueError, match="tolerance must be a distance"):
+        pointing_game(torch.rand(3, 3), mask, tolerance)
+    with pytest.raises(ValueError, match="tolerance must be a distance"):
+        localization_chance(mask, tolerance)
+
+
 def test_a_flat_cell_points_at_its_centre() -> None:
     heat = torch.zeros(10, 10)
     heat[2:4, 0:5] = 1.0  # reaches the object, its centre does not
@@ -76,6 +86,8 @@ def test_bad_input(measure: Callable[..., float]) -> None:
         measure(torch.rand(5, 5), MASK)
     with pytest.raises(ValueError, match="mask is empty"):
         measure(torch.rand(10, 10), torch.zeros(10, 10))
+    with pytest.raises(ValueError, match="map is empty"):
+        measure(torch.zeros(0, 2), torch.zeros(0, 2))
     with pytest.raises(ValueError, match="NaN or infinite"):
         measure(torch.full((10, 10), float("nan")), MASK)
 

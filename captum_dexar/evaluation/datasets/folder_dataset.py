@@ -51,8 +51,10 @@ class FolderDataset(EvaluationDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(processor, model)
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1 or None, got {limit}.")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ValueError(
+                f"limit must be a whole number of at least 1, or None, got {limit!r}."
+            )
         self.root = Path(root).absolute()
         if not self.root.is_dir():
             raise FileNotFoundError(
@@ -188,6 +190,7 @@ def loaded(sample_id: str, path: Path) -> Image.Image:
     Raises:
         DamagedSample: the file is missing, is no image or is damaged, or its image is
             so large that it may be a decompression bomb.
+        OSError: the system can't read the file.
     """
     try:
         is_there = path.is_file()
@@ -207,6 +210,8 @@ def loaded(sample_id: str, path: Path) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types for damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk or the network, and not of the file
         reason = f"the image can't be read: {error}"
         raise DamagedSample(sample_id, path, reason) from error
 

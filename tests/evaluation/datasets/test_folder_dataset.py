@@ -1,5 +1,6 @@
 """What all datasets that are read from a folder share."""
 
+import errno
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from captum_dexar.evaluation import (
     PascalVOC,
 )
 from captum_dexar.evaluation.dataset import Example
+from PIL import Image
 from tests.evaluation.datasets.models import model_and_processor
 from tests.helpers.plain_prompt_processors import paligemma_processor
 from tests.helpers.published_layouts import noise, write_imagenet_flat, write_voc
@@ -109,6 +111,26 @@ def test_an_image_that_the_processor_refuses_is_damaged(tmp_path: Path) -> None:
     ):
         assert len(list(dataset)) == 2
     assert "aspect ratio" in dataset.skipped[0].reason
+
+
+def test_a_disk_that_fails_is_no_damaged_image(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a sample can be measured later, and must not be noted as damaged."""
+    dataset = PascalVOC(root, model_and_processor("bundled")[1], limit=1)
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "3"])
+def test_a_limit_is_a_positive_number(root: Path, limit: Any) -> None:
+    with pytest.raises(ValueError, match="limit must be a whole number"):
+        PascalVOC(root, model_and_processor("bundled")[1], limit=limit)
 
 
 def test_reading_from_threads(root: Path) -> None:

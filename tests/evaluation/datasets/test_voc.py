@@ -148,7 +148,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         PascalVOC(empty, processor)
     assert f"{empty}/ImageSets/Segmentation/val.txt" in str(error.value)
     folder = root / "VOCdevkit" / "VOC2012"
-    with pytest.raises(ValueError, match="limit must be at least 1"):
+    with pytest.raises(ValueError, match="limit must be a whole number of at least 1"):
         PascalVOC(root, processor, limit=0)
     (folder / "JPEGImages").rename(folder / "images")
     with pytest.raises(FileNotFoundError, match="Missing: PascalVOC's folder JPEGIm"):
