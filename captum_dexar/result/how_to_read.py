@@ -12,7 +12,7 @@ from captum_dexar.visualization.legend import Legend
 Lines = list[tuple[str, str]]
 
 UNSIGNED_SCALE = "support, from least to most"
-SIGNED_SCALE = "lowers (blue) or raises (red) the word"
+SIGNED_SCALE = "lowers (blue), raises (red)"
 
 
 def token_heading(result: AnswerMaps) -> str:
@@ -30,6 +30,11 @@ def image_title(result: AnswerMaps, image: int) -> str:
     """The title above an image."""
     count = result.layout.num_images
     return "image" if count == 1 else f"image {image + 1} of {count}"
+
+
+def strongest_of(count: int, total: int) -> str:
+    """What is drawn of all words or tokens."""
+    return f"the {f'{count} ' if count > 1 else ''}strongest of {total}."
 
 
 def token_legend(
@@ -54,8 +59,8 @@ def token_legend(
             ("No visual evidence", "no place in the image stands out for the word.")
         )
     if len(drawn) < num_words:
-        lines.append(("Words", f"the {len(drawn)} strongest of {num_words}."))
-    return [*lines, *_stripes(has_stripes), *_method(result)]
+        lines.append(("Words", strongest_of(len(drawn), num_words)))
+    return [*lines, *_common(result, has_stripes)]
 
 
 def word_legend(
@@ -75,7 +80,7 @@ def word_legend(
             "image supports the word than the text before it does."
         )
         plain = " Words without a tint are supported by the text at least as much."
-    maps = f"the {len(drawn)} strongest of {num_words} words."
+    maps = strongest_of(len(drawn), num_words)
     if not drawn:
         maps = "none: no word is supported by the image more than by the text."
     lines = [("Text", text + plain), ("Maps", maps)]
@@ -83,7 +88,7 @@ def word_legend(
         lines.append(_colour(result, "word"))
     if drawn and scale == "shared":
         lines.append(("Opacity, bar", "how much, as the tint of the word."))
-    return [*lines, *_stripes(has_stripes), *_method(result)]
+    return [*lines, *_common(result, has_stripes)]
 
 
 def sequence_legend(result: AnswerMaps, has_stripes: bool, is_zero: bool) -> Legend:
@@ -108,7 +113,7 @@ def sequence_legend(result: AnswerMaps, has_stripes: bool, is_zero: bool) -> Leg
                 ),
             )
         )
-    return [*lines, *_stripes(has_stripes), *_method(result)]
+    return [*lines, *_common(result, has_stripes)]
 
 
 def layer_legend(
@@ -127,7 +132,7 @@ def layer_legend(
         )
     if note:
         lines.append(("Rows", note))
-    return [*lines, *_stripes(has_stripes), *_method(result)]
+    return [*lines, *_common(result, has_stripes)]
 
 
 def head_legend(result: AnswerMaps, has_gaps: bool) -> Legend:
@@ -188,10 +193,20 @@ def _strength(result: AnswerMaps, drawn: Sequence[WordPanel], scale: str) -> Lin
     return lines
 
 
-def _stripes(has_stripes: bool) -> Lines:
-    if not has_stripes:
-        return []
-    return [("Stripes", "parts of the image that the model does not see.")]
+def _common(result: AnswerMaps, has_stripes: bool) -> Lines:
+    """What all figures of maps have in common."""
+    lines = []
+    if result.layout.num_images > 1:
+        lines.append(
+            (
+                "Images",
+                "all images of the prompt share one scale: what supports a word may "
+                "lie on another one.",
+            )
+        )
+    if has_stripes:
+        lines.append(("Stripes", "parts of the image that the model does not see."))
+    return [*lines, *_method(result)]
 
 
 def _method(result: AnswerMaps) -> Lines:

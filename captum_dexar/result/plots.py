@@ -179,7 +179,7 @@ def plot_layers(
     kept = strongest(strengths(result, rows), max_words)
     note = ""
     if len(kept) < len(rows):
-        note = f"the {len(kept)} strongest tokens of {len(rows)}."
+        note = how_to_read.strongest_of(len(kept), len(rows))
     maps = maps[[tokens[place] for place in kept]]
     largest = maps.abs().amax(dim=(1, 2, 3))
     relative = maps / largest.masked_fill(largest <= 0, 1.0)[:, None, None, None]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ class Region:
     box: tuple[int, int, int, int]
     area: int
     share: float
-    crop: npt.NDArray[np.bool_]
+    crop: npt.NDArray[np.bool_] = field(repr=False)
     image_size: tuple[int, int]
 
     @property
@@ -142,7 +141,7 @@ def _total(
             painted = result.pixel_map(selection, index).numpy()
         size = float(np.abs(painted).sum(dtype=np.float64))
         total += size / _pixels_per_cell(result, index)
-    return 0.0 if math.isnan(total) else total
+    return total
 
 
 def _pixels_per_cell(result: AnswerMaps, image: int) -> float:

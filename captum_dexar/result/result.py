@@ -288,9 +288,15 @@ class VLMAttributionResult(AnswerMaps):
 
         Examples::
 
-            >>> for region in result.regions("red"):
-            ...     print(region.box, f"{region.share:.0%}")
-            (57, 18, 82, 42) 62%
+            >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
+            >>> dexar = VLMAttribution(LayerDexAR(model), processor)
+            >>> result = dexar.attribute(inp, "a large orange ring")
+            >>> region = result.regions("orange")[0]
+            >>> region.box, f"{region.share:.0%}"
+            ((5, 40, 39, 72), '53%')
         """
         return regions_of(self, word, threshold, image)
 

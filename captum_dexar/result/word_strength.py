@@ -23,12 +23,12 @@ def strengths(result: AnswerMaps, parts: Sequence[Word]) -> list[float]:
 
     By weights if the method has them, and otherwise by what is stretched to the full
     scale: the spread of the part's attributions, or their largest absolute value if the
-    result is signed.
+    result is signed. A part whose map is zero has none.
     """
     if result.token_weights is None:
         sizes = [_size(result.values_of(part), result.is_signed) for part in parts]
     else:
-        sizes = [part.weight or 0.0 for part in parts]
+        sizes = [0.0 if is_zero(result, part) else part.weight or 0.0 for part in parts]
     return shares_of(torch.tensor(sizes, dtype=torch.float64)).tolist()
 
 

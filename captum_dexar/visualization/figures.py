@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from captum_dexar.visualization.legend import Legend
 from captum_dexar.visualization.overlay import Backdrop, FloatArray, seen_image
-from captum_dexar.visualization.panels import blank, draw_picture, HEADING, panels, Room
+from captum_dexar.visualization.panels import blank, draw_picture, panels, Room
 from captum_dexar.visualization.text import AS_IT_IS, columns, ink_of, label, paragraph
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def sequence_figure(
         scale_label,
         signed,
         figure,
-        legend,
+        legend=legend,
     )
     plain, mapped = made.axes.ravel()
     draw_picture(plain, seen_image(image, unseen))
@@ -134,17 +134,13 @@ def layer_figure(
         (len(row_labels), len(column_labels)),
         image.shape[0] / image.shape[1],
         _LAYER_WIDTH,
-        Room(
-            left=0.1 + _CHARACTER_9 * widest,
-            top=_COLUMN_TITLE + (HEADING if heading else 0),
-        ),
+        Room(left=0.1 + _CHARACTER_9 * widest, top=_COLUMN_TITLE),
         scale_label,
         signed,
         figure,
+        heading,
         legend,
     )
-    if heading:
-        made.draw_heading(heading)
     colour = made.ink.strong
     backdrop = Backdrop(image, unseen, signed)
     for axes, row, opacity, text in zip(made.axes, heats, opacities, texts):

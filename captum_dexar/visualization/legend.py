@@ -39,6 +39,8 @@ def draw_legend(
         size (tuple of float): width and height of the figure in inches
         ink (Ink): colours of text
     """
+    if not legend:
+        return
     width, height = size
     top = legend_height(legend, width) - _ABOVE
     for (term, _), lines in zip(legend, _lines(legend, width)):

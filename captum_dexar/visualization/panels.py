@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from captum_dexar.visualization.legend import draw_legend, Legend, legend_height
 from captum_dexar.visualization.overlay import COLORMAP, SIGNED_COLORMAP
-from captum_dexar.visualization.text import AS_IT_IS, Ink, ink_of
+from captum_dexar.visualization.text import AS_IT_IS, Ink, ink_of, paragraph
 from captum_dexar.visualization.text_figure import new_figure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _BAR_TICKS = 0.36
 _BAR_LINE = 0.14
 _TALLEST_BAR = 4.0
 _LABEL_CHARACTER = 0.068
-HEADING = 0.26
+_HEADING_LINE, _HEADING_CHARACTER, _MOST_LINES = 0.26, 0.102, 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Panels:
         ink (Ink): colours of text
         panel_width (float): width of a panel in inches
         size (tuple of float): width and height of the figure in inches
+        heading_height (float): height of the heading in inches
     """
 
     figure: Any
@@ -64,19 +65,7 @@ class Panels:
     ink: Ink
     panel_width: float
     size: tuple[float, float]
-
-    def draw_heading(self, text: str) -> None:
-        """A line at the top left, for which ``Room.top`` must be ``HEADING``."""
-        self.figure.text(
-            _MARGIN / self.size[0],
-            1 - _MARGIN / self.size[1],
-            text,
-            fontsize=11,
-            fontweight="bold",
-            color=self.ink.strong,
-            va="top",
-            **AS_IT_IS,
-        )
+    heading_height: float
 
 
 def panels(
@@ -87,9 +76,10 @@ def panels(
     scale_label: str,
     signed: bool,
     figure: Figure | SubFigure | None = None,
+    heading: str = "",
     legend: Legend = (),
 ) -> Panels:
-    """Creates a grid of panels with a colour bar and a legend below.
+    """Creates a grid of panels with a heading, a colour bar and a legend below.
 
     Args:
         grid (tuple of int): rows and columns
@@ -100,7 +90,9 @@ def panels(
         signed (bool): whether its colours diverge from zero
         figure (Figure or SubFigure, optional): the figure to draw on, whose panels are
             as large as fit. Default: None, a new one
-        legend (sequence of pairs of str): terms and what they mean. Default: none
+        heading (str, optional): text above all, in bold. Default: none
+        legend (sequence of pairs of str, optional): terms and what they mean.
+            Default: none
 
     Raises:
         ValueError: the given figure is too small.
@@ -115,28 +107,32 @@ def panels(
     if figure is None:
         label = _fitting(scale_label, wanted - room.top)
         width = beside + _bar_room(label) + columns * panel_width
-        legend_room = legend_height(legend, width)
-        height = wanted + legend_room
-        figure = new_figure(width, height)
     else:
         width, height = (float(side) / figure.dpi for side in figure.bbox.size)
-        legend_room = legend_height(legend, width)
-        label = _fitting(scale_label, height - legend_room - room.top)
+    characters = int((width - 2 * _MARGIN) / _HEADING_CHARACTER)
+    heading = paragraph(heading, characters, _MOST_LINES)
+    heading_room = _HEADING_LINE * (heading.count("\n") + 1) if heading else 0.0
+    legend_room = legend_height(legend, width)
+    if figure is None:
+        height = heading_room + wanted + legend_room
+        figure = new_figure(width, height)
+    else:
+        label = _fitting(scale_label, height - legend_room - heading_room - room.top)
     bar_room = _bar_room(label)
-    grid_height = height - legend_room
+    grid_height = height - legend_room - heading_room
     size = (width - beside - bar_room) / columns, (grid_height - between) / rows
     if min(size) < _SMALLEST_PANEL:
         raise ValueError(
             f"A figure of {width:.3g} x {height:.3g} inches is too small for {rows} "
             f"rows of {columns} panels with their text. It needs about "
             f"{beside + bar_room + columns * panel_width:.3g} x "
-            f"{wanted + legend_room:.3g} inches"
+            f"{heading_room + wanted + legend_room:.3g} inches"
             f"{', or less with legend=False' if legend else ''}."
         )
     axes = np.empty(grid, dtype=object)
     for row, column in np.ndindex(grid):
         left = _MARGIN + room.left + column * (size[0] + _GAP)
-        top = _MARGIN + room.top + room.above
+        top = _MARGIN + heading_room + room.top + room.above
         top += row * (room.above + size[1] + room.below + _GAP)
         box = left, height - top - size[1], *size
         axes[row, column] = empty_axes(figure, box, (width, height))
@@ -147,8 +143,18 @@ def panels(
     box = bar_left, middle - tall / 2, _BAR_WIDTH, tall
     bar = empty_axes(figure, box, (width, height))
     draw_colour_bar(bar, label, signed, ink)
+    figure.text(
+        _MARGIN / width,
+        1 - _MARGIN / height,
+        heading,
+        fontsize=11,
+        fontweight="bold",
+        color=ink.strong,
+        va="top",
+        **AS_IT_IS,
+    )
     draw_legend(figure, legend, (width, height), ink)
-    return Panels(figure, axes, ink, size[0], (width, height))
+    return Panels(figure, axes, ink, size[0], (width, height), heading_room)
 
 
 def blank(axis: Axes) -> None:

@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any, cast, NamedTuple
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Outlines of letters can be neither searched nor edited.
@@ -44,7 +45,10 @@ class Plot(NamedTuple):
 def new_figure(width: float, height: float) -> TextFigure:
     """A figure of a size in inches that pyplot does not keep open."""
     # The layout is ours, whatever the style's.
-    return TextFigure(figsize=(width, height), layout=cast(Any, "none"))
+    figure = TextFigure(figsize=(width, height), layout=cast(Any, "none"))
+    # Whose pixels can be read, as those of pyplot's figures.
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def show_figure(figure: Any) -> None:

@@ -22,7 +22,6 @@ from captum_dexar.visualization.panels import (
     blank,
     draw_picture,
     empty_axes,
-    HEADING,
     Panels,
     panels,
     Room,
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
 
 _PANEL_WIDTH = 1.55
 # Few panels are larger, so that there is room for the legend.
-_LARGE_PANEL_WIDTH, _FEW_PANELS_WIDTH = 2.4, 6.2
-_MAX_COLUMNS = 8
+_LARGE_PANEL_WIDTH, _FEW_PANELS_WIDTH = 2.5, 6.2
+_MAX_COLUMNS, _FEWEST_COLUMNS, _WIDEST = 8, 5, 12.8
+# Panels of images that are wider than this, by height to width, are wider.
+_WIDE = 0.6
 _ABOVE, _BELOW = 0.24, 0.3
 _CHARACTER_BOLD = 0.091
 # Below a panel, in inches: where a word's bar begins, and its height.
@@ -99,19 +100,19 @@ def token_figure(
         The figure and its axes, the image's first.
     """
     num_panels = len(words) + 1
-    num_columns = min(_MAX_COLUMNS, num_panels)
+    aspect = image.shape[0] / image.shape[1]
+    num_columns = min(_columns(aspect), num_panels)
     made = panels(
         (ceil(num_panels / num_columns), num_columns),
-        image.shape[0] / image.shape[1],
-        _panel_width(num_columns),
-        Room(above=_ABOVE, below=_BELOW, top=HEADING if heading else 0.0),
+        aspect,
+        _panel_width(num_columns, aspect),
+        Room(above=_ABOVE, below=_BELOW),
         scale_label,
         signed,
         figure,
+        heading,
         legend,
     )
-    if heading:
-        made.draw_heading(heading)
     flat = made.axes.ravel()
     draw_picture(flat[0], seen_image(image, unseen))
     flat[0].set_title(image_title, fontsize=9, color=made.ink.strong)
@@ -146,28 +147,28 @@ def word_figure(
         The figure and its axes: the text's, the image's, and one per map.
     """
     num_columns = len(words) + 1
-    panel_width = _panel_width(num_columns)
+    aspect = image.shape[0] / image.shape[1]
+    panel_width = _panel_width(num_columns, aspect)
     if figure is None:
         text_width = num_columns * panel_width
     else:
         text_width = figure.bbox.width / figure.dpi - _BAR_ROOM
     placed = placed_words(answer, text_width)
     text_room = text_height(placed) + _TEXT_GAP
-    above = HEADING if heading else 0.0
     made = panels(
         (1, num_columns),
-        image.shape[0] / image.shape[1],
+        aspect,
         panel_width,
-        Room(above=_ABOVE, below=_BELOW, top=above + text_room),
+        Room(above=_ABOVE, below=_BELOW, top=text_room),
         scale_label,
         signed,
         figure,
+        heading,
         legend,
     )
-    if heading:
-        made.draw_heading(heading)
     size = text_width, text_height(placed)
-    box = _MARGIN, made.size[1] - _MARGIN - above - size[1], *size
+    bottom = made.size[1] - _MARGIN - made.heading_height - size[1]
+    box = _MARGIN, bottom, *size
     text = empty_axes(made.figure, box, made.size)
     draw_words(text, placed, size)
     plain, *mapped = made.axes.ravel()
@@ -204,8 +205,15 @@ def _draw_maps(
         _draw_word(axis, word, made)
 
 
-def _panel_width(num_columns: int) -> float:
-    return min(_LARGE_PANEL_WIDTH, max(_PANEL_WIDTH, _FEW_PANELS_WIDTH / num_columns))
+def _columns(aspect: float) -> int:
+    """Panels in a row: fewer for wide images, whose panels would be low."""
+    return max(_FEWEST_COLUMNS, int(_MAX_COLUMNS * min(1.0, aspect / _WIDE)))
+
+
+def _panel_width(num_columns: int, aspect: float) -> float:
+    most = max(_PANEL_WIDTH, _WIDEST / num_columns)
+    wanted = max(_PANEL_WIDTH * _WIDE / aspect, _FEW_PANELS_WIDTH / num_columns)
+    return min(most, _LARGE_PANEL_WIDTH, max(_PANEL_WIDTH, wanted))
 
 
 def _draw_word(axis: Axes, word: WordPanel, made: Panels) -> None:
