@@ -12,7 +12,10 @@ shown: list[Any] = []
 class FigureManager(FigureManagerBase):
     """Shows a figure by keeping its pixels."""
 
+    canvas: FigureCanvasAgg
+
     def show(self) -> None:
+        """Called by ``pyplot.show``."""
         self.canvas.draw()
         pixels = np.asarray(self.canvas.buffer_rgba()).copy()
         shown.append((self.canvas.figure, pixels))
@@ -21,4 +24,4 @@ class FigureManager(FigureManagerBase):
 class FigureCanvas(FigureCanvasAgg):
     """A canvas of such a window."""
 
-    manager_class = FigureManager  # type: ignore[assignment]
+    manager_class = FigureManager

@@ -174,7 +174,7 @@ def test_regions_lie_where_several_views_are_composed() -> None:
 
 
 def test_words_are_chosen_by_index_text_or_tokens() -> None:
-    result = make_result()
+    result: Any = make_result()
     violet = result.words()[1]
     same = (1, -2, np.int64(1), torch.tensor(1), "violet", violet, (1, 3), [1, 2])
     expected = result.regions(violet, 0.2)
@@ -204,10 +204,10 @@ def test_punctuation_may_be_left_out_of_a_words_text() -> None:
 
 
 def test_unknown_words_thresholds_and_places_are_refused() -> None:
-    result = make_result()
-    for wrong in (3, -4):
-        with pytest.raises(IndexError, match=f"has 3 words, got the index {wrong}"):
-            result.regions(wrong)
+    result: Any = make_result()
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=f"has 3 words, got the index {index}"):
+            result.regions(index)
     for tokens in ([9], [], (2, 99)):
         with pytest.raises(IndexError, match="The answer has 5 tokens"):
             result.regions(tokens)
