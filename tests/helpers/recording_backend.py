@@ -12,7 +12,7 @@ shown: list[Any] = []
 class FigureManager(FigureManagerBase):
     """Shows a figure by keeping its pixels."""
 
-    canvas: FigureCanvasAgg
+    canvas: Any
 
     def show(self) -> None:
         """Called by ``pyplot.show``."""
