@@ -16,7 +16,7 @@ from captum_dexar.decoding import generate
 from captum_dexar.inputs import read_prompt, Target
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result.canvas import Canvas
-from captum_dexar.result.plots import caption_of, parts_of, shown
+from captum_dexar.result.plots import caption_of, given_or_shown, parts_of
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import comparison_figure, MethodRow
@@ -115,7 +115,7 @@ class Comparison:
             first.answer,
             fig,
         )
-        return None if shown(show) else (figure, axes)
+        return given_or_shown(figure, axes, show)
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers of :meth:`table`, one row per method.

@@ -254,9 +254,9 @@ class AnswerMaps(LLMAttributionResult):
         """
         if selection is None:
             return self.sequence_map
-        return self._normalized(self._values_of(selection))
+        return self._normalized(self.values_of(selection))
 
-    def _values_of(self, selection: Selection) -> Tensor:
+    def values_of(self, selection: Selection) -> Tensor:
         """The attributions of a part of the answer, ``(N,)``."""
         assert self.token_attr is not None
         values: Tensor = self.seq_attr
@@ -283,7 +283,7 @@ class AnswerMaps(LLMAttributionResult):
         self.layout.check_image(image)
         if isinstance(self.layout, SegmentLayout):
             # Borders stay sharp, and segments that are smaller than a cell are kept.
-            painted = self.layout.painted(self._values_of(selection), image)
+            painted = self.layout.painted(self.values_of(selection), image)
             scaled: Tensor = self._scaled(painted.flatten()).view_as(painted)
             return scaled
         maps = self.token_map_of(selection)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any, Literal, TYPE_CHECKING
 
 from captum_dexar.inputs import ImageTokenInput
-from captum_dexar.result import plots, serialization
+from captum_dexar.result import coco, plots, serialization
 from captum_dexar.result.answer_maps import AnswerMaps
+from captum_dexar.result.regions import Region, regions_of, THRESHOLD
+from captum_dexar.result.selection import WordChoice
+from captum_dexar.visualization import Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 
+# Long because everything of a result is called on the result. Most lines are
+# documentation; the work is done in other files.
 class VLMAttributionResult(AnswerMaps):
     r"""Attributions of an answer's tokens to the image's tokens.
 
@@ -89,12 +94,21 @@ class VLMAttributionResult(AnswerMaps):
         show: bool = False,
         image: int = 0,
         fig: Figure | SubFigure | None = None,
-    ) -> tuple[Figure, Any] | None:
+        *,
+        scale: Literal["shared", "word"] = "shared",
+        max_words: int | None = None,
+        legend: bool = True,
+    ) -> Plot | None:
         """The image, then one panel per word with its map, text and weight.
 
-        All panels share one colour scale, from 0 to 1, or from -1 (blue) to 1 (red) if
-        signed. The map of the word with the largest weight is opaque. The smaller a
-        word's weight, the more transparent its map, down to ``FAINTEST`` for weight 0.
+        Colours show where: each map is scaled to its own largest value. On the shared
+        scale, the opacity of a map and the bar below it show how much: the word's
+        weight as a share of the largest, or, of methods without weights, the size of
+        its attributions. A word of weight 0 is drawn without a map, and a word whose
+        map is zero as "no visual evidence". Lines below say so in plain English.
+
+        pyplot does not know the figure: save it, or pass ``show=True``. Notebooks show
+        it at the end of a cell. Its text stays text in SVG and PDF files.
 
         Args:
             words (bool, optional): False draws one panel per token, special tokens
@@ -104,14 +118,56 @@ class VLMAttributionResult(AnswerMaps):
             image (int, optional): index of the image. Default: 0
             fig (Figure or SubFigure, optional): a figure to draw on, which is filled
                 with the panels. Default: None, a new one
+            scale (str, optional): ``"shared"``, or ``"word"``: every map is opaque, so
+                that those of words of small weight, or none, can be seen.
+                Default: ``"shared"``
+            max_words (int, optional): draws only so many words, the strongest, in the
+                answer's order. Default: None, all
+            legend (bool, optional): draws the heading, and the lines that say how to
+                read the figure. Default: True
 
         Returns:
             Figure and axes, the image's first; None if shown.
 
         Raises:
-            ValueError: the original image is not known, or the figure is too small.
+            ValueError: the original image is not known, the figure is too small, or
+                ``scale`` or ``max_words`` is none of the above.
         """
-        return plots.plot_tokens(self, words, show, image, fig)
+        return plots.plot_tokens(
+            self, words, show, image, fig, scale, max_words, legend
+        )
+
+    def plot_words(
+        self,
+        show: bool = False,
+        image: int = 0,
+        ax: Axes | None = None,
+        fig: Figure | SubFigure | None = None,
+        *,
+        scale: Literal["shared", "word"] = "shared",
+        max_words: int = 5,
+        legend: bool = True,
+    ) -> Plot | None:
+        """The answer as running text tinted by weight, with the strongest words' maps.
+
+        For long answers: the text shows which words rest on the image, and the maps
+        below show on what. Words that the image does not support more than the text
+        does have no tint and no map.
+
+        Args:
+            ax (Axes, optional): axes to draw the text on, without the image and maps;
+                lines that do not fit are cut. Default: None
+            max_words (int, optional): number of maps at most. Default: 5
+            show, image, fig, scale, legend: as in :meth:`plot_tokens`
+
+        Returns:
+            Figure and axes: the text's, the image's and one per map; only the text's if
+            ``ax`` is given; None if shown.
+
+        Raises:
+            ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
+        """
+        return plots.plot_words(self, show, image, ax, fig, scale, max_words, legend)
 
     def plot_sequence(
         self,
@@ -119,13 +175,15 @@ class VLMAttributionResult(AnswerMaps):
         image: int = 0,
         ax: Axes | None = None,
         fig: Figure | SubFigure | None = None,
-    ) -> tuple[Figure, Axes] | None:
+        *,
+        legend: bool = True,
+    ) -> Plot | None:
         """The image, and the map of the whole answer on it.
 
         Args:
             ax (Axes, optional): axes to draw the map on, without the image beside it
                 and without a colour bar. Default: None
-            show, image, fig: as in :meth:`plot_tokens`
+            show, image, fig, legend: as in :meth:`plot_tokens`
 
         Returns:
             Figure and the map's axes; None if shown.
@@ -133,23 +191,32 @@ class VLMAttributionResult(AnswerMaps):
         Raises:
             ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
         """
-        return plots.plot_sequence(self, show, image, ax, fig)
+        return plots.plot_sequence(self, show, image, ax, fig, legend)
 
     def plot_layers(
         self,
         tokens: Sequence[int] | None = None,
         show: bool = False,
         fig: Figure | SubFigure | None = None,
-    ) -> tuple[Figure, Any] | None:
+        *,
+        scale: Literal["shared", "word"] = "shared",
+        max_words: int | None = None,
+        legend: bool = True,
+    ) -> Plot | None:
         """The contribution of each layer (columns) to each token (rows).
 
-        Each row has its own scale, from zero to its largest value, or a diverging one
-        up to its largest absolute value if some values are negative.
+        The colours of a row go from zero to its largest value, or are diverging ones up
+        to its largest absolute value if some values are negative.
 
         Args:
             tokens (sequence of int, optional): which tokens. Default: all but special
                 ones
-            show, fig: as in :meth:`plot_tokens`
+            scale (str, optional): ``"shared"``: the smaller a row's largest value among
+                all rows, the more transparent its maps; ``"word"``: all are opaque.
+                Default: ``"shared"``
+            max_words (int, optional): draws only so many tokens, the strongest.
+                Default: None, all
+            show, fig, legend: as in :meth:`plot_tokens`
 
         Returns:
             Figure and axes, ``(tokens, layers)``; None if shown.
@@ -158,7 +225,129 @@ class VLMAttributionResult(AnswerMaps):
             ValueError: as :meth:`plot_tokens`, there is no token to draw, or there are
                 no layer maps: the method has none, or they were not kept.
         """
-        return plots.plot_layers(self, tokens, show, fig)
+        return plots.plot_layers(self, tokens, show, fig, scale, max_words, legend)
+
+    def plot_heads(
+        self,
+        word: WordChoice = None,
+        show: bool = False,
+        ax: Axes | None = None,
+        fig: Figure | SubFigure | None = None,
+        *,
+        legend: bool = True,
+    ) -> Plot | None:
+        """The weights of attention heads: rows are layers, columns are heads.
+
+        ``head_weights``, the head filter of equation (5): by how much more a head's
+        gradient for the image exceeds that for the text. Of several tokens, the mean.
+
+        Args:
+            word (int, str, tuple, sequence of int or Word, optional): as in
+                :meth:`regions`. Default: None, the whole answer
+            ax (Axes, optional): axes to draw the table on, without a colour bar.
+                Default: None
+            show, fig, legend: as in :meth:`plot_tokens`
+
+        Returns:
+            Figure and the table's axes; None if shown.
+
+        Raises:
+            ValueError: there are no weights of heads: the method has none, or they were
+                not kept; both ``ax`` and ``fig`` are given, or the figure is too small;
+                or as :meth:`regions`.
+            IndexError, TypeError: as :meth:`regions`.
+        """
+        return plots.plot_heads(self, word, show, ax, fig, legend)
+
+    def regions(
+        self, word: WordChoice = None, threshold: float = THRESHOLD, image: int = 0
+    ) -> list[Region]:
+        """The connected regions of a word's map on an original image.
+
+        The pixels of :meth:`pixel_map` whose value is larger than the threshold, in
+        connected parts. Of signed results also those whose value is less than minus the
+        threshold, apart. A zero map has no region.
+
+        Args:
+            word (int, str, tuple, sequence of int or Word, optional): a word by its
+                index in :meth:`words` or by its text, if it occurs once; or tokens by
+                their positions, as in :meth:`pixel_map`: a range ``(start, stop)``, or
+                a list. Default: None, the whole answer
+            threshold (float, optional): in [0, 1), as a share of the map's scale.
+                Default: 0.5
+            image (int, optional): index of the image. Default: 0
+
+        Returns:
+            *list* of :class:`Region`, the largest share of the attribution first.
+
+        Raises:
+            ValueError: the original image is not known, no word or several words have
+                this text, or the threshold is out of range.
+            IndexError: there is no such word, token or image.
+            TypeError: the index, position or threshold is not a number.
+
+        Examples::
+
+            >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> inp = ImagePromptInput(make_scene(0).image, "Describe it.", processor)
+            >>> dexar = VLMAttribution(LayerDexAR(model), processor)
+            >>> result = dexar.attribute(inp, "a large orange ring")
+            >>> region = result.regions("orange")[0]
+            >>> region.box, f"{region.share:.0%}"
+            ((5, 40, 39, 72), '53%')
+        """
+        return regions_of(self, word, threshold, image)
+
+    def coco_regions(
+        self,
+        words: Sequence[WordChoice] | None = None,
+        threshold: float = THRESHOLD,
+        file_names: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Regions of words on all images, as a COCO data set.
+
+        Each text is a category, and each region an annotation: ``bbox`` as x, y, width
+        and height, ``segmentation`` in COCO's compressed run lengths, ``area``, and
+        ``score``, the region's share of the word's attribution; besides, ``word`` (the
+        index in :meth:`words`), ``tokens``, ``sign`` and ``weight``.
+
+        Args:
+            words (sequence, optional): words as in :meth:`regions`. Default: all
+            threshold (float, optional): as in :meth:`regions`. Default: 0.5
+            file_names (sequence of str, optional): a name for each image.
+                Default: ``image0.png``, ``image1.png`` ...
+
+        Returns:
+            *dict* that ``json.dump`` can write.
+
+        Raises:
+            ValueError, IndexError, TypeError: as :meth:`regions`; or ``file_names`` has
+                not one name per image.
+        """
+        return coco.coco_dataset(self, words, threshold, file_names)
+
+    def save_regions(
+        self,
+        path: str | Path,
+        words: Sequence[WordChoice] | None = None,
+        threshold: float = THRESHOLD,
+        file_names: Sequence[str] | None = None,
+    ) -> None:
+        """Writes :meth:`coco_regions` to a JSON file.
+
+        Args:
+            path (str or Path): the file; an existing one is replaced
+            words, threshold, file_names: as in :meth:`coco_regions`
+
+        Raises:
+            OSError: the file can't be written.
+            ValueError, IndexError, TypeError: as :meth:`coco_regions`.
+        """
+        coco.write_coco(
+            Path(path), coco.coco_dataset(self, words, threshold, file_names)
+        )
 
     def plot_image_heatmap(
         self,

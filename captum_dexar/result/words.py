@@ -67,6 +67,16 @@ def begins_word(text: str, place: int) -> bool:
     return _BOUNDARY.match(text, place) is not None
 
 
+def without_punctuation(text: str) -> str:
+    """A word without the punctuation before and after it."""
+    first, last = 0, len(text)
+    while first < last and _PUNCTUATION.match(text[first]):
+        first += 1
+    while last > first and _PUNCTUATION.match(text[last - 1]):
+        last -= 1
+    return text[first:last]
+
+
 def word_groups(
     tokens: Sequence[str],
     word_starts: Tensor,

@@ -1,24 +1,40 @@
 """Figures of maps on images, and text tables."""
 
+from captum_dexar.visualization.answer_text import TintedWord
 from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
 from captum_dexar.visualization.figures import (
     layer_figure,
     sequence_figure,
     sequence_panel,
-    token_figure,
 )
+from captum_dexar.visualization.head_figure import head_figure, head_panel
 from captum_dexar.visualization.overlay import Backdrop
 from captum_dexar.visualization.text import show_as_it_is
+from captum_dexar.visualization.text_figure import Plot, show_figure
 from captum_dexar.visualization.text_table import token_table
+from captum_dexar.visualization.token_figure import (
+    token_figure,
+    word_figure,
+    word_panel,
+    WordPanel,
+)
 
 __all__ = [
-    "MethodRow",
-    "comparison_figure",
-    "layer_figure",
     "Backdrop",
+    "MethodRow",
+    "Plot",
+    "TintedWord",
+    "WordPanel",
+    "comparison_figure",
+    "head_figure",
+    "head_panel",
+    "layer_figure",
     "sequence_figure",
     "sequence_panel",
     "show_as_it_is",
+    "show_figure",
     "token_figure",
     "token_table",
+    "word_figure",
+    "word_panel",
 ]

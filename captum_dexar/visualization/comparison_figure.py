@@ -10,10 +10,10 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from captum_dexar.visualization.figures import seen_image
-from captum_dexar.visualization.overlay import Backdrop, FloatArray
+from captum_dexar.visualization.overlay import Backdrop, FloatArray, seen_image
 from captum_dexar.visualization.panels import blank, colour_scale, draw_picture
 from captum_dexar.visualization.text import AS_IT_IS, ink_of, label, paragraph
+from captum_dexar.visualization.text_figure import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,11 +82,9 @@ def comparison_figure(
     Returns:
         The figure and the maps' axes, ``(methods, words)``.
     """
-    import matplotlib.pyplot as plt
-
     page = _Page(image, rows, len(labels))
     if figure is None:
-        figure = plt.figure(figsize=(page.width, page.height), layout="none")
+        figure = new_figure(page.width, page.height)
     ink = ink_of(figure)
     page.draw_header(figure, seen_image(image, unseen), heading, rows)
     axes = np.empty((len(rows), len(labels)), dtype=object)

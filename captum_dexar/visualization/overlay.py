@@ -90,3 +90,11 @@ def striped(picture: FloatArray) -> FloatArray:
     diagonal = np.add.outer(np.arange(height), np.arange(width)) // period
     stripe = np.where(diagonal % 2 == 0, 0.55, 0.75)[..., None]
     return 0.25 * picture + 0.75 * np.broadcast_to(stripe, picture.shape)
+
+
+def seen_image(
+    image: npt.NDArray[np.uint8], unseen: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """The image, with stripes where no image token covers it."""
+    picture = image.astype(np.float64) / 255
+    return np.where(unseen[..., None], striped(picture), picture)

@@ -1,4 +1,4 @@
-"""A grid of image panels with room for their text, and a colour bar."""
+"""A grid of image panels with room for their text, a colour bar and a legend."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from captum_dexar.visualization.legend import draw_legend, Legend, legend_height
 from captum_dexar.visualization.overlay import COLORMAP, SIGNED_COLORMAP
-from captum_dexar.visualization.text import Ink, ink_of
+from captum_dexar.visualization.text import AS_IT_IS, Ink, ink_of, paragraph
+from captum_dexar.visualization.text_figure import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,7 @@ _BAR_TICKS = 0.36
 _BAR_LINE = 0.14
 _TALLEST_BAR = 4.0
 _LABEL_CHARACTER = 0.068
+_HEADING_LINE, _HEADING_CHARACTER, _MOST_LINES = 0.26, 0.102, 4
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,16 @@ class Panels:
         axes (ndarray): the panels, without ticks and frame, ``(rows, columns)``
         ink (Ink): colours of text
         panel_width (float): width of a panel in inches
+        size (tuple of float): width and height of the figure in inches
+        heading_height (float): height of the heading in inches
     """
 
     figure: Any
     axes: npt.NDArray[Any]
     ink: Ink
     panel_width: float
+    size: tuple[float, float]
+    heading_height: float
 
 
 def panels(
@@ -69,8 +76,10 @@ def panels(
     scale_label: str,
     signed: bool,
     figure: Figure | SubFigure | None = None,
+    heading: str = "",
+    legend: Legend = (),
 ) -> Panels:
-    """Creates a grid of panels with a colour bar.
+    """Creates a grid of panels with a heading, a colour bar and a legend below.
 
     Args:
         grid (tuple of int): rows and columns
@@ -81,6 +90,9 @@ def panels(
         signed (bool): whether its colours diverge from zero
         figure (Figure or SubFigure, optional): the figure to draw on, whose panels are
             as large as fit. Default: None, a new one
+        heading (str, optional): text above all, in bold. Default: none
+        legend (sequence of pairs of str, optional): terms and what they mean.
+            Default: none
 
     Raises:
         ValueError: the given figure is too small.
@@ -91,38 +103,58 @@ def panels(
     beside = (columns - 1) * _GAP + room.left + 2 * _MARGIN
     between = (rows - 1) * _GAP + rows * (room.above + room.below)
     between += room.top + 2 * _MARGIN
+    wanted = between + rows * panel_width * aspect
     if figure is None:
-        height = between + rows * panel_width * aspect
-        label = _fitting(scale_label, height)
-        bar_room = _bar_room(label)
-        width = beside + bar_room + columns * panel_width
-        figure = _new_figure(width, height)
+        label = _fitting(scale_label, wanted - room.top)
+        width = beside + _bar_room(label) + columns * panel_width
     else:
         width, height = (float(side) / figure.dpi for side in figure.bbox.size)
-        label = _fitting(scale_label, height)
-        bar_room = _bar_room(label)
-    size = (width - beside - bar_room) / columns, (height - between) / rows
+    characters = int((width - 2 * _MARGIN) / _HEADING_CHARACTER)
+    heading = paragraph(heading, characters, _MOST_LINES)
+    heading_room = _HEADING_LINE * (heading.count("\n") + 1) if heading else 0.0
+    legend_room = legend_height(legend, width)
+    if figure is None:
+        height = heading_room + wanted + legend_room
+        figure = new_figure(width, height)
+    else:
+        label = _fitting(scale_label, height - legend_room - heading_room - room.top)
+    bar_room = _bar_room(label)
+    grid_height = height - legend_room - heading_room
+    size = (width - beside - bar_room) / columns, (grid_height - between) / rows
     if min(size) < _SMALLEST_PANEL:
         raise ValueError(
             f"A figure of {width:.3g} x {height:.3g} inches is too small for {rows} "
             f"rows of {columns} panels with their text. It needs about "
             f"{beside + bar_room + columns * panel_width:.3g} x "
-            f"{between + rows * panel_width * aspect:.3g} inches."
+            f"{heading_room + wanted + legend_room:.3g} inches"
+            f"{', or less with legend=False' if legend else ''}."
         )
     axes = np.empty(grid, dtype=object)
     for row, column in np.ndindex(grid):
         left = _MARGIN + room.left + column * (size[0] + _GAP)
-        top = _MARGIN + room.top + room.above
+        top = _MARGIN + heading_room + room.top + room.above
         top += row * (room.above + size[1] + room.below + _GAP)
         box = left, height - top - size[1], *size
-        axes[row, column] = _empty_axes(figure, box, (width, height))
+        axes[row, column] = empty_axes(figure, box, (width, height))
     ink = ink_of(figure)
-    tall = min(height - room.top - 2 * _MARGIN, _TALLEST_BAR)
+    tall = min(grid_height - room.top - room.above - 2 * _MARGIN, _TALLEST_BAR)
     bar_left = width - _MARGIN - bar_room + _GAP
-    box = bar_left, (height - room.top - tall) / 2, _BAR_WIDTH, tall
-    bar = _empty_axes(figure, box, (width, height))
+    middle = legend_room + (grid_height - room.top - room.above) / 2
+    box = bar_left, middle - tall / 2, _BAR_WIDTH, tall
+    bar = empty_axes(figure, box, (width, height))
     draw_colour_bar(bar, label, signed, ink)
-    return Panels(figure, axes, ink, size[0])
+    figure.text(
+        _MARGIN / width,
+        1 - _MARGIN / height,
+        heading,
+        fontsize=11,
+        fontweight="bold",
+        color=ink.strong,
+        va="top",
+        **AS_IT_IS,
+    )
+    draw_legend(figure, legend, (width, height), ink)
+    return Panels(figure, axes, ink, size[0], (width, height), heading_room)
 
 
 def blank(axis: Axes) -> None:
@@ -156,16 +188,16 @@ def colour_scale(signed: bool) -> ScalarMappable:
     return ScalarMappable(Normalize(0, 1), COLORMAP)
 
 
-def _new_figure(width: float, height: float) -> Figure | SubFigure:
-    import matplotlib.pyplot as plt
-
-    # The layout is ours, whatever the style's.
-    return plt.figure(figsize=(width, height), layout="none")
-
-
-def _empty_axes(
+def empty_axes(
     figure: Figure | SubFigure, box: tuple[float, ...], size: tuple[float, float]
 ) -> Axes:
+    """Axes without ticks and frame.
+
+    Args:
+        figure (Figure or SubFigure): the figure
+        box (tuple of float): left, bottom, width and height in inches
+        size (tuple of float): width and height of the figure in inches
+    """
     left, bottom, width, height = box
     axis: Axes = figure.add_axes(
         (left / size[0], bottom / size[1], width / size[0], height / size[1])

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 # For every text of a figure that comes from an answer: a dollar sign starts no formula.
 AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
 _SIGNS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "→"})
-_ELLIPSIS = "…"
+ELLIPSIS = "…"
+# They turn the direction of all text that follows.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 Colour = tuple[float, float, float]
 
 
@@ -24,23 +26,30 @@ class Ink:
     Attributes:
         strong (tuple of float): the colour with the largest contrast, RGB
         dim (tuple of float): a colour of lower contrast, for what matters less
+        faint (tuple of float): a colour near the background, not for text
     """
 
     strong: Colour
     dim: Colour
+    faint: Colour
 
 
 def ink_of(figure: Figure | SubFigure) -> Ink:
     """Black or white text, whichever has more contrast on the figure's background."""
-    background = _background(figure)
+    background = background_of(figure)
     on_white, on_black = 1.05, 0.05
-    luminance = _luminance(background) + 0.05
-    is_light = luminance / on_black > on_white / luminance
+    level = luminance(background) + 0.05
+    is_light = level / on_black > on_white / level
     strong: Colour = (0.0, 0.0, 0.0) if is_light else (1.0, 1.0, 1.0)
+    return Ink(strong, mixed(strong, background, 0.7), mixed(strong, background, 0.15))
+
+
+def mixed(colour: Colour, other: Colour, share: float) -> Colour:
+    """A share of a colour mixed with the rest of another."""
     red, green, blue = (
-        0.7 * one + 0.3 * other for one, other in zip(strong, background)
+        share * one + (1 - share) * rest for one, rest in zip(colour, other)
     )
-    return Ink(strong, (red, green, blue))
+    return red, green, blue
 
 
 def label(text: str, longest: int | None = None) -> str:
@@ -48,26 +57,37 @@ def label(text: str, longest: int | None = None) -> str:
 
     Args:
         text (str): the text; line ends, tabs and a text of blanks only become signs,
-            other control characters their escape sequences
+            other characters that can't be seen or turn the direction of text their
+            escape sequences
         longest (int, optional): number of characters to which longer texts are cut; a
             wide character counts twice. Default: None
     """
     if text and not text.strip(" "):
         text = "␣" * len(text)
     text = text.translate(_SIGNS)
-    visible = "".join(
-        (
-            one
-            if one.isprintable() or unicodedata.category(one) in ("Zs", "Cf", "Co")
-            else one.encode("unicode_escape").decode()
-        )
-        for one in text
-    )
+    # A character is at least one column wide, and an escape sequence longer.
+    shown = text if longest is None else text[: longest + 1]
+    visible = "".join(map(_visible, shown))
+    if visible and all(unicodedata.category(one) == "Cf" for one in visible):
+        visible = "".join(map(_escaped, shown))
     if longest is None or columns(visible) <= longest:
         return visible
-    while columns(visible) > longest - 1:
-        visible = visible[:-1]
-    return visible + _ELLIPSIS
+    kept, width = 0, 1
+    while kept < len(visible) and width + columns(visible[kept]) <= longest:
+        width += columns(visible[kept])
+        kept += 1
+    return visible[:kept] + ELLIPSIS
+
+
+def _visible(character: str) -> str:
+    if character in _DIRECTIONS:
+        return _escaped(character)
+    kept = unicodedata.category(character) in ("Zs", "Cf", "Co")
+    return character if character.isprintable() or kept else _escaped(character)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def paragraph(text: str, width: int, most_lines: int) -> str:
@@ -78,7 +98,7 @@ def paragraph(text: str, width: int, most_lines: int) -> str:
         label(" ".join(text.split())),
         max(1, width),
         max_lines=most_lines,
-        placeholder=_ELLIPSIS,
+        placeholder=ELLIPSIS,
     )
     return "\n".join(lines)
 
@@ -109,7 +129,7 @@ def show_as_it_is(figure: Figure) -> None:
         axis.tick_params(colors=ink.strong, labelcolor=ink.strong)
 
 
-def _background(figure: Figure | SubFigure) -> Colour:
+def background_of(figure: Figure | SubFigure) -> Colour:
     """The colour behind a figure; a transparent one is assumed to lie on white."""
     from matplotlib.colors import to_rgba
 
@@ -117,15 +137,11 @@ def _background(figure: Figure | SubFigure) -> Colour:
     behind: Colour = (1.0, 1.0, 1.0)
     # A subfigure's figure is the one that it lies in.
     if figure.figure is not None and figure.figure is not figure:
-        behind = _background(figure.figure)
-    mixed = [
-        alpha * one + (1 - alpha) * other
-        for one, other in zip((red, green, blue), behind)
-    ]
-    return mixed[0], mixed[1], mixed[2]
+        behind = background_of(figure.figure)
+    return mixed((red, green, blue), behind, alpha)
 
 
-def _luminance(colour: Colour) -> float:
+def luminance(colour: Colour) -> float:
     """Relative luminance of an sRGB colour, from 0 to 1."""
     linear = [
         one / 12.92 if one <= 0.03928 else ((one + 0.055) / 1.055) ** 2.4

@@ -38,7 +38,8 @@ def answer_of(tokens: list[str], **changes: Any) -> VLMAttributionResult:
         "layer_indices": [0, 1],
         "token_weights": torch.rand(number, generator=generator),
     }
-    unknown = ("placeless_attr", "token_log_probs", "head_weights")
+    fields["head_weights"] = torch.rand(number, 2, 3, generator=generator)
+    unknown = ("placeless_attr", "token_log_probs")
     flags = ("special_tokens", "word_starts")
     fields |= dict.fromkeys((*unknown, *flags))
     return make_result(**{**fields, **changes})
@@ -66,8 +67,10 @@ def make_signed(result: VLMAttributionResult) -> VLMAttributionResult:
 Plot = Callable[[VLMAttributionResult], Any]
 OURS: dict[str, Plot] = {
     "tokens": lambda result: result.plot_tokens(words=False)[0],
+    "words": lambda result: result.plot_words()[0],
     "sequence": lambda result: result.plot_sequence()[0],
     "layers": lambda result: result.plot_layers()[0],
+    "heads": lambda result: result.plot_heads()[0],
     "comparison": lambda result: compared(result).plot(words=False)[0],
 }
 CAPTUMS: dict[str, Plot] = {
@@ -107,7 +110,7 @@ def test_texts_are_shown_as_they_are(name: str) -> None:
     figure = PLOTS[name](answer_of(ODD))
     figure.canvas.draw()
     dollars = [text for text in texts_of(figure) if "$" in text.get_text()]
-    assert bool(dollars) == (name not in ("seq_attr", "heatmap"))
+    assert bool(dollars) == (name not in ("seq_attr", "heatmap", "heads"))
     for text in dollars:
         # Mathematics is narrower: the dollar signs are gone.
         other = figure.text(0, 0, text.get_text().replace("$", "S"))
@@ -194,10 +197,17 @@ def test_a_figure_may_be_given() -> None:
     whole = Figure(figsize=(6, 4))
     assert result.plot_sequence(fig=whole)[0] is whole
     whole = Figure(figsize=(8, 6))
+    assert result.plot_words(fig=whole)[0] is whole
+    whole = Figure(figsize=(8, 6))
+    assert result.plot_heads(fig=whole)[0] is whole
+    whole = Figure(figsize=(8, 6))
     assert compared(result).plot(fig=whole)[0] is whole
     assert plt.get_fignums() == before
+    small = Figure(figsize=(1, 1))
     with pytest.raises(ValueError, match="1 x 1 inches is too small for 1 rows of 4"):
-        result.plot_tokens(fig=Figure(figsize=(1, 1)))
+        result.plot_tokens(fig=small)
+    with pytest.raises(ValueError, match="too small for the weights of 3 layers x 2"):
+        result.plot_heads(fig=small)
 
 
 def test_axes_may_be_given() -> None:
@@ -209,8 +219,26 @@ def test_axes_may_be_given() -> None:
     expected = result.plot_sequence()[1].images[0].get_array()
     assert np.array_equal(axis.images[0].get_array(), expected)
     assert plt.fignum_exists(figure.number)
-    with pytest.raises(ValueError, match="ax and fig were both given"):
-        result.plot_sequence(ax=other, fig=figure)
+    assert result.plot_heads(1, ax=one) == (figure, one)
+    title = one.get_title().replace("\n", " ")
+    assert title == "Heads that turn to the image for “violet”"
+    for plot in (result.plot_sequence, result.plot_words, result.plot_heads):
+        with pytest.raises(ValueError, match="ax and fig were both given"):
+            plot(ax=other, fig=figure)
+    figure, axis = plt.subplots(figsize=(2, 1))
+    assert result.plot_words(ax=axis) == (figure, axis) and figure.axes == [axis]
+    assert [text.get_text() for text in axis.texts] == ["a", "violet", "."]
+
+
+def test_text_that_does_not_fit_into_given_axes_is_cut() -> None:
+    _, axis = plt.subplots(figsize=(2, 1))
+    answer_of(["word"] * 200).plot_words(ax=axis)
+    *words, last = axis.texts
+    assert 3 <= len(words) < 30 and last.get_text() == "…"
+    box = axis.get_window_extent()
+    for text in axis.texts:
+        extent = text.get_window_extent()
+        assert box.y0 - 1 <= extent.y0 and extent.y1 <= box.y1 + 1
 
 
 PHOTO = (3000, 4000)
@@ -225,7 +253,7 @@ def photo(words: int) -> VLMAttributionResult:
     )
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [name for name in OURS if name != "heads"])
 def test_a_photo_is_drawn_at_the_figures_resolution(name: str) -> None:
     """Forty maps of twelve megapixels would take gigabytes."""
     figure = OURS[name](photo(40 if name == "tokens" else 8))
