@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,66 @@ def test_layers(show: Open, result: Any) -> None:
     page.press(Keys.ARROW_LEFT)
     heat = result.on_pixels(maps[1] / maps.max())
     assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
+
+
+@pytest.mark.parametrize("make", [made, signed], ids=["plain", "signed"])
+def test_regions_are_outlined(show: Open, make: Callable[[], Any]) -> None:
+    """Boxes around connected parts, with their shares, as scikit-image finds them."""
+    measure = pytest.importorskip("skimage.measure")
+    result = make()
+    page = show(result.to_html())
+    page.click(2)
+    page.leave()
+    page.set("threshold", 60)
+    plain = page.pixels()
+    page.find("#boxes").click()
+    page.settle()
+    outlined = page.pixels()
+    heat = result.pixel_map(2).numpy().astype(float)
+    boxes = [
+        (np.abs(heat)[region.slice].T[region.image.T].sum(), region.bbox)
+        for sign in (1, -1)
+        for region in measure.regionprops(
+            measure.label(sign * heat > 0.6, connectivity=2)
+        )
+    ]
+    boxes.sort(reverse=True)
+    assert len(boxes) > 1
+    shares = [round(100 * size / np.abs(heat).sum(), 1) for size, _ in boxes[:8]]
+    shown = re.findall(r"([\d.]+) %", page.text(".verdict"))
+    np.testing.assert_allclose(list(map(float, shown)), shares, atol=0.2)
+    changed = (outlined != plain).any(-1)
+    for _, (top, left, bottom, right) in boxes[:8]:
+        assert changed[top : bottom - 1, left].all()
+        assert changed[bottom - 1, left : right - 1].all()
+
+
+def test_words_are_combined_without_a_keyboard(show: Open, result: Any) -> None:
+    page = show(result.to_html())
+    page.find("#combine").click()
+    page.click(1)
+    page.click(3)
+    page.leave()
+    assert_shows(page, result, 1, 3)
+    page.click(1)
+    page.leave()
+    assert_shows(page, result, 3)
+
+
+def test_arrows_go_from_line_to_line(show: Open) -> None:
+    texts = tuple("abcdefghijklmnopqrstuvwxyz" * 2)
+    page = show(made(texts).to_html())
+    focused = "return Number(document.activeElement.dataset.word)"
+    page.click(3)
+    page.press(Keys.ARROW_DOWN)
+    below = page.run(focused)
+    first, second = page.word(3).rect, page.word(below).rect
+    assert first["y"] + first["height"] / 2 < second["y"] < first["y"] + 60
+    assert abs(first["x"] - second["x"]) < 30
+    page.press(Keys.ARROW_UP)
+    assert page.run(focused) == 3
+    page.press(Keys.ARROW_UP)
+    assert page.run(focused) == 3
 
 
 def test_signed_maps_have_two_colours(show: Open) -> None:

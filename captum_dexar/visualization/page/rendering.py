@@ -30,6 +30,8 @@ from markupsafe import Markup
 _TINTS = 16
 # The opacity of a map of weight 0; that of the largest weight is 1.
 FAINTEST = 0.3
+# Regions are outlined from this value on, if nothing is hidden.
+_REGION_THRESHOLD = 0.5
 # Height of a frame in a notebook until the page in it tells its own, in pixels.
 _FRAME_HEIGHT = 640
 
@@ -155,6 +157,7 @@ def _data(page: Page) -> dict[str, Any]:
             "signed": _colours(SIGNED_COLORMAP),
         },
         "faintest": FAINTEST,
+        "threshold": _REGION_THRESHOLD,
         "exponent": OPACITY_POWER,
     }
 
