@@ -60,6 +60,7 @@ def test_words_are_tinted_by_the_first_weights() -> None:
     # Once more in the style.
     assert tints == [1, 2, 2, 2]
     assert page.count("data-blind>") == 1
+    assert "its weight by <bdi>b</bdi>." in page
 
 
 def test_an_image_is_compressed_once(comparison: Comparison) -> None:

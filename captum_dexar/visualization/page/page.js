@@ -599,10 +599,10 @@
     const element = target instanceof Element ? target.closest("[data-word]") : null;
     return element ? Number(element.dataset.word) : null;
   };
-  const moveFocus = (word) => {
+  // The words are one stop of the Tab key: the word that had the focus last.
+  const makeStop = (word) => {
     for (const element of wordElements) element.tabIndex = -1;
     wordElements[word].tabIndex = 0;
-    wordElements[word].focus();
   };
 
   // The word above or below, the closest to the middle of this one.
@@ -665,7 +665,9 @@
     });
     answer.addEventListener("focusin", (event) => {
       const word = wordOf(event.target);
-      if (word === null || !event.target.matches(":focus-visible")) return;
+      if (word === null) return;
+      makeStop(word);
+      if (!event.target.matches(":focus-visible")) return;
       state.hovered = word;
       schedule();
     });
@@ -692,7 +694,7 @@
         event.preventDefault();
         const to = Math.min(numWords - 1, Math.max(0, moves[event.key]()));
         if (event.shiftKey) pin([...state.pinned, word, to]);
-        moveFocus(to);
+        wordElements[to].focus();
       }
     });
   };

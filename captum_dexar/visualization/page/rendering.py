@@ -248,12 +248,14 @@ def _heading(result: PageResult) -> dict[str, Any]:
     }
 
 
-def _facts(page: Page) -> dict[str, bool]:
+def _facts(page: Page) -> dict[str, Any]:
     """What the help speaks of."""
+    tinted = _tinted(page) if len(page.results) > 1 else None
     everywhere = [where for result in page.results for where in result.places]
     return {
         "signed": any(result.signed for result in page.results),
-        "has_weights": any(result.weights is not None for result in page.results),
+        "has_weights": _tinted(page) is not None,
+        "tinted_by": None if tinted is None else visible(tinted.name),
         "has_views": any(
             isinstance(where, GridPlaces) and bool(where.views) for where in everywhere
         ),
