@@ -267,7 +267,7 @@ def streamed(
         online = None
         arguments |= settings.without_compiling()
     # Must be read before our own cache is added to the arguments.
-    cache = None if online is not None else given_cache(prompt, settings, arguments)
+    cache = given_cache(prompt, settings, arguments)
     explaining = _Explaining(
         online, _Afterwards(prompt, cache, explain, settings.names), every
     )
