@@ -114,10 +114,26 @@ def add_views(result: VLMAttributionResult, outputs: Outputs) -> None:
     """Writes all that shows a result: a table of tokens, a page and figures."""
     outputs.add("tokens.csv", lambda path: _write_tokens(result, path))
     outputs.add("page.html", lambda path: write_page(result, path))
-    outputs.add("tokens.png", lambda path: save_figure(result.plot_tokens(), path))
-    outputs.add("sequence.png", lambda path: save_figure(result.plot_sequence(), path))
-    if result.layer_attr is not None and result.words():
+    if not result.images or not result.layout.is_located:
+        say("No figures: the image, or the places of its tokens, are not known.")
+        return
+    for image in range(len(result.images)):
+        _add_figures(result, image, outputs)
+    if len(result.images) == 1 and result.layer_attr is not None and result.words():
         outputs.add("layers.png", lambda path: save_figure(result.plot_layers(), path))
+
+
+def _add_figures(result: VLMAttributionResult, image: int, outputs: Outputs) -> None:
+    """The figures of one of the images."""
+    ending = f"-{image + 1}" if image else ""
+    outputs.add(
+        f"tokens{ending}.png",
+        lambda path: save_figure(result.plot_tokens(image=image), path),
+    )
+    outputs.add(
+        f"sequence{ending}.png",
+        lambda path: save_figure(result.plot_sequence(image=image), path),
+    )
 
 
 def write_page(shown: Any, path: Path) -> None:
