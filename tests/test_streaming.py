@@ -168,7 +168,7 @@ def test_four_at_a_time_come_when_the_fourth_is_decoded() -> None:
                 groups.append((tokens.shape[1], decoded.count))
                 return explain(tokens, *more)
 
-            online.explain = noted  # type: ignore[method-assign]
+            online.explain = noted  # type: ignore[assignment, method-assign]
             return online
 
     gen_args = {**FEW, "max_new_tokens": 10, "stopping_criteria": [decoded]}

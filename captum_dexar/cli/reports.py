@@ -76,12 +76,12 @@ class Outputs:
         lines += [f"In the same folder:  {', '.join(others)}"]
         say("\n" + "\n".join(lines), error=error)
         if self._failures:
-            name, error = self._failures[0]
+            name, failure = self._failures[0]
             names = ", ".join(one for one, _ in self._failures)
             raise RuntimeError(
-                f"{names} could not be written ({name}: {type(error).__name__}: "
-                f"{error}). The rest is in {self.folder}."
-            ) from error
+                f"{names} could not be written ({name}: {type(failure).__name__}: "
+                f"{failure}). The rest is in {self.folder}."
+            ) from failure
 
 
 def report(result: VLMAttributionResult, outputs: Outputs) -> None:

@@ -93,11 +93,12 @@ def _words(parts: Parts) -> list[Word]:
     import torch
     from captum_dexar.result.words import word_groups, words_of
 
+    if not parts:
+        return []
     tokens = [token for part in parts for token in part.output_tokens]
     starts = torch.cat([part.word_starts for part in parts])
     special = torch.cat([part.special_tokens for part in parts])
-    weights = None
-    if all(part.token_weights is not None for part in parts):
-        weights = torch.cat([part.token_weights for part in parts])
+    known = [part.token_weights for part in parts if part.token_weights is not None]
+    weights = torch.cat(known) if len(known) == len(parts) else None
     groups = word_groups(tokens, starts, special, keep_special=False)
     return words_of(tokens, groups, weights, None)

@@ -54,21 +54,22 @@ def live(
         >>> result = live(dexar.stream(inp, every=4))  # doctest: +SKIP
     """
     try:
-        from IPython.display import display, HTML
+        import IPython.display
     except ImportError as error:
         raise ImportError(
             "live() draws in a notebook, which needs IPython. Install it with pip "
             "install ipython, or loop over stream() yourself."
         ) from error
+    notebook: Any = IPython.display
     # None outside notebooks, where a drawing can't be replaced.
-    handle = display(HTML(""), display_id=True)
+    handle = notebook.display(notebook.HTML(""), display_id=True)
     parts: list[VLMAttributionResult] = []
     drawn = -seconds
     for part in steps:
         parts.append(part)
         now = time.monotonic()
         if handle is not None and (len(parts) == 1 or now - drawn >= seconds):
-            handle.update(HTML(_so_far(parts, normalize)))
+            handle.update(notebook.HTML(_so_far(parts, normalize)))
             drawn = time.monotonic()
     result = joined(parts, normalize)
     if handle is not None:

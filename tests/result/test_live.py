@@ -32,7 +32,8 @@ def _outputs() -> Iterator[list[dict[str, Any]]]:
 
     hook = sys.displayhook
     shell = InteractiveShell.instance()
-    shell.display_pub = CapturingDisplayPublisher()
+    publisher: Any = CapturingDisplayPublisher
+    shell.display_pub = publisher()
     yield shell.display_pub.outputs
     InteractiveShell.clear_instance()
     sys.displayhook = hook
