@@ -32,9 +32,9 @@ def _outputs() -> Iterator[list[dict[str, Any]]]:
 
     hook = sys.displayhook
     shell = InteractiveShell.instance()
-    publisher: Any = CapturingDisplayPublisher
-    shell.display_pub = publisher()
-    yield shell.display_pub.outputs
+    make: Any = CapturingDisplayPublisher
+    shell.display_pub = publisher = make()
+    yield publisher.outputs
     InteractiveShell.clear_instance()
     sys.displayhook = hook
 
