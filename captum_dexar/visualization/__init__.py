@@ -1,4 +1,4 @@
-"""Figures of maps on images, and text tables."""
+"""Figures of maps on images."""
 
 from captum_dexar.visualization.answer_text import TintedWord
 from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
@@ -11,7 +11,6 @@ from captum_dexar.visualization.head_figure import head_figure, head_panel
 from captum_dexar.visualization.overlay import Backdrop
 from captum_dexar.visualization.text import show_as_it_is
 from captum_dexar.visualization.text_figure import Plot, show_figure
-from captum_dexar.visualization.text_table import token_table
 from captum_dexar.visualization.token_figure import (
     token_figure,
     word_figure,
@@ -34,7 +33,6 @@ __all__ = [
     "show_as_it_is",
     "show_figure",
     "token_figure",
-    "token_table",
     "word_figure",
     "word_panel",
 ]
