@@ -16,10 +16,12 @@ from captum_dexar.decoding import generate
 from captum_dexar.inputs import read_prompt, Target
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result.canvas import Canvas
+from captum_dexar.result.page import page_of
 from captum_dexar.result.plots import caption_of, parts_of, shown
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import comparison_figure, MethodRow
+from captum_dexar.visualization.page import frame_html, Page, page_html
 from captum_dexar.vlm_attribution import VLMAttribution
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -116,6 +118,31 @@ class Comparison:
             fig,
         )
         return None if shown(show) else (figure, axes)
+
+    def to_html(self, prompt: str | None = None) -> str:
+        """One interactive page with all methods side by side, which move together.
+
+        The words are tinted by the first weights that a method has.
+
+        Args:
+            prompt: as in :meth:`VLMAttributionResult.to_html`
+
+        Returns:
+            An HTML document, as :meth:`VLMAttributionResult.to_html`.
+
+        Raises:
+            ValueError: an attribution is not finite, or the results are not of the same
+                answer and images.
+        """
+        return page_html(self._page(prompt))
+
+    def _repr_html_(self) -> str:
+        """The page of :meth:`to_html` in a frame, for notebooks."""
+        return frame_html(self._page())
+
+    def _page(self, prompt: str | None = None) -> Page:
+        notes = [duration(self.seconds[name]) for name in self.results]
+        return page_of(self.results, notes, prompt)
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers of :meth:`table`, one row per method.

@@ -9,6 +9,8 @@ from typing import Any, TYPE_CHECKING
 from captum_dexar.inputs import ImageTokenInput
 from captum_dexar.result import plots, serialization
 from captum_dexar.result.answer_maps import AnswerMaps
+from captum_dexar.result.page import page_of
+from captum_dexar.visualization.page import frame_html, page_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,6 +189,45 @@ class VLMAttributionResult(AnswerMaps):
     def plot_seq_attr(self, show: bool = False) -> tuple[Figure, Axes] | None:
         """Captum's own bars of ``seq_attr``; see ``LLMAttributionResult``."""
         return plots.readable(super().plot_seq_attr(), show)
+
+    def to_html(self, prompt: str | None = None) -> str:
+        """An interactive page, as one HTML file that needs neither Python nor network.
+
+        The answer is a text whose words are tinted by their weights. Pointing at one
+        shows its map on the image, with its weight, probability and layers; words can
+        be kept and combined, by mouse, touch or keyboard. The same result gives the
+        same page, also after :meth:`save` and :meth:`load`.
+
+        Where the places of the image tokens on the image are not known, the page shows
+        the grid of the map alone.
+
+        Args:
+            prompt (str, optional): the question, shown above the answer, since a result
+                does not hold it. Default: None
+
+        Returns:
+            An HTML document in ASCII, so that it may be written in any encoding.
+
+        Raises:
+            ValueError: an attribution is not finite.
+
+        Examples::
+
+            >>> from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
+            >>> from captum_dexar.shapes import load_vlm, make_scene
+            >>> model, processor = load_vlm()
+            >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
+            >>> dexar = VLMAttribution(LayerDexAR(model), processor)
+            >>> result = dexar.attribute(inp, target="a red cross")
+            >>> html = result.to_html(prompt="What is it?")
+            >>> html[:15]
+            '<!DOCTYPE html>'
+        """
+        return page_html(page_of({self.method: self}, prompt=prompt))
+
+    def _repr_html_(self) -> str:
+        """The page of :meth:`to_html` in a frame, for notebooks."""
+        return frame_html(page_of({self.method: self}))
 
     def save(self, path: str | Path) -> None:
         """Writes the result to one file: safetensors with JSON metadata, no pickle.

@@ -11,6 +11,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 COLORMAP = "inferno"
 # For signed maps: blue below zero, white at zero, red above.
 SIGNED_COLORMAP = "RdBu_r"
+# The opacity of a map's value is a multiple of this power of it.
+OPACITY_POWER = 0.6
 # Reduced colour, so that the image does not compete with the map.
 _SATURATION = 0.5
 _BRIGHTNESS = 0.9
@@ -55,7 +57,9 @@ class Backdrop:
             colours = matplotlib.colormaps[SIGNED_COLORMAP](0.5 + 0.5 * heat)
         else:
             colours = matplotlib.colormaps[COLORMAP](heat)
-        opacity = (np.float32(0.92 * strength) * np.abs(heat) ** 0.6)[..., None]
+        opacity = (np.float32(0.92 * strength) * np.abs(heat) ** OPACITY_POWER)[
+            ..., None
+        ]
         blended = self._pale * (1 - opacity) + colours[..., :3] * opacity
         picture: FloatArray = np.where(self._unseen, self._striped, blended)
         return picture
