@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from captum_dexar import __version__
-from captum_dexar.cli import compare, demo, evaluate, explain, families
+from captum_dexar.cli import app, compare, demo, evaluate, explain, families
 from captum_dexar.cli.options import InputError
 
-COMMANDS = (demo, explain, compare, evaluate, families)
+COMMANDS = (demo, explain, compare, evaluate, families, app)
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 

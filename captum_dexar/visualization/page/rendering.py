@@ -73,11 +73,12 @@ _ON_LOAD = (
     "frame.previousElementSibling.style.display = 'none'; "
     "frame.style.display = 'block'; "
     "const listen = (event) => { "
-    "if (!frame.isConnected) { removeEventListener('message', listen); return; } "
+    "if (!frame.isConnected) { "
+    "window.removeEventListener('message', listen); return; } "
     "const height = event.data && event.data.captumDexarHeight; "
     "if (event.source === frame.contentWindow && Number.isFinite(height)) "
     "frame.style.height = Math.min(height, 4000) + 'px'; }; "
-    "addEventListener('message', listen); "
+    "window.addEventListener('message', listen); "
     "frame.contentWindow.postMessage('height', '*');"
 )
 
