@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, overload
 
 import torch
@@ -250,6 +251,7 @@ class VLMAttribution(Attribution):
         inp: InterpretableInput | Mapping[str, Any],
         gen_args: Mapping[str, Any] | None = None,
         *,
+        every: int = 1,
         normalize: bool = True,
         **kwargs: Any,
     ) -> Iterator[VLMAttributionResult]:
@@ -258,6 +260,10 @@ class VLMAttribution(Attribution):
         :class:`LayerDexAR` explains a token in the forward pass that predicts it. Other
         methods run the position that predicted the newest token again on the KV cache
         of its prefix or, in families where that is not exact, the whole prompt.
+
+        Explaining tokens one by one reads the model's weights once more for each of
+        them. With ``every=4`` that happens once for four tokens, whose results then
+        come together. They are the same.
 
         The model generates in a thread of its own. Other threads may run the same
         model, take gradients of it, explain it and copy it at any time, and get what
@@ -270,6 +276,9 @@ class VLMAttribution(Attribution):
         Args:
             inp (ImagePromptInput, ImageMaskInput or Mapping): as in :meth:`attribute`
             gen_args (Mapping, optional): as in :meth:`attribute`; one beam
+            every (int, optional): how many tokens are explained at a time. The last
+                ones may be fewer, and so are those of a layer that a user's hook has
+                changed, or of ``max_tokens_per_pass``. Default: 1
             normalize (bool, optional): as in :meth:`attribute`. Default: True
             **kwargs: arguments of the method, as in :meth:`attribute`
 
@@ -280,8 +289,9 @@ class VLMAttribution(Attribution):
             adds the whole of it. Closing the iterator stops generation.
 
         Raises:
-            ValueError: several beams or answers are requested, or as
-                :meth:`attribute`.
+            ValueError: several beams or answers are requested, ``every`` is not
+                positive, or as :meth:`attribute`.
+            TypeError: ``every`` is not an integer, or as :meth:`attribute`.
 
         Examples::
 
@@ -297,17 +307,19 @@ class VLMAttribution(Attribution):
             the torch.Size([1, 12, 12])
         """
         check_model_state(self.model)
+        _check_every(every)
         self._check_arguments(None, kwargs)
         prompt = read_prompt(inp, self.model, self.processor)
         arguments = dict(kwargs)
-        if "max_tokens_per_pass" in getattr(self._method, "step_arguments", ()):
+        step_arguments = getattr(self._method, "step_arguments", ())
+        if every == 1 and "max_tokens_per_pass" in step_arguments:
             arguments["max_tokens_per_pass"] = 1
         online = self._method.online(prompt, **arguments)
 
-        def explain_step(step: DecodingSteps, cache: Any) -> StepAttributions:
-            return self._method.attribute_steps(step, cache, **kwargs)
+        def explain_steps(steps: DecodingSteps, cache: Any) -> StepAttributions:
+            return self._method.attribute_steps(steps, cache, **kwargs)
 
-        steps = streamed(prompt, gen_args, online, explain_step)
+        steps = streamed(prompt, gen_args, online, explain_steps, every)
         earlier_ids = prompt.ids.new_empty(0)
         try:
             for token, explained in steps:
@@ -467,3 +479,16 @@ class VLMAttribution(Attribution):
     def get_name(cls) -> str:
         """The display name."""
         return "VLM Attribution"
+
+
+def _check_every(every: Any) -> None:
+    if isinstance(every, bool) or not isinstance(every, Integral):
+        raise TypeError(
+            "every must be a whole number of tokens to explain at a time, such as 4, "
+            f"got {type(every).__name__}."
+        )
+    if every < 1:
+        raise ValueError(
+            f"every must be at least 1, the number of tokens to explain at a time, got "
+            f"{every}."
+        )

@@ -1,4 +1,4 @@
-"""Tokens explained one by one, while the answer is being generated."""
+"""Tokens explained one by one, or a few at a time, while the answer is generated."""
 
 import threading
 from typing import Any
@@ -13,14 +13,22 @@ from captum_dexar import (
     VLMAttributionResult,
     VLMForward,
 )
+from captum_dexar.baselines import LayerAttention
+from captum_dexar.comparison import METHODS, named_methods
+from captum_dexar.decoding import StepAttributions
+from captum_dexar.inputs import Prompt
+from captum_dexar.methods.online_dexar import OnlineDexAR
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
 from tests.helpers.explained import relative_error
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
-from tests.helpers.untouched import untouched
-from torch import nn
+from tests.helpers.untouched import untouched, warm
+from torch import nn, Tensor
+from transformers import StoppingCriteria
 
+# Methods whose random numbers depend on what is explained together.
+RANDOM = ("gradient-shap", "smooth-grad", "shapley")
 FEW = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": -1}
 
 
@@ -59,9 +67,10 @@ def test_equals_explaining_afterwards(name: str) -> None:
     model, inputs = model_of(case, 0, case.implementations[0]), case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
     whole = method.attribute(inputs, gen_args=FEW)
-    with untouched(model):
-        parts = list(method.stream(inputs, gen_args=FEW))
-    same(parts, whole)
+    for every in (1, 3):
+        with untouched(model):
+            parts = list(method.stream(inputs, gen_args=FEW, every=every))
+        same(parts, whole)
 
 
 def test_words_of_the_bundled_model() -> None:
@@ -131,6 +140,163 @@ def test_perturbation_of_a_later_token() -> None:
     maps = torch.cat([part.token_attr for part in parts])
     assert whole.token_attr is not None
     torch.testing.assert_close(maps, whole.token_attr, rtol=1e-4, atol=1e-5)
+
+
+class _Decoded(StoppingCriteria):
+    """Never stops, and counts the tokens that have been decoded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self.count += 1
+        return input_ids.new_zeros(input_ids.shape[0], dtype=torch.bool)
+
+
+def test_four_at_a_time_come_when_the_fourth_is_decoded() -> None:
+    """The last ones are fewer."""
+    model, inputs, decoded = tiny_vlm(seed=3), prompt_inputs(3), _Decoded()
+    groups: list[tuple[int, int]] = []
+
+    class Noting(LayerDexAR):
+        def online(self, prompt: Prompt, **arguments: Any) -> OnlineDexAR | None:
+            online = super().online(prompt, **arguments)
+            assert online is not None
+            explain = online.explain
+
+            def noted(tokens: Tensor, *more: Any) -> StepAttributions:
+                groups.append((tokens.shape[1], decoded.count))
+                return explain(tokens, *more)
+
+            online.explain = noted  # type: ignore[method-assign]
+            return online
+
+    gen_args = {**FEW, "max_new_tokens": 10, "stopping_criteria": [decoded]}
+    parts = VLMAttribution(Noting(model)).stream(inputs, gen_args, every=4)
+    whole = VLMAttribution(LayerDexAR(model)).attribute(
+        inputs, gen_args={**FEW, "max_new_tokens": 10}
+    )
+    same(list(parts), whole)
+    assert groups == [(4, 4), (4, 8), (2, 10)]
+
+
+def test_no_position_is_run_twice_for_several_tokens() -> None:
+    model: Any = tiny_vlm(seed=3)
+    inputs = prompt_inputs(3)
+    lengths: list[int] = []
+    method = VLMAttribution(LayerAttention(model))
+    # The model is checked once.
+    list(method.stream(inputs, gen_args={**FEW, "max_new_tokens": 1}))
+    decoder = model.model.language_model
+    handle = decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]),
+        with_kwargs=True,
+    )
+    try:
+        same(
+            list(method.stream(inputs, gen_args=FEW, every=3)),
+            method.attribute(inputs, gen_args=FEW),
+        )
+    finally:
+        handle.remove()
+    # The prompt, two tokens, these three in one pass, another token, and this one.
+    assert lengths[:6] == [inputs["input_ids"].shape[1], 1, 1, 3, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in RANDOM])
+def test_every_method_gives_the_same_for_several_tokens(name: str) -> None:
+    model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
+    ((chosen, arguments),) = named_methods([name], model).values()
+    kwargs: Any = {**arguments, "n_steps": 3} if name == "ig" else arguments
+    method = VLMAttribution(chosen)
+
+    parts = list(method.stream(inputs, gen_args=FEW, every=3, **kwargs))
+    same(parts, method.attribute(inputs, gen_args=FEW, **kwargs))
+
+
+@pytest.mark.parametrize(
+    "gen_args",
+    [
+        {"cache_implementation": "static"},
+        {"use_cache": False},
+        {"guidance_scale": 1.5},
+        {"prefill_chunk_size": 7},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+@pytest.mark.parametrize("method", [LayerDexAR, LayerAttention])
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+def test_several_tokens_at_any_setting_of_generation(
+    method: Any, gen_args: dict[str, Any]
+) -> None:
+    model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
+    explaining = VLMAttribution(method(model))
+    settings = {**FEW, **gen_args}
+    whole = explaining.attribute(inputs, gen_args=settings)
+    with untouched(model):
+        parts = list(explaining.stream(inputs, gen_args=settings, every=3))
+    same(parts, whole)
+
+
+def test_a_hook_that_sees_how_many_positions_share_a_pass() -> None:
+    model: Any = tiny_vlm(seed=3)
+    inputs = prompt_inputs(3)
+    lengths: list[int] = []
+
+    def scaled(module: nn.Module, args: Any, output: Any) -> Any:
+        lengths.append(output.shape[1])
+        return output * (1 + 0.01 * (1 < output.shape[1] < 10))
+
+    method = VLMAttribution(LayerAttention(model))
+    projection = model.model.language_model.layers[1].mlp.down_proj
+    handle = projection.register_forward_hook(scaled)
+    try:
+        alone = list(method.stream(inputs, gen_args=FEW))
+        assert not any(1 < length < 10 for length in lengths)
+        parts = list(method.stream(inputs, gen_args=FEW, every=2))
+        assert 2 in lengths
+    finally:
+        handle.remove()
+    for part, one in zip(parts, alone, strict=True):
+        same([part], one)
+
+
+def test_closing_and_failing_between_groups() -> None:
+    model: Any = tiny_vlm(seed=3)
+    method = VLMAttribution(LayerDexAR(model))
+    inputs, decoded = prompt_inputs(3), _Decoded()
+    gen_args = {**FEW, "max_new_tokens": 200, "stopping_criteria": [decoded]}
+    with untouched(warm(model, inputs)):
+        stream: Any = method.stream(inputs, gen_args, every=3)
+        next(stream)
+        stream.close()
+        assert 3 <= decoded.count < 100
+        assert all(thread.name != "generating" for thread in threading.enumerate())
+
+    def fail(module: nn.Module, args: Any) -> None:
+        if decoded.count == 5:
+            raise RuntimeError("the sixth pass fails")
+
+    decoded.count = 0
+    handle = model.get_decoder().register_forward_pre_hook(fail)
+    parts = []
+    try:
+        with pytest.raises(RuntimeError, match="the sixth pass fails"):
+            for part in method.stream(inputs, gen_args, every=3):
+                parts.append(part)
+    finally:
+        handle.remove()
+    whole = method.attribute(inputs, gen_args={**FEW, "max_new_tokens": 3})
+    same(parts, whole)
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 2.0, "4", None])
+def test_a_wrong_number_of_tokens_at_a_time(every: Any) -> None:
+    method = VLMAttribution(LayerDexAR(tiny_vlm(seed=3)))
+    kind = ValueError if isinstance(every, int) and every is not True else TypeError
+    with pytest.raises(kind, match="every must be"):
+        next(method.stream(prompt_inputs(3), every=every))
 
 
 def test_errors_reach_the_caller() -> None:

@@ -32,9 +32,11 @@ def message(text: str, kind: str = "note") -> str:
     """A line of text.
 
     Args:
-        text (str): any text
+        text (str): any text; of an empty one, nothing is left
         kind (str, optional): ``"note"`` or ``"error"``. Default: ``"note"``
     """
+    if not text:
+        return ""
     role = "alert" if kind == "error" else "status"
     shown = escape(label(" ".join(text.split()), _LONGEST_LINE))
     return f'<p class="dexar-{kind}" role="{role}" dir="auto">{shown}</p>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,7 @@ class _Handlers:
             )
             session.ask(question, _methods(method, other))
         except VisitorError as error:
-            return self._refused(error, request)
+            return _refused(error)
         return [fragments.message("Waiting for the model."), "", *_buttons(busy=True)]
 
     def explain_again(self, method: Any, other: Any, request: gr.Request) -> list[Any]:
@@ -236,23 +237,26 @@ class _Handlers:
             session, _ = self._visit(request)
             session.explain_again(_methods(method, other))
         except VisitorError as error:
-            return self._refused(error, request)
+            return _refused(error)
         return [fragments.message("Waiting for the model."), "", *_buttons(busy=True)]
 
     def run(self, request: gr.Request) -> Iterator[list[Any]]:
         """Answers and explains, and shows every token."""
-        try:
+        session, key = None, ""
+        with suppress(VisitorError):
             session, key = self._visit(request)
-        except VisitorError:
+        if session is None or not session.is_busy:
+            # What was asked has been refused, and the page says why. Without a value
+            # Gradio would empty it.
+            yield [gr.skip() for _ in range(6)]
             return
-        keep = gr.skip()
         for state in session.run():
             if state.phase is Phase.RUNNING:
                 words = ""
                 if state.result is not None:
                     words = fragments.words_so_far(state.result)
                 status = fragments.message(_progress(state))
-                yield [status, words, "", keep, keep, keep]
+                yield [status, words, "", gr.skip(), gr.skip(), gr.skip()]
             else:
                 yield self._ended(state, session, key)
 
@@ -311,9 +315,11 @@ class _Handlers:
             raise VisitorError("The image is no longer here. Choose it again.")
         return Path(path)
 
-    def _refused(self, error: VisitorError, request: gr.Request) -> list[Any]:
-        keep = gr.skip()
-        return [fragments.message(str(error), "error"), keep, keep, keep, keep]
+
+def _refused(error: VisitorError) -> list[Any]:
+    """Says what is wrong, and leaves the rest of the page as it is."""
+    refusal = fragments.message(str(error), "error")
+    return [refusal, *(gr.skip() for _ in range(4))]
 
 
 def _methods(method: Any, other: Any) -> tuple[str, ...]:

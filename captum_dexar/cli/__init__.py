@@ -6,14 +6,16 @@ when they run, after checking their arguments.
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from captum_dexar import __version__
-from captum_dexar.cli import app, compare, demo, evaluate, explain, families
+from captum_dexar.cli import app, compare, demo, evaluate, explain, families, show
+from captum_dexar.cli.console import printing, say
 from captum_dexar.cli.options import InputError
+from captum_dexar.visualization.terminal import terminal_text
 
-COMMANDS = (demo, explain, compare, evaluate, families, app)
+COMMANDS = (demo, explain, show, compare, evaluate, app, families)
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -27,25 +29,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 if explaining failed, 2 for bad input.
     """
-    options = _parser().parse_args(arguments)
     # Figures are only written to files.
     os.environ["MPLBACKEND"] = "Agg"
-    try:
-        options.run(options)
-    except InputError as error:
-        print(f"captum-dexar: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except (RuntimeError, ValueError, TypeError, OSError) as error:
-        print(f"captum-dexar: {type(error).__name__}: {error}", file=sys.stderr)
-        return FAILURE
-    except KeyboardInterrupt:
-        print("captum-dexar: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return SUCCESS
+    with printing():
+        options = _parser().parse_args(arguments)
+        try:
+            options.run(options)
+        except InputError as error:
+            say(f"captum-dexar: {error}", error=True)
+            return BAD_INPUT
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            say(f"captum-dexar: {type(error).__name__}: {error}", error=True)
+            return FAILURE
+        except KeyboardInterrupt:
+            say("captum-dexar: interrupted", error=True)
+            return INTERRUPTED
+        return SUCCESS
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors, which quote arguments, print no control character of theirs."""
+
+    def error(self, message: str) -> NoReturn:
+        """See :class:`argparse.ArgumentParser`."""
+        super().error(terminal_text(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="captum-dexar",
         description="Which part of the picture made the model say that word?",
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from captum_dexar.cli.console import say
 from captum_dexar.cli.options import (
     add_methods,
     add_model,
@@ -19,7 +20,13 @@ from captum_dexar.cli.options import (
     method_names,
     positive,
 )
-from captum_dexar.cli.reports import save_figure, write_csv
+from captum_dexar.cli.reports import (
+    Outputs,
+    save_figure,
+    say_words,
+    write_csv,
+    write_page,
+)
 from captum_dexar.comparison.methods import COMPARED, named_methods
 
 if TYPE_CHECKING:
@@ -30,6 +37,10 @@ if TYPE_CHECKING:
 _GIVEN_TOGETHER = ("model", "image", "prompt")
 _DPI = 200
 DEFAULT_SEED = 3
+TITLES = {
+    "page.html": "To read with a mouse",
+    "compare.png": "The maps, side by side",
+}
 
 
 def add_to(commands: Commands) -> None:
@@ -116,18 +127,19 @@ def _threads(number: int | None) -> Iterator[None]:
 
 
 def _report(comparison: Comparison, names: list[str], folder: Path) -> None:
-    first = next(iter(comparison.results.values()))
-    print(f"\nThe answer:  {first.answer}\n")
-    print(comparison.table())
-    folder.mkdir(parents=True, exist_ok=True)
-    save_figure(comparison.plot(), folder / "compare.png", _DPI)
+    outputs = Outputs(folder)
+    results = list(comparison.results.values())
+    for name, result in zip(names, results):
+        outputs.add(f"{name}.dexar", result.save)
+    say(f"\nThe answer:  {results[0].answer}\n")
+    if results[0].token_weights is not None:
+        say_words(results[0])
+        say()
+    say(comparison.table())
     rows = comparison.rows()
-    write_csv(
-        folder / "compare.csv",
-        ["name", *rows[0]],
-        [[name, *row.values()] for name, row in zip(names, rows)],
-    )
-    for name, result in zip(names, comparison.results.values()):
-        result.save(folder / f"{name}.dexar")
-    print(f"\nThe maps, side by side:  {folder / 'compare.png'}")
-    print("In the same folder:  compare.csv, and one result file per method")
+    heading = ["name", *rows[0]]
+    cells = [[name, *row.values()] for name, row in zip(names, rows)]
+    outputs.add("compare.csv", lambda path: write_csv(path, heading, cells))
+    outputs.add("page.html", lambda path: write_page(comparison, path))
+    outputs.add("compare.png", lambda path: save_figure(comparison.plot(), path, _DPI))
+    outputs.finish(TITLES)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from captum_dexar.cli.console import say
 from captum_dexar.cli.options import (
     add_layers,
     add_out,
+    attribution,
     bundled_input,
-    explained,
     layer_numbers,
 )
-from captum_dexar.cli.reports import report, save_figure
+from captum_dexar.cli.reports import add_result, Outputs, report, save_figure, TITLES
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
 
 # Between the paper's gradient (0) and gradient x attention (1).
 READ_POWER = 0.5
+READ_TITLE = (
+    f"Which patches were read, gradient x attention^{READ_POWER} (an extension of the "
+    "paper)"
+)
 
 
 def add_to(commands: Commands) -> None:
@@ -41,19 +46,13 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     layer_numbers(options.layers)
     model, processor, scene, inp = bundled_input(options.seed)
-    result = explained(model, processor, inp, options.layers)
-    read = explained(
-        model,
-        processor,
-        inp,
-        options.layers,
-        target=result.target_ids,
-        attention_power=READ_POWER,
-    )
-    print(f"\nThe scene:  {scene.caption}")
-    report(result, options.out)
-    save_figure(read.plot_tokens(), options.out / "tokens_read.png")
-    print(
-        f"Which patches were read, gradient x attention^{READ_POWER} (an extension of "
-        f"the paper):  {options.out / 'tokens_read.png'}"
-    )
+    dexar = attribution(model, processor, options.layers)
+    result = dexar.attribute(inp, progress=True)
+    outputs = Outputs(options.out)
+    add_result(result, outputs)
+    read = dexar.attribute(inp, result.target_ids, attention_power=READ_POWER)
+    outputs.add("read.dexar", read.save)
+    say(f"\nThe scene:  {scene.caption}")
+    report(result, outputs)
+    outputs.add("tokens_read.png", lambda path: save_figure(read.plot_tokens(), path))
+    outputs.finish({**TITLES, "tokens_read.png": READ_TITLE})

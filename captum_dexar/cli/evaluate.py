@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from captum_dexar.cli.console import say
 from captum_dexar.cli.options import (
     add_loading,
     add_methods,
@@ -155,10 +155,10 @@ def run(options: argparse.Namespace) -> None:
     except (OtherRunError, BusyFolderError) as error:
         raise InputError(f"--out: {error}") from None
     except KeyboardInterrupt:
-        print(
+        say(
             f"\nWhat was measured is kept in {out}. The same command goes on from "
             "there.",
-            file=sys.stderr,
+            error=True,
         )
         raise
     _report(out)
@@ -288,9 +288,9 @@ def _print_accuracy(model: Any, processor: Any, dataset: Any) -> None:
     from captum_dexar.shapes import measure_accuracy
 
     accuracy = measure_accuracy(model, processor, dataset.seeds, show_progress=True)
-    print("\n| answers | exactly right | asked | share |\n|---|---|---|---|")
+    say("\n| answers | exactly right | asked | share |\n|---|---|---|---|")
     for kind, value in accuracy.items():
-        print(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")
+        say(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")
 
 
 def _report(out: Path) -> None:
@@ -300,16 +300,16 @@ def _report(out: Path) -> None:
 
     summary = write_summary(out)
     figures = write_curves(summary, out)
-    print(f"\n{summary.brief()}\n")
+    say(f"\n{summary.brief()}\n")
     _print_seconds(summary)
     files = ["summary.csv", "seconds.csv", "results.jsonl", "run.json"]
-    print(f"\nThe tables:  {out / 'summary.md'}")
-    print(f"In the same folder:  {', '.join([*files, *(one.name for one in figures)])}")
+    say(f"\nThe tables:  {out / 'summary.md'}")
+    say(f"In the same folder:  {', '.join([*files, *(one.name for one in figures)])}")
     if not summary.measurements.lines:
         raise RuntimeError("nothing was measured; the reasons are in the tables.")
 
 
 def _print_seconds(summary: Summary) -> None:
-    print("| method | seconds per sample |\n|---|---|")
+    say("| method | seconds per sample |\n|---|---|")
     for method, _, mean, *_ in summary.seconds():
-        print(f"| {method} | {float(mean):.3f} |")
+        say(f"| {method} | {float(mean):.3f} |")

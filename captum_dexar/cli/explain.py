@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
+from captum_dexar.cli.console import say
 from captum_dexar.cli.options import (
     add_layers,
     add_model,
     add_out,
-    explained,
+    attribution,
     generation_arguments,
+    InputError,
     layer_numbers,
     loaded_input,
+    positive,
 )
-from captum_dexar.cli.reports import report, verified
+from captum_dexar.cli.reports import add_result, Outputs, report, TITLES, verified
+from captum_dexar.cli.streaming import streamed_result
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
@@ -45,6 +49,20 @@ def add_to(commands: Commands) -> None:
         help="recompute a random token in a random layer by plain autograd, and print "
         "the error",
     )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="print each word as it is generated, tinted by its weight relative to the "
+        "largest so far; where the output is not a terminal, a line of word, tab and "
+        "weight",
+    )
+    parser.add_argument(
+        "--every",
+        type=positive,
+        metavar="N",
+        help="with --stream, explain N tokens at a time, which takes less time "
+        "(default: 1)",
+    )
     add_out(parser, "captum-dexar-output")
     parser.set_defaults(run=run)
 
@@ -53,18 +71,37 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     gen_args = generation_arguments(options)
     layer_numbers(options.layers)
+    _check_stream(options)
     model, processor, inp = loaded_input(options)
-    result = explained(
-        model,
-        processor,
-        inp,
-        options.layers,
-        target=options.target,
-        gen_args=gen_args,
-        attention_power=options.attention_power,
-        verify=options.verify,
-    )
-    print()
+    dexar = attribution(model, processor, options.layers)
+    arguments: dict[str, Any] = {"attention_power": options.attention_power}
+    if options.stream:
+        steps = dexar.stream(inp, gen_args, every=options.every or 1, **arguments)
+        result = streamed_result(steps)
+    else:
+        result = dexar.attribute(
+            inp,
+            target=options.target,
+            gen_args=gen_args,
+            progress=options.target is None,
+            verify=options.verify,
+            **arguments,
+        )
+    outputs = Outputs(options.out)
+    add_result(result, outputs)
+    say()
     if options.verify:
-        print(f"{verified(result)}\n")
-    report(result, options.out)
+        say(f"{verified(result)}\n")
+    report(result, outputs)
+    outputs.finish(TITLES)
+
+
+def _check_stream(options: argparse.Namespace) -> None:
+    if options.every is not None and not options.stream:
+        raise InputError("--every is for --stream, which is not given.")
+    if options.stream and options.target is not None:
+        raise InputError(
+            "--stream is for generating an answer, but --target gives one."
+        )
+    if options.stream and options.verify:
+        raise InputError("--verify explains an answer as a whole. Leave --stream out.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from captum_dexar.cli.console import say
+
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
 
@@ -25,4 +27,4 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from captum_dexar.families import families_table
 
-    print(families_table())
+    say(families_table())

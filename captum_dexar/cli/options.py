@@ -13,7 +13,7 @@ from typing import Any, TYPE_CHECKING
 from captum_dexar.comparison.methods import chosen_names, GROUPS, METHODS
 
 if TYPE_CHECKING:
-    from captum_dexar.result.result import VLMAttributionResult
+    from captum_dexar.vlm_attribution import VLMAttribution
     from torch import nn
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -198,31 +198,13 @@ def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
         ) from error
 
 
-def explained(
-    model: nn.Module,
-    processor: Any,
-    inp: Any,
-    layers: str,
-    *,
-    target: Any = None,
-    gen_args: dict[str, Any] | None = None,
-    attention_power: float = 0.0,
-    verify: bool = False,
-) -> VLMAttributionResult:
-    """Explains the answer with DEX-AR on the layers given by ``--layers``."""
+def attribution(model: nn.Module, processor: Any, layers: str) -> VLMAttribution:
+    """DEX-AR on the layers given by ``--layers``."""
     from captum_dexar import LayerDexAR, VLMAttribution
     from captum_dexar.model.layers import find_layers
 
     method = LayerDexAR(model, _chosen_layers(find_layers(model), layers))
-    result: VLMAttributionResult = VLMAttribution(method, processor).attribute(
-        inp,
-        target=target,
-        gen_args=gen_args,
-        progress=target is None,
-        attention_power=attention_power,
-        verify=verify,
-    )
-    return result
+    return VLMAttribution(method, processor)
 
 
 def layer_numbers(which: str) -> list[int] | None:

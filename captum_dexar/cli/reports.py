@@ -1,39 +1,126 @@
-"""The commands' output: text, figures and tables."""
+"""What commands write about a result: its file, a page, figures and tables."""
 
 from __future__ import annotations
 
 import csv
+import unicodedata
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
+
+from captum_dexar.cli.console import encoding_of, say, shows_colour, write
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
 
+RESULT = "result.dexar"
+# What the files to look at first show.
+TITLES = {
+    "page.html": "To read with a mouse",
+    "tokens.png": "Where each word comes from",
+}
+# Spreadsheets take a cell for a formula that begins with one of these.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_DPI = 130
 
-def report(result: VLMAttributionResult, folder: Path) -> None:
-    """Prints the words; writes figures, a table and the result to ``folder``."""
+
+class Outputs:
+    """Files written to a folder one after the other.
+
+    One that can't be written does not keep the others from being written.
+
+    Args:
+        folder (Path): the folder, which is made
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.written: list[str] = []
+        self._failures: list[tuple[str, Exception]] = []
+
+    def add(self, name: str, write_to: Callable[[Path], object]) -> None:
+        """Writes a file; a failure is told by :meth:`finish`.
+
+        Args:
+            name (str): of the file
+            write_to (Callable): writes it, to the path that it is given
+        """
+        path = self.folder / name
+        try:
+            write_to(path)
+        except Exception as error:  # drawing may raise anything
+            # A part of a file would look like the whole.
+            path.unlink(missing_ok=True)
+            self._failures.append((name, error))
+        else:
+            self.written.append(name)
+
+    def finish(self, titles: Mapping[str, str]) -> None:
+        """Says what was written.
+
+        Args:
+            titles (Mapping): what the most important files show, by their names
+
+        Raises:
+            RuntimeError: a file could not be written.
+        """
+        say()
+        for name, title in titles.items():
+            if name in self.written:
+                say(f"{title}:  {self.folder / name}")
+        others = [name for name in self.written if name not in titles]
+        say(f"In the same folder:  {', '.join(others)}")
+        if self._failures:
+            name, error = self._failures[0]
+            names = ", ".join(one for one, _ in self._failures)
+            raise RuntimeError(
+                f"{names} could not be written ({name}: {type(error).__name__}: "
+                f"{error}). The rest is in {self.folder}."
+            ) from error
+
+
+def report(result: VLMAttributionResult, outputs: Outputs) -> None:
+    """Prints the words; writes table, page and figures."""
+    say(f"The model:  {result.answer}\n")
+    say_words(result)
+    add_views(result, outputs)
+
+
+def say_words(result: VLMAttributionResult) -> None:
+    """Prints the words with their weights, as bars."""
     from captum_dexar.visualization import token_table
 
     words = result.words()
-    print(f"The model:  {result.answer}\n")
-    print(
-        token_table(
-            [word.text for word in words],
-            [word.weight for word in words],
-            [word.log_prob for word in words],
-        )
+    table = token_table(
+        [word.text for word in words],
+        [word.weight for word in words],
+        [word.log_prob for word in words],
+        encoding_of(),
+        shows_colour(),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_figure(result.plot_tokens(), folder / "tokens.png")
-    save_figure(result.plot_sequence(), folder / "sequence.png")
-    files = ["sequence.png", "tokens.csv", "result.dexar"]
-    if result.layer_attr is not None and words:
-        save_figure(result.plot_layers(), folder / "layers.png")
-        files.insert(1, "layers.png")
-    _write_tokens(result, folder / "tokens.csv")
-    result.save(folder / "result.dexar")
-    print(f"\nWhere each word comes from:  {folder / 'tokens.png'}")
-    print(f"In the same folder:  {', '.join(files)}")
+    write(f"{table}\n", flush=True)
+
+
+def add_result(result: VLMAttributionResult, outputs: Outputs) -> None:
+    """Writes the result file, which all else can be made from."""
+    result.save(outputs.folder / RESULT)
+    outputs.written.append(RESULT)
+
+
+def add_views(result: VLMAttributionResult, outputs: Outputs) -> None:
+    """Writes all that shows a result: a table of tokens, a page and figures."""
+    outputs.add("tokens.csv", lambda path: _write_tokens(result, path))
+    outputs.add("page.html", lambda path: write_page(result, path))
+    outputs.add("tokens.png", lambda path: save_figure(result.plot_tokens(), path))
+    outputs.add("sequence.png", lambda path: save_figure(result.plot_sequence(), path))
+    if result.layer_attr is not None and result.words():
+        outputs.add("layers.png", lambda path: save_figure(result.plot_layers(), path))
+
+
+def write_page(shown: Any, path: Path) -> None:
+    """Writes the page of a result or a comparison."""
+    path.write_text(shown.to_html(), encoding="utf-8", newline="")
 
 
 def verified(result: VLMAttributionResult) -> str:
@@ -50,13 +137,15 @@ def verified(result: VLMAttributionResult) -> str:
     )
 
 
-def save_figure(plotted: Any, path: Path, dpi: int = 130) -> None:
+def save_figure(plotted: Any, path: Path, dpi: int = _DPI) -> None:
     """Saves and closes the figure returned by a plot."""
     import matplotlib.pyplot as plt
 
     figure, _ = plotted
-    figure.savefig(path, dpi=dpi)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=dpi)
+    finally:
+        plt.close(figure)
 
 
 def _write_tokens(result: VLMAttributionResult, path: Path) -> None:
@@ -74,8 +163,25 @@ def _write_tokens(result: VLMAttributionResult, path: Path) -> None:
 
 
 def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
-    """Writes a table; None becomes an empty cell."""
+    """Writes a table that is inert in spreadsheets; None becomes an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(heading)
-        writer.writerows(rows)
+        writer.writerows([map(_cell, row) for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    """A text with a quotation mark where a formula would begin, and with control
+    characters other than line ends and tabs as their escape sequences."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip(" ").startswith(_FORMULA):
+        value = f"'{value}"
+    return "".join(
+        (
+            one.encode("unicode_escape").decode()
+            if unicodedata.category(one) in ("Cc", "Cs") and one not in "\n\r\t"
+            else one
+        )
+        for one in value
+    )

@@ -1,13 +1,16 @@
 """Raw attributions of decoding steps, before they become a result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from captum_dexar.maps.layout import ImageLayout
 from torch import Tensor
+
+# Fields that are the same for all steps.
+SHARED = ("layer_indices", "layout")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +57,21 @@ class StepAttributions:
                 [tensor.to(tensors[0].device) for tensor in tensors], dim=1
             )
 
-        shared = {name: getattr(parts[0], name) for name in ("layer_indices", "layout")}
-        tensors = [f.name for f in fields(cls) if f.name not in shared]
-        return cls(**{name: together(name) for name in tensors}, **shared)
+        tensors = [field.name for field in fields(cls) if field.name not in SHARED]
+        return replace(parts[0], **{name: together(name) for name in tensors})
+
+    def steps(self) -> "Iterator[StepAttributions]":
+        """Each single step."""
+        tensors = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in SHARED and value is not None
+        }
+        for step in range(self.token_attr.shape[1]):
+            yield replace(
+                self,
+                **{name: value[:, step : step + 1] for name, value in tensors.items()},
+            )
 
 
 class OnlineAttribution(Protocol):

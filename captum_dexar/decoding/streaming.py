@@ -24,10 +24,10 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import kept_state
-from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.target_logits import GrowingLogits, TargetLogits
 from torch import Tensor
 
-# Explains one step, given a cache of its prefix.
+# Explains steps, given a cache of their prefix.
 Explain = Callable[[DecodingSteps, PromptCache | None], StepAttributions]
 
 
@@ -46,18 +46,18 @@ class _StoppableWatch(GenerationWatch):
         )
 
 
-class _AfterEachToken:
-    """Explains each token in a separate pass, for methods that don't work online.
+class _Afterwards:
+    """Explains tokens in separate passes, for methods that don't work online.
 
-    When a token has been chosen, the cache ends with the position that predicted it. If
-    possible, only that position is run again, on the cache cropped by one; this
-    restores the cache. Where generation has a cache that can't be cropped, one of our
-    own is filled beside it.
+    When tokens have been chosen, the cache ends with the position that predicted the
+    last of them. If possible, only the positions that predicted them are run again, on
+    the cache cropped by as many; this restores the cache. Where generation has a cache
+    that can't be cropped, one of our own is filled beside it.
 
     Args:
         prompt (Prompt): one prompt
         cache (DynamicCache or None): the cache of generation, if it can be cropped
-        explain (Callable): explains a step on a cache of its prefix
+        explain (Callable): explains steps on a cache of their prefix
         settings (sequence of str): names of the settings of generation
     """
 
@@ -67,10 +67,11 @@ class _AfterEachToken:
         self.prompt = prompt
         self.settings = settings
         self.cache = cache
-        self.explain_step = explain
+        self.explain_steps = explain
         self.positions: list[Tensor | None] = []
         plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
         self._is_replayed = plan == "replay"
+        self._can_share_passes = True
         self._own: PromptCache | None = None
 
     @contextmanager
@@ -80,67 +81,100 @@ class _AfterEachToken:
             yield
 
     def explain(
-        self, answer: Tensor, target_logits: TargetLogits, number: int
+        self, answer: Tensor, target_logits: TargetLogits, first: int
     ) -> StepAttributions:
-        """The attributions of the last token of an answer.
+        """The attributions of the last tokens of an answer.
 
         Args:
             answer (Tensor): all its tokens so far, ``(1, tokens)``
-            target_logits (TargetLogits): of the last token, in generating
-            number (int): index of the last token
+            target_logits (TargetLogits): of the last tokens, in generating
+            first (int): index of the first of them
+
+        Raises:
+            Inconsistent: a token is not explained as it was generated.
         """
-        step = DecodingSteps(self.prompt, answer, first_step=number)
+        if self._can_share_passes and answer.shape[1] > first + 1:
+            try:
+                return self._explain(answer, target_logits, first)
+            except Inconsistent:
+                # A position may depend on which ones share its pass.
+                self._can_share_passes = False
+        return StepAttributions.joined(
+            [
+                self._explain(answer[:, : step + 1], of_step, step)
+                for step, of_step in enumerate(target_logits.steps(), first)
+            ]
+        )
+
+    def _explain(
+        self, answer: Tensor, target_logits: TargetLogits, first: int
+    ) -> StepAttributions:
+        steps = DecodingSteps(self.prompt, answer, first_step=first)
         dtype = rounding_dtype(self.prompt.model)
         with kept_state(self.prompt.model):
             if not self._is_replayed:
-                explained = self.explain_step(step, None)
+                explained = self.explain_steps(steps, None)
             else:
-                explained = self._on_cache(step, number)
+                explained = self._on_cache(steps)
         check_log_probs(
-            target_logits, explained.token_log_probs, dtype, [1], self.settings
+            target_logits,
+            explained.token_log_probs,
+            dtype,
+            [steps.num_steps],
+            self.settings,
         )
         return explained
 
-    def _on_cache(self, step: DecodingSteps, number: int) -> StepAttributions:
-        if self.cache is not None:
-            (position,) = self.positions
-            self.prompt.adapter.crop(self.cache, 1, self.prompt.config)
-            before = PromptCache(self.cache, position, first_step=number)
-        else:
-            if self._own is None:
-                self._own = step.prefilled()
-                # Tokens that were explained another way.
-                earlier = DecodingSteps(self.prompt, step.answer_ids[:, :number])
-                if number:
-                    with torch.no_grad():
-                        earlier.cached_pass(self._own).logits()
-            self._own.first_step = number
-            before = self._own
+    def _on_cache(self, steps: DecodingSteps) -> StepAttributions:
+        before = self._prefix(steps)
         assert before.cache is not None
         length = before.cache.get_seq_length()
-        explained = self.explain_step(step, before)
+        explained = self.explain_steps(steps, before)
         if before.cache.get_seq_length() == length:
             # The method did not use the cache.
-            before.first_step = number
+            before.first_step = steps.first_step
             with torch.no_grad():
-                step.cached_pass(before).logits()
+                steps.cached_pass(before).logits()
         return explained
+
+    def _prefix(self, steps: DecodingSteps) -> PromptCache:
+        """A cache of what is before some steps."""
+        length = self.prompt.length - 1 + steps.first_step
+        if self.cache is not None:
+            (position,) = self.positions
+            surplus = self.cache.get_seq_length() - length
+            self.prompt.adapter.crop(self.cache, surplus, self.prompt.config)
+            return PromptCache(self.cache, position, first_step=steps.first_step)
+        own = self._own
+        if own is None or own.cache is None or own.cache.get_seq_length() != length:
+            self._own = own = steps.prefilled()
+            # Tokens that were explained another way.
+            earlier = steps.answer_ids[:, : steps.first_step]
+            if earlier.shape[1]:
+                with torch.no_grad():
+                    DecodingSteps(self.prompt, earlier).cached_pass(own).logits()
+        own.first_step = steps.first_step
+        return own
 
 
 class _Explaining:
-    """Explains tokens online, or each in a separate pass where that is not possible.
+    """Explains tokens online, or in separate passes where that is not possible.
 
     Args:
-        online (OnlineAttribution or None): explains a token in the pass that predicts
-            it
-        after (_AfterEachToken): explains it in another pass
+        online (OnlineAttribution or None): explains tokens out of the passes that
+            predict them
+        after (_Afterwards): explains them in other passes
+        every (int): how many tokens are explained at a time, if the method does not
+            ask for fewer
     """
 
     def __init__(
-        self, online: OnlineAttribution | None, after: _AfterEachToken
+        self, online: OnlineAttribution | None, after: _Afterwards, every: int
     ) -> None:
         self.online = online
         self.after = after
+        self.every = every
+        self.num_waiting = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -151,19 +185,43 @@ class _Explaining:
                 stack.enter_context(self.online.watching())
             yield
 
-    def explain(self, watch: GenerationWatch, answer: Tensor) -> StepAttributions:
-        """The attributions of the last token of an answer, ``(1, tokens)``."""
-        number = watch.target_logits.num_steps - 1
-        target_logits = watch.target_logits.since(number)
+    def takes(self, num_passes: int) -> bool:
+        """Takes a token that was predicted in so many passes; whether those that wait
+        are to be explained now."""
+        self.num_waiting += 1
+        if num_passes != 1:
+            # Which of them is recorded under which token would be a guess.
+            self._give_up_online()
+        if self.num_waiting >= self.every:
+            return True
+        return self.online is not None and self.online.is_due(self.num_waiting)
+
+    def explain(
+        self, logits: GrowingLogits, answer: Tensor
+    ) -> Iterator[tuple[Tensor, StepAttributions]]:
+        """The tokens that wait, ``(1,)``, which are the last of an answer ``(1,
+        tokens)``, and their attributions."""
+        if not self.num_waiting:
+            return
+        first = logits.num_steps - self.num_waiting
+        self.num_waiting = 0
+        explained = self._explained(logits.since(first), answer, first)
+        yield from zip(answer[:, first:].unbind(1), explained.steps())
+
+    def _explained(
+        self, target_logits: TargetLogits, answer: Tensor, first: int
+    ) -> StepAttributions:
         if self.online is not None:
             try:
-                if watch.num_passes == 1:
-                    return self.online.explain(answer[:, -1:], target_logits, number)
+                return self.online.explain(answer[:, first:], target_logits, first)
             except Inconsistent:
-                pass
+                self._give_up_online()
+        return self.after.explain(answer, target_logits, first)
+
+    def _give_up_online(self) -> None:
+        if self.online is not None:
             self.online.stop()
-            self.online = None
-        return self.after.explain(answer, target_logits, number)
+        self.online = None
 
 
 def streamed(
@@ -171,16 +229,18 @@ def streamed(
     gen_args: Mapping[str, Any] | None,
     online: OnlineAttribution | None,
     explain: Explain,
+    every: int = 1,
 ) -> Generator[tuple[Tensor, StepAttributions], None, None]:
-    """Generates an answer in a separate thread and explains each token immediately.
+    """Generates an answer in a separate thread and explains it meanwhile.
 
     Args:
         prompt (Prompt): one prompt
         gen_args (Mapping or None): as in :func:`generate`
-        online (OnlineAttribution or None): explains a token in the pass that predicts
-            it
-        explain (Callable): without ``online``, called with each token's step and a
-            cache of its prefix, or None
+        online (OnlineAttribution or None): explains tokens out of the passes that
+            predict them
+        explain (Callable): without ``online``, called with the steps of some tokens
+            and a cache of their prefix, or None
+        every (int, optional): how many tokens are explained at a time. Default: 1
 
     Yields:
         Each token, ``(1,)``, with its attributions. Closing the iterator stops
@@ -207,17 +267,24 @@ def streamed(
         online = None
         arguments |= settings.without_compiling()
     # Must be read before our own cache is added to the arguments.
-    cache = None if online is not None else given_cache(prompt, settings, arguments)
+    cache = given_cache(prompt, settings, arguments)
     explaining = _Explaining(
-        online, _AfterEachToken(prompt, cache, explain, settings.names)
+        online, _Afterwards(prompt, cache, explain, settings.names), every
     )
     results: Queue[Any] = Queue()
 
     def put(sequences: Tensor, step: int) -> None:
         if step == 0:
             check_prompt(sequences, prompt)
-        answer = sequences[:, prompt.length :].clone()
-        results.put((answer[:, -1], explaining.explain(watch, answer)))
+        if explaining.takes(watch.num_passes):
+            put_waiting(sequences)
+
+    def put_waiting(sequences: Tensor) -> None:
+        # Nobody waits for what is left when the consumer has gone.
+        if not watch.stop.is_set():
+            answer = sequences[:, prompt.length :].clone()
+            for explained in explaining.explain(watch.target_logits, answer):
+                results.put(explained)
 
     watch = _StoppableWatch(model, put, settings.is_chunked)
     watch.stop = threading.Event()
@@ -231,15 +298,17 @@ def streamed(
                 watch.watching(),
                 explaining.watching(),
             ):
-                sequences = model.generate(**prompt.given_inputs, **arguments)
-            num_tokens = getattr(sequences, "sequences", sequences).shape[1]
-            if num_tokens - prompt.length != watch.target_logits.num_steps:
-                raise RuntimeError(
-                    f"The model generated {num_tokens - prompt.length} tokens, but "
-                    f"{watch.target_logits.num_steps} of its passes were seen: "
-                    f"{type(model).__name__}.generate runs another module, or several "
-                    "tokens in a pass. Use attribute()."
-                )
+                made = model.generate(**prompt.given_inputs, **arguments)
+                sequences = getattr(made, "sequences", made)
+                num_tokens = sequences.shape[1] - prompt.length
+                if num_tokens != watch.target_logits.num_steps:
+                    raise RuntimeError(
+                        f"The model generated {num_tokens} tokens, but "
+                        f"{watch.target_logits.num_steps} of its passes were seen: "
+                        f"{type(model).__name__}.generate runs another module, or "
+                        "several tokens in a pass. Use attribute()."
+                    )
+                put_waiting(sequences)
             results.put(_Done())
         except BaseException as error:  # re-raised in the consumer's thread
             results.put(error)

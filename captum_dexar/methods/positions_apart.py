@@ -2,6 +2,7 @@
 
 import torch
 from captum_dexar.decoding import DecodingSteps, StepAttributions
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.precision import rounding_dtype
 
 
@@ -16,7 +17,7 @@ def check_positions_are_apart(
         change (str or None): what a user has changed, in words; None for nothing
 
     Raises:
-        RuntimeError: their log-probabilities differ.
+        Inconsistent: their log-probabilities differ.
     """
     if change is None:
         return
@@ -29,7 +30,7 @@ def check_positions_are_apart(
         # Log-probabilities are float32 at most.
         eps = max(eps, torch.finfo(torch.float32).eps)
         if not float(error.max()) <= eps**0.7 * largest:
-            raise RuntimeError(
+            raise Inconsistent(
                 f"The model was changed ({change}), and the logits of a position now "
                 "depend on which positions share its pass: the log-probability of "
                 f"token {step} is off by {float(error.max()):.3g} from a pass of its "

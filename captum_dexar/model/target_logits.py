@@ -1,5 +1,6 @@
 """The model's own logits of the explained tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,11 @@ class TargetLogits:
         return TargetLogits(
             self.logits[:, steps], self.log_probs[:, steps], self.largest
         )
+
+    def steps(self) -> "Iterator[TargetLogits]":
+        """The logits of each single step."""
+        for step in range(self.logits.shape[1]):
+            yield self.of_steps(slice(step, step + 1))
 
 
 def is_forbidden(logits: Tensor) -> Tensor:

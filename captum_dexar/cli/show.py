@@ -1,0 +1,50 @@
+"""``captum-dexar show``: page, figures and tables of a saved result."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captum_dexar.cli.options import InputError
+from captum_dexar.cli.reports import Outputs, report, TITLES
+from captum_dexar.visualization.file_names import file_name
+
+if TYPE_CHECKING:
+    from captum_dexar.cli.options import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "show",
+        help="make page and figures of a saved result, without the model",
+        description="Reads a result file, as explain, compare, demo and "
+        "VLMAttributionResult.save write it, prints the words with their weights, and "
+        "makes the page, the figures and the table of tokens. No model is loaded.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the result file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for page, figures and table (default: the name of the file, with "
+        "-shown in the place of .dexar)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    path: Path = options.file
+    if not path.is_file():
+        raise InputError(f"there is no result file at {path}.")
+    from captum_dexar.result.result import VLMAttributionResult
+
+    try:
+        result = VLMAttributionResult.load(path)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    outputs = Outputs(options.out or Path(f"{file_name(path.stem)}-shown"))
+    report(result, outputs)
+    outputs.finish(TITLES)
