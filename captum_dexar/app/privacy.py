@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import unquote
 
 from captum_dexar.app.visitors import Visitors
 
@@ -98,7 +97,7 @@ def cookie_of(scope: Message) -> str | None:
 def _file_of(path: str) -> str | None:
     for prefix in _FILES:
         if path.startswith(prefix):
-            return unquote(path[len(prefix) :])
+            return path[len(prefix) :]
     return None
 
 

@@ -165,13 +165,15 @@ class Session:
         title = ""
         for method in request.methods:
             title = METHODS[method].title
-            # Explanations of the same answer are kept.
-            if method not in self._results:
-                yield State(Phase.RUNNING, title)
-                yield from self._explained(request, method)
-            if method in self._results:
-                already = () if method == request.methods[0] else self.shown
-                self.shown = (*already, method)
+            already = () if method == request.methods[0] else self.shown
+            try:
+                # Explanations of the same answer are kept.
+                if method not in self._results:
+                    yield State(Phase.RUNNING, title)
+                    yield from self._explained(request, method)
+            finally:
+                if method in self._results:
+                    self.shown = (*already, method)
             if request.stop.is_set():
                 break
         stopped = request.stop.is_set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 # Others are not tried: some of Pillow's readers start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-_MEGA = 10**6
+_MEBI, _MILLION = 2**20, 10**6
 
 
 class VisitorError(Exception):
@@ -29,8 +28,8 @@ class Limits:
         new_tokens (int): tokens of an answer
     """
 
-    image_bytes: int = 20 * _MEGA
-    image_pixels: int = 40 * _MEGA
+    image_bytes: int = 20 * _MEBI
+    image_pixels: int = 40 * _MILLION
     prompt_characters: int = 4000
     new_tokens: int = 256
 
@@ -48,21 +47,18 @@ def read_image(path: Path, limits: Limits) -> Image.Image:
     try:
         if path.stat().st_size > limits.image_bytes:
             raise VisitorError(
-                f"The image file is too large: {path.stat().st_size / _MEGA:.1f} MB. "
-                f"At most {limits.image_bytes / _MEGA:g} MB are accepted."
+                f"The image file is too large: {path.stat().st_size / _MEBI:.1f} MB. "
+                f"At most {limits.image_bytes / _MEBI:g} MB are accepted."
             )
         content = path.read_bytes()
     except OSError:
         raise VisitorError("The image is no longer here. Choose it again.") from None
     try:
-        with warnings.catch_warnings():
-            # The limit is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > limits.image_pixels:
             raise VisitorError(
                 f"The image is too large: {image.width} x {image.height} pixels. At "
-                f"most {limits.image_pixels / _MEGA:g} million pixels are accepted."
+                f"most {limits.image_pixels / _MILLION:g} million pixels are accepted."
             )
         image.load()
     except UnidentifiedImageError:
@@ -72,7 +68,7 @@ def read_image(path: Path, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError:
         raise VisitorError(
             "The image is too large. At most "
-            f"{limits.image_pixels / _MEGA:g} million pixels are accepted."
+            f"{limits.image_pixels / _MILLION:g} million pixels are accepted."
         ) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise VisitorError(f"The image file is damaged: {error}.") from None
