@@ -1,12 +1,15 @@
 """One thread and no display, so that every run is the same everywhere."""
 
 import gc
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import pytest
 import torch
 import transformers
 from captum_dexar.compatibility import installed, missing_model, OLDEST_TRANSFORMERS_OF
+from tests.helpers.browser import started_browser
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -44,3 +47,10 @@ def pytest_collection_finish() -> None:
     """What has been imported stays: the garbage collector need not look at it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; tests that need it are skipped where there is none."""
+    with started_browser() as started:
+        yield started

@@ -309,7 +309,9 @@ def _still(result: AnswerMaps) -> Image.Image:
         size = _fitted(sizes[0], _STILL_SIDE, _STILL_SIDE)
         resized = result.layout.resized((size, *sizes[1:]))
         unseen = (resized.token_of_pixel() < 0).numpy()
-        painted = map_view(resized).render(heat.flatten(), size).numpy()
+        scale = size[0] / sizes[0][0], size[1] / sizes[0][1]
+        view = map_view(result.layout).scaled(*scale)
+        painted = view.render(heat.flatten(), size).numpy()
         painted = np.where(unseen, np.float32(0), painted)
     else:
         size = _fitted((heat.shape[0], heat.shape[1]), _STILL_SIDE, _STILL_SIDE)

@@ -8,6 +8,7 @@
 
   // Heat from 0 to 1, or from -1 to 1, in steps: an even number, so that 0 is one.
   const STEPS = 1022;
+  const MOST_REGIONS = 8;
   const FAINTEST = data.faintest;
   const EXPONENT = data.exponent;
 
@@ -168,6 +169,42 @@
     return table;
   };
 
+  // Connected parts of a map beyond a threshold on either side of zero, the largest
+  // first. Pixels that touch at a corner are connected.
+  const regionsOf = (heat, width, height, threshold) => {
+    const visited = new Uint8Array(heat.length);
+    const found = [];
+    const stack = [];
+    for (let start = 0; start < heat.length; start++) {
+      if (visited[start] || !(Math.abs(heat[start]) > threshold)) continue;
+      const sign = Math.sign(heat[start]);
+      const region = { top: height, left: width, bottom: 0, right: 0, sum: 0 };
+      visited[start] = 1;
+      stack.push(start);
+      while (stack.length) {
+        const pixel = stack.pop();
+        const x = pixel % width;
+        const y = (pixel - x) / width;
+        region.top = Math.min(region.top, y);
+        region.left = Math.min(region.left, x);
+        region.bottom = Math.max(region.bottom, y + 1);
+        region.right = Math.max(region.right, x + 1);
+        region.sum += Math.abs(heat[pixel]);
+        for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
+          for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
+            const next = v * width + u;
+            if (!visited[next] && sign * heat[next] > threshold) {
+              visited[next] = 1;
+              stack.push(next);
+            }
+          }
+        }
+      }
+      found.push(region);
+    }
+    return found.sort((one, other) => other.sum - one.sum);
+  };
+
   const HATCH = [rgba(128, 128, 128, 200), rgba(186, 186, 186, 200)];
 
   class Heatmap {
@@ -186,9 +223,20 @@
       }
       return this.painters.get(places);
     }
-    draw(cells, places, signed, table, views) {
+    // The map's pixels, zero where the model saw none.
+    heat(cells, places) {
       const { width, height } = this.canvas;
       const heat = this.painter(places).paint(cells);
+      const { unseen } = this.painter(this.places);
+      if (unseen !== null) {
+        for (let i = 0; i < heat.length; i++) if (unseen[i]) heat[i] = 0;
+      }
+      const [y0, x0, y1, x1] = places.rectangle ?? [0, 0, height, width];
+      const cellArea = ((y1 - y0) * (x1 - x0)) / places.cells;
+      return { heat, cellArea };
+    }
+    draw(heat, signed, table) {
+      const { width, height } = this.canvas;
       const { unseen } = this.painter(this.places);
       const period = Math.max(4, Math.round(Math.max(width, height) / 90));
       for (let i = 0; i < heat.length; i++) {
@@ -201,15 +249,26 @@
         }
       }
       this.context.putImageData(this.image, 0, 0);
-      if (!views || !this.places.views) return;
+    }
+    outline(boxes, dash) {
       this.context.lineWidth = 2;
-      for (const [colour, dash] of [["#000000", []], ["#ffffff", [6, 6]]]) {
+      for (const [colour, pattern] of [["#000000", []], ["#ffffff", dash]]) {
         this.context.strokeStyle = colour;
-        this.context.setLineDash(dash);
-        for (const [y0, x0, y1, x1] of this.places.views) {
+        this.context.setLineDash(pattern);
+        for (const [y0, x0, y1, x1] of boxes) {
           this.context.strokeRect(x0, y0, x1 - x0, y1 - y0);
         }
       }
+    }
+    write(text, x, y) {
+      this.context.font = "600 15px system-ui, sans-serif";
+      const { width } = this.context.measureText(text);
+      const left = Math.min(x, this.canvas.width - width - 8);
+      const top = Math.max(0, y - 20);
+      this.context.fillStyle = "#000000";
+      this.context.fillRect(left, top, width + 8, 20);
+      this.context.fillStyle = "#ffffff";
+      this.context.fillText(text, left + 4, top + 15);
     }
   }
 
@@ -339,19 +398,45 @@
       const table = tableOf(signed, opacity * this.strength(words), threshold);
       let first = 0;
       const name = nameOf(words);
-      this.maps.forEach((map, image) => {
+      const drawn = this.maps.map((map, image) => {
         const part = cells.subarray(first, first + places[image].cells);
         first += places[image].cells;
-        map.draw(part, places[image], signed, table, setting("views", false));
+        return map.heat(part, places[image]);
+      });
+      this.maps.forEach((map, image) => {
+        map.draw(drawn[image].heat, signed, table);
+        if (setting("views", false)) map.outline(map.places.views ?? [], [6, 6]);
         map.canvas.parentElement.classList.toggle("dimmed", opacity > 0);
         const which = this.maps.length > 1 ? ` on picture ${image + 1}` : "";
         map.canvas.setAttribute("aria-label", `Heatmap of ${name}${which}, ${this.content.name}`);
       });
-      this.showVerdict(words, cells);
+      const shares = at("boxes").checked ? this.outlineRegions(drawn, threshold) : [];
+      this.showVerdict(words, cells, shares);
       this.showLayers(words);
     }
 
-    showVerdict(words, cells) {
+    // Boxes around the regions beyond the threshold, and their shares of the map.
+    outlineRegions(drawn, threshold) {
+      const sums = drawn.map(
+        ({ heat, cellArea }) => heat.reduce((sum, v) => sum + Math.abs(v), 0) / cellArea
+      );
+      const total = sums.reduce((sum, one) => sum + one, 0);
+      const shares = [];
+      this.maps.forEach((map, image) => {
+        const { heat, cellArea } = drawn[image];
+        const { width, height } = map.canvas;
+        const regions = regionsOf(heat, width, height, threshold || data.threshold);
+        for (const { top, left, bottom, right, sum } of regions.slice(0, MOST_REGIONS)) {
+          const share = sum / cellArea / total;
+          shares.push(share);
+          map.outline([[top, left, bottom, right]], []);
+          map.write(percent(share), left, top);
+        }
+      });
+      return shares;
+    }
+
+    showVerdict(words, cells, shares) {
       const verdict = this.section.querySelector(".verdict");
       const parts = [];
       const weight = this.weight(words);
@@ -363,6 +448,7 @@
       } else if (weight === 0 && data.results.length > 1) {
         parts.push("no visual evidence");
       }
+      if (shares.length) parts.push(`regions: ${shares.map(percent).join(", ")} of the map`);
       verdict.textContent = parts.join(" \u00b7 ");
       verdict.hidden = data.results.length === 1 && !parts.length;
       if (!verdict.hidden && !parts.length) verdict.textContent = "\u00a0";
@@ -493,7 +579,7 @@
     schedule();
   };
   const choose = (word, adding) => {
-    if (adding) toggle(word);
+    if (adding || at("combine").checked) toggle(word);
     else pin(state.pinned.size === 1 && state.pinned.has(word) ? [] : [word]);
   };
   const clear = () => {
@@ -513,10 +599,10 @@
     const element = target instanceof Element ? target.closest("[data-word]") : null;
     return element ? Number(element.dataset.word) : null;
   };
-  const moveFocus = (word) => {
+  // The words are one stop of the Tab key: the word that had the focus last.
+  const makeStop = (word) => {
     for (const element of wordElements) element.tabIndex = -1;
     wordElements[word].tabIndex = 0;
-    wordElements[word].focus();
   };
 
   // The word above or below, the closest to the middle of this one.
@@ -562,7 +648,8 @@
     answer.addEventListener("pointerdown", (event) => {
       const word = wordOf(event.target);
       if (word === null || event.button !== 0 || event.pointerType !== "mouse") return;
-      const adding = event.shiftKey || event.ctrlKey || event.metaKey;
+      const adding =
+        event.shiftKey || event.ctrlKey || event.metaKey || at("combine").checked;
       dragged = { from: word, moved: false, adding, before: [...state.pinned] };
     });
     document.addEventListener("pointerup", () => {
@@ -578,7 +665,9 @@
     });
     answer.addEventListener("focusin", (event) => {
       const word = wordOf(event.target);
-      if (word === null || !event.target.matches(":focus-visible")) return;
+      if (word === null) return;
+      makeStop(word);
+      if (!event.target.matches(":focus-visible")) return;
       state.hovered = word;
       schedule();
     });
@@ -605,7 +694,7 @@
         event.preventDefault();
         const to = Math.min(numWords - 1, Math.max(0, moves[event.key]()));
         if (event.shiftKey) pin([...state.pinned, word, to]);
-        moveFocus(to);
+        wordElements[to].focus();
       }
     });
   };

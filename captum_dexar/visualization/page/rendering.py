@@ -30,6 +30,8 @@ from markupsafe import Markup
 _TINTS = 16
 # The opacity of a map of weight 0; that of the largest weight is 1.
 FAINTEST = 0.3
+# Regions are outlined from this value on, if nothing is hidden.
+_REGION_THRESHOLD = 0.5
 # Height of a frame in a notebook until the page in it tells its own, in pixels.
 _FRAME_HEIGHT = 640
 
@@ -68,6 +70,7 @@ def frame_html(page: Page) -> str:
     )
 
 
+# In a handler that is an attribute, plain names are looked up in the element first.
 _ON_LOAD = (
     "const frame = this; "
     "frame.previousElementSibling.style.display = 'none'; "
@@ -156,6 +159,7 @@ def _data(page: Page) -> dict[str, Any]:
             "signed": _colours(SIGNED_COLORMAP),
         },
         "faintest": FAINTEST,
+        "threshold": _REGION_THRESHOLD,
         "exponent": OPACITY_POWER,
     }
 
@@ -244,12 +248,14 @@ def _heading(result: PageResult) -> dict[str, Any]:
     }
 
 
-def _facts(page: Page) -> dict[str, bool]:
+def _facts(page: Page) -> dict[str, Any]:
     """What the help speaks of."""
+    tinted = _tinted(page) if len(page.results) > 1 else None
     everywhere = [where for result in page.results for where in result.places]
     return {
         "signed": any(result.signed for result in page.results),
-        "has_weights": any(result.weights is not None for result in page.results),
+        "has_weights": _tinted(page) is not None,
+        "tinted_by": None if tinted is None else visible(tinted.name),
         "has_views": any(
             isinstance(where, GridPlaces) and bool(where.views) for where in everywhere
         ),

@@ -14,12 +14,17 @@ _LONGEST_TITLE = 80
 
 def word_label(text: str) -> str:
     """A word as one short line; of a long one, the beginning."""
-    return label(text, LONGEST_WORD) or "\N{OPEN BOX}"
+    return _cut(text, LONGEST_WORD) or "\N{OPEN BOX}"
 
 
 def title_label(text: str) -> str:
     """A text as the title of a document."""
-    return label(" ".join(text.split()), _LONGEST_TITLE)
+    return _cut(" ".join(text.split()), _LONGEST_TITLE)
+
+
+def _cut(text: str, longest: int) -> str:
+    # Every character takes a column at least: what follows is cut anyway.
+    return label(text[: longest + 1], longest)
 
 
 def visible(text: str) -> str:
