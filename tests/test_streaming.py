@@ -246,14 +246,14 @@ def test_a_hook_that_sees_how_many_positions_share_a_pass() -> None:
 
     def scaled(module: nn.Module, args: Any, output: Any) -> Any:
         lengths.append(output.shape[1])
-        return output * (1 + 0.01 * (1 < output.shape[1] < 10))
+        return output * (1.01 if output.shape[1] == 2 else 1)
 
     method = VLMAttribution(LayerAttention(model))
     projection = model.model.language_model.layers[1].mlp.down_proj
     handle = projection.register_forward_hook(scaled)
     try:
         alone = list(method.stream(inputs, gen_args=FEW))
-        assert not any(1 < length < 10 for length in lengths)
+        assert 2 not in lengths
         parts = list(method.stream(inputs, gen_args=FEW, every=2))
         assert 2 in lengths
     finally:

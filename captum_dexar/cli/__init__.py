@@ -13,7 +13,7 @@ from captum_dexar import __version__
 from captum_dexar.cli import app, compare, demo, evaluate, explain, families, show
 from captum_dexar.cli.console import printing, say
 from captum_dexar.cli.options import InputError
-from captum_dexar.visualization.terminal import terminal_text
+from captum_dexar.cli.terminal import terminal_text
 
 COMMANDS = (demo, explain, show, compare, evaluate, app, families)
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

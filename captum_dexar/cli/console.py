@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from captum_dexar.visualization.terminal import terminal_text
+from captum_dexar.cli.terminal import terminal_text
 
 
 def say(text: object = "", *, error: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.cli.console import say
+from captum_dexar.cli.console import is_terminal, say
 from captum_dexar.cli.options import (
     add_layers,
     add_model,
@@ -17,7 +17,14 @@ from captum_dexar.cli.options import (
     loaded_input,
     positive,
 )
-from captum_dexar.cli.reports import add_result, Outputs, report, TITLES, verified
+from captum_dexar.cli.reports import (
+    add_result,
+    add_views,
+    Outputs,
+    report,
+    TITLES,
+    verified,
+)
 from captum_dexar.cli.streaming import streamed_result
 
 if TYPE_CHECKING:
@@ -53,8 +60,8 @@ def add_to(commands: Commands) -> None:
         "--stream",
         action="store_true",
         help="print each word as it is generated, tinted by its weight relative to the "
-        "largest so far; where the output is not a terminal, a line of word, tab and "
-        "weight",
+        "largest so far; where the output is not a terminal, only a line per word, "
+        "with a tab and its weight",
     )
     parser.add_argument(
         "--every",
@@ -89,6 +96,11 @@ def run(options: argparse.Namespace) -> None:
         )
     outputs = Outputs(options.out)
     add_result(result, outputs)
+    if options.stream and not is_terminal():
+        # What was printed are lines for other programs.
+        add_views(result, outputs)
+        outputs.finish(TITLES, error=True)
+        return
     say()
     if options.verify:
         say(f"{verified(result)}\n")

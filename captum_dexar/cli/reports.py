@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import encoding_of, say, shows_colour, write
+from captum_dexar.cli.word_table import token_table
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
@@ -56,21 +57,24 @@ class Outputs:
         else:
             self.written.append(name)
 
-    def finish(self, titles: Mapping[str, str]) -> None:
+    def finish(self, titles: Mapping[str, str], error: bool = False) -> None:
         """Says what was written.
 
         Args:
             titles (Mapping): what the most important files show, by their names
+            error (bool, optional): says it on standard error. Default: False
 
         Raises:
             RuntimeError: a file could not be written.
         """
-        say()
-        for name, title in titles.items():
-            if name in self.written:
-                say(f"{title}:  {self.folder / name}")
+        lines = [
+            f"{title}:  {self.folder / name}"
+            for name, title in titles.items()
+            if name in self.written
+        ]
         others = [name for name in self.written if name not in titles]
-        say(f"In the same folder:  {', '.join(others)}")
+        lines += [f"In the same folder:  {', '.join(others)}"]
+        say("\n" + "\n".join(lines), error=error)
         if self._failures:
             name, error = self._failures[0]
             names = ", ".join(one for one, _ in self._failures)
@@ -89,8 +93,6 @@ def report(result: VLMAttributionResult, outputs: Outputs) -> None:
 
 def say_words(result: VLMAttributionResult) -> None:
     """Prints the words with their weights, as bars."""
-    from captum_dexar.visualization import token_table
-
     words = result.words()
     table = token_table(
         [word.text for word in words],
@@ -112,10 +114,26 @@ def add_views(result: VLMAttributionResult, outputs: Outputs) -> None:
     """Writes all that shows a result: a table of tokens, a page and figures."""
     outputs.add("tokens.csv", lambda path: _write_tokens(result, path))
     outputs.add("page.html", lambda path: write_page(result, path))
-    outputs.add("tokens.png", lambda path: save_figure(result.plot_tokens(), path))
-    outputs.add("sequence.png", lambda path: save_figure(result.plot_sequence(), path))
-    if result.layer_attr is not None and result.words():
+    if not result.images or not result.layout.is_located:
+        say("No figures: the image, or the places of its tokens, are not known.")
+        return
+    for image in range(len(result.images)):
+        _add_figures(result, image, outputs)
+    if len(result.images) == 1 and result.layer_attr is not None and result.words():
         outputs.add("layers.png", lambda path: save_figure(result.plot_layers(), path))
+
+
+def _add_figures(result: VLMAttributionResult, image: int, outputs: Outputs) -> None:
+    """The figures of one of the images."""
+    ending = f"-{image + 1}" if image else ""
+    outputs.add(
+        f"tokens{ending}.png",
+        lambda path: save_figure(result.plot_tokens(image=image), path),
+    )
+    outputs.add(
+        f"sequence{ending}.png",
+        lambda path: save_figure(result.plot_sequence(image=image), path),
+    )
 
 
 def write_page(shown: Any, path: Path) -> None:

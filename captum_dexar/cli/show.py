@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from captum_dexar.cli.options import InputError
 from captum_dexar.cli.reports import Outputs, report, TITLES
-from captum_dexar.visualization.file_names import file_name
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
@@ -40,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
     if not path.is_file():
         raise InputError(f"there is no result file at {path}.")
     from captum_dexar.result.result import VLMAttributionResult
+    from captum_dexar.visualization.file_names import file_name
 
     try:
         result = VLMAttributionResult.load(path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from captum_dexar.cli.console import encoding_of, is_terminal, shows_colour, write
-from captum_dexar.visualization.terminal import terminal_label, terminal_text, tinted
+from captum_dexar.cli.terminal import terminal_label, terminal_text, tinted
 
 if TYPE_CHECKING:
     from captum_dexar.result.result import VLMAttributionResult
+    from captum_dexar.result.words import Word
 
     Parts = Sequence[VLMAttributionResult]
 
@@ -24,9 +26,12 @@ def streamed_result(steps: Iterator[VLMAttributionResult]) -> VLMAttributionResu
 
     parts: list[VLMAttributionResult] = []
     printed: _Text | _Lines = _Text() if is_terminal() else _Lines()
-    for part in steps:
-        parts.append(part)
-        printed.add(parts)
+    with warnings.catch_warnings():
+        # That the image supports no single token says nothing of the whole answer.
+        warnings.filterwarnings("ignore", "The map of the whole answer", UserWarning)
+        for part in steps:
+            parts.append(part)
+            printed.add(parts)
     printed.end(parts)
     return joined(parts)
 
@@ -75,11 +80,24 @@ class _Lines:
         self._print(parts, waiting=0)
 
     def _print(self, parts: Parts, waiting: int) -> None:
-        from captum_dexar.result.joined import joined
-
-        words = joined(parts).words() if parts else []
+        words = _words(parts)
         for word in words[self._num_printed : max(0, len(words) - waiting)]:
             text = terminal_label(word.text, encoding=self._encoding)
             weight = "" if word.weight is None else f"{word.weight:.6g}"
             write(f"{text}\t{weight}\n", flush=True)
             self._num_printed += 1
+
+
+def _words(parts: Parts) -> list[Word]:
+    """The words of the answer so far; the last ones may still grow."""
+    import torch
+    from captum_dexar.result.words import word_groups, words_of
+
+    tokens = [token for part in parts for token in part.output_tokens]
+    starts = torch.cat([part.word_starts for part in parts])
+    special = torch.cat([part.special_tokens for part in parts])
+    weights = None
+    if all(part.token_weights is not None for part in parts):
+        weights = torch.cat([part.token_weights for part in parts])
+    groups = word_groups(tokens, starts, special, keep_special=False)
+    return words_of(tokens, groups, weights, None)

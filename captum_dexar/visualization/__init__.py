@@ -1,4 +1,4 @@
-"""Figures of maps on images, and text tables."""
+"""Figures of maps on images."""
 
 from captum_dexar.visualization.comparison_figure import comparison_figure, MethodRow
 from captum_dexar.visualization.figures import (
@@ -9,7 +9,6 @@ from captum_dexar.visualization.figures import (
 )
 from captum_dexar.visualization.overlay import Backdrop
 from captum_dexar.visualization.text import show_as_it_is
-from captum_dexar.visualization.text_table import token_table
 
 __all__ = [
     "MethodRow",
@@ -20,5 +19,4 @@ __all__ = [
     "sequence_panel",
     "show_as_it_is",
     "token_figure",
-    "token_table",
 ]

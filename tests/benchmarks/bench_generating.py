@@ -12,6 +12,8 @@ from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.timing import Side, timed_in_pairs
 
 LIMIT = Limit("<=", 1.09)
+# By the number of tokens that are explained at a time.
+LIMITS_OF_GROUPS = {4: Limit("<=", 1.2), 8: Limit("<=", 1.12)}
 
 
 def _plain(model: Any, inputs: Any, num_tokens: int) -> Side:
@@ -78,6 +80,27 @@ def bench_streamed_generation(benchmark: Any, ratios: RatioTable, sizes: Sizes) 
     ratios.add_times(
         f"streamed over plain generation, {sizes.short} tokens",
         pairs.ours_over_reference(),
+        note=pairs.note(),
+    )
+
+
+@pytest.mark.parametrize("every", LIMITS_OF_GROUPS)
+def bench_streamed_several_at_a_time(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, every: int
+) -> None:
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: list(method.stream(inputs, gen_args=arguments, every=every))),
+        _plain(model, inputs, sizes.short),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        f"streamed over plain generation, {every} at a time, {sizes.short} tokens",
+        pairs.ours_over_reference(),
+        limit=LIMITS_OF_GROUPS[every],
         note=pairs.note(),
     )
 

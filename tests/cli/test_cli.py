@@ -1,6 +1,7 @@
 """The command line, on a saved tiny model and on the bundled one."""
 
 import csv
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,10 +14,18 @@ from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
 from captum_dexar.comparison.methods import METHODS
 from PIL import Image
+from tests.cli.terminals import a_file, a_terminal
 from tests.helpers.processors import llava_processor
 from tests.helpers.tiny_models import tiny_vlm
 
-OUTPUTS = {"tokens.png", "sequence.png", "layers.png", "tokens.csv", "result.dexar"}
+OUTPUTS = {
+    "layers.png",
+    "page.html",
+    "result.dexar",
+    "sequence.png",
+    "tokens.csv",
+    "tokens.png",
+}
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -59,6 +68,46 @@ def test_explain_writes_everything(
     printed = capsys.readouterr()
     assert "weight" in printed.out and str(out / "tokens.png") in printed.out
     assert "generating" in printed.err and "explaining" in printed.err
+    shown = tmp_path / "shown"
+    assert main(["show", str(out / "result.dexar"), "--out", str(shown)]) == 0
+    assert {path.name for path in shown.iterdir()} == OUTPUTS - {"result.dexar"}
+    for path in shown.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+def test_explain_streams_the_words(
+    folder: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lines for programs, a text in a terminal, and the same result as ever."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    few = ["--max-new-tokens", "5", "--attention-power", "0.5", "--out"]
+    with a_file(monkeypatch) as lines:
+        stream = ["--stream", "--every", "3", *few, str(tmp_path / "a")]
+        assert _explain(folder, image, *stream) == 0
+    with a_terminal(monkeypatch) as text:
+        assert _explain(folder, image, "--stream", *few, str(tmp_path / "b")) == 0
+    assert _explain(folder, image, *few, str(tmp_path / "c")) == 0
+    whole, *streamed = (
+        VLMAttributionResult.load(tmp_path / name / "result.dexar") for name in "cab"
+    )
+    for result in streamed:
+        assert result.output_tokens == whole.output_tokens
+        assert result.answer == whole.answer
+        for name in ("token_attr", "seq_attr", "token_weights", "layer_attr"):
+            one, other = getattr(result, name), getattr(whole, name)
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    printed = [line.split("\t") for line in lines.text.splitlines()]
+    words = streamed[0].words()
+    assert [word for word, _ in printed] == [word.text for word in words]
+    assert [weight for _, weight in printed] == [f"{w.weight:.6g}" for w in words]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == OUTPUTS
+    plain = re.sub("\x1b\\[[0-9;]*m", "", text.text)
+    assert whole.answer.strip() in plain.splitlines()[0] and "page.html" in plain
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")
@@ -104,6 +153,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
             (folder, image, "--target", "a", "--max-new-tokens", "3"),
             "--max-new-tokens is for generating",
         ),
+        ((folder, image, "--stream", "--target", "a"), "--stream is for generating"),
+        ((folder, image, "--stream", "--verify"), "Leave --stream out"),
+        ((folder, image, "--every", "2"), "--every is for --stream"),
     ]
     for arguments, message in cases:
         assert _explain(*arguments, *out) == 2
@@ -160,8 +212,14 @@ def test_demo_as_a_visitor_runs_it(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "captum-dexar-demo"
-    assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "tokens_read.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        *OUTPUTS,
+        "read.dexar",
+        "tokens_read.png",
+    }
     assert "The scene:" in done.stdout and "The model:" in done.stdout
+    # A pipe is not coloured.
+    assert "█" in done.stdout and "\x1b" not in done.stdout
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -175,6 +233,7 @@ def test_compare_runs_every_method_on_a_model(
     files = {f"{name}.dexar" for name in METHODS}
     assert {path.name for path in out.iterdir()} == {
         *files,
+        "page.html",
         "compare.png",
         "compare.csv",
     }

@@ -13,8 +13,7 @@ from captum_dexar import VLMAttributionResult
 from captum_dexar.comparison.comparison import Comparison
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.result.canvas import Canvas
-from captum_dexar.visualization import token_table
-from captum_dexar.visualization.text import columns, label, paragraph
+from captum_dexar.visualization.text import label, paragraph
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -265,10 +264,3 @@ def test_a_missing_glyph_is_a_warning_of_matplotlib() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figure.canvas.draw()
-
-
-def test_a_table_has_one_line_per_word() -> None:
-    weights = [float(place) for place in range(len(ODD))]
-    table = token_table(ODD, weights, [-1.0] * len(ODD)).splitlines()
-    assert len(table) == 1 + len(ODD)
-    assert len({columns(line) for line in table}) == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from captum_dexar.visualization.terminal import bar, cells, terminal_label
+from captum_dexar.cli.terminal import bar, cells, terminal_label
 
 _BAR_CELLS = 20
 _LONGEST = 40

@@ -2,8 +2,7 @@
 
 import unicodedata
 
-from captum_dexar.visualization.text import label
-
+_SIGNS = {"\n": "↵", "\r": "↵", "\t": "→"}
 # Joiners make one sign of several emoji or letters.
 _JOINERS = "\u200c\u200d"
 _ELLIPSIS = "…"
@@ -43,8 +42,11 @@ def terminal_label(
             sequences. Default: "utf-8"
     """
     # What is cut away is not worth escaping: a token may have 10,000 characters.
-    visible = label(text if longest is None else text[: 8 * longest + 1])
-    shown = "".join(_printed(one, encoding) for one in visible)
+    if longest is not None:
+        text = text[: 8 * longest + 1]
+    if text and not text.strip(" "):
+        text = "␣" * len(text)
+    shown = "".join(_printed(_SIGNS.get(one, one), encoding) for one in text)
     if longest is None or cells(shown) <= longest:
         return shown
     ellipsis = _printed(_ELLIPSIS, encoding)
@@ -105,13 +107,17 @@ def _shade(share: float) -> tuple[int, int, bool]:
 
 def _printed(character: str, encoding: str) -> str:
     """A character, or what stands for it in this encoding."""
-    turns = unicodedata.category(character) == "Cf" and character not in _JOINERS
-    if turns:
-        return character.encode("unicode_escape").decode()
+    escaped = character.encode("unicode_escape").decode()
+    # Spaces, and characters for private use, are for the terminal's font.
+    is_shown = character.isprintable() or unicodedata.category(character) in (
+        "Zs",
+        "Co",
+    )
+    if not is_shown and character not in _JOINERS:
+        return escaped
     try:
         character.encode(encoding)
     except UnicodeEncodeError:
-        escaped = character.encode("unicode_escape").decode()
         return _PLAIN.get(character, escaped)
     return character
 
