@@ -113,7 +113,7 @@ def links(addresses: Mapping[str, str]) -> str:
         addresses (Mapping): from texts to addresses
     """
     shown = "".join(
-        f'<a href="{escape(address)}" download>{escape(text)}</a>'
+        f'<a href="{escape(address)}" download>{escape(label(text))}</a>'
         for text, address in addresses.items()
     )
     return f'<nav class="dexar-files" aria-label="Download">{shown}</nav>'

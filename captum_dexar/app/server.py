@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "GRADIO_SSR_MODE": "False",
     "GRADIO_MCP_SERVER": "False",
     "GRADIO_SHARE": "False",
+    "OTEL_SDK_DISABLED": "true",
 }
 _MEDIA_TYPES = {".html": "text/html", ".png": "image/png"}
 _SECONDS_TO_CLOSE = 3
