@@ -26,6 +26,7 @@ FLOORS = (
     {"comparison", "metrics"},
     {"evaluation"},
     {"__init__"},
+    {"app"},
     {"cli"},
     {"__main__"},
 )

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from captum_dexar import __version__
-from captum_dexar.cli import compare, demo, evaluate, explain, families, show
+from captum_dexar.cli import app, compare, demo, evaluate, explain, families, show
 from captum_dexar.cli.console import printing, say
 from captum_dexar.cli.options import InputError
 from captum_dexar.cli.terminal import terminal_text
 
-COMMANDS = (demo, explain, show, compare, evaluate, families)
+COMMANDS = (demo, explain, show, compare, evaluate, app, families)
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -1,0 +1,1 @@
+"""The local page of ``captum-dexar app``: ask about an image, see what was read."""

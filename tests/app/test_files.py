@@ -1,0 +1,40 @@
+"""What is downloaded is what the library writes."""
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from captum_dexar import VLMAttributionResult
+from captum_dexar.app.files import files_of
+from PIL import Image
+from tests.app.questions import asked, results_of, session_of, tiny_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
+
+
+def test_files_of_an_answer(tmp_path: Path) -> None:
+    session = session_of(tiny_model())
+    assert files_of(session) == {}
+    asked(session, ("dexar", "attention-gradient"), new_tokens=2)
+    files = files_of(session)
+    results = results_of(session)
+    assert list(files) == [
+        "answer.html",
+        "answer.png",
+        "dexar.dexar",
+        "attention-gradient.dexar",
+    ]
+    for name, result in zip(list(files)[2:], results):
+        path = tmp_path / name
+        path.write_bytes(files[name]())
+        assert VLMAttributionResult.load(path) == result
+    html = files["answer.html"]().decode()
+    assert html == session.comparison().to_html("what is in the image ?")
+    both = Image.open(io.BytesIO(files["answer.png"]()))
+    session.explain_again(("dexar",))
+    list(session.run())
+    assert list(files_of(session)) == ["answer.html", "answer.png", "dexar.dexar"]
+    one = Image.open(io.BytesIO(files_of(session)["answer.png"]()))
+    assert one.format == both.format == "PNG" and one.height < both.height
+    assert plt.get_fignums() == []

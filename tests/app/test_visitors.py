@@ -1,0 +1,137 @@
+"""Visitors reach neither each other's sessions nor each other's files."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from captum_dexar.app.explainer import Explainer
+from captum_dexar.app.privacy import COOKIE, Privacy
+from captum_dexar.app.uploads import VisitorError
+from captum_dexar.app.visitors import Visitors
+from tests.app.questions import PROCESSOR, question, tiny_model
+
+EXPLAINER = Explainer(tiny_model(), PROCESSOR)
+
+
+@pytest.fixture(name="visitors")
+def _visitors() -> Visitors:
+    return Visitors(EXPLAINER)
+
+
+def written(path: Path) -> Path:
+    path.write_text("content")
+    return path
+
+
+def test_every_open_page_has_a_session(visitors: Visitors) -> None:
+    first, key = visitors.visit("ada", "page1")
+    assert visitors.visit("ada", "page1") == (first, key)
+    second, other_key = visitors.visit("ada", "page2")
+    assert second is not first and other_key != key
+    assert visitors.session_of("ada", key) is first
+    assert visitors.session_of("bob", key) is None
+    assert visitors.session_of(None, key) is None
+    assert visitors.session_of("ada", "guess") is None
+    with pytest.raises(VisitorError, match="somebody else"):
+        visitors.visit("bob", "page1")
+    for nobody in [(None, "page1"), ("ada", None), ("", "page1")]:
+        with pytest.raises(VisitorError, match="cookie"):
+            visitors.visit(*nobody)
+
+
+def test_a_closed_page_is_stopped_and_forgotten(visitors: Visitors) -> None:
+    session, key = visitors.visit("ada", "page1")
+    session.ask(question(), ("dexar",))
+    visitors.leave("page1")
+    assert [state.phase.value for state in session.run()] == ["running", "stopped"]
+    assert visitors.session_of("ada", key) is None
+    assert visitors.visit("bob", "page1")[0] is not session
+    visitors.leave(None)
+    visitors.leave("unknown")
+
+
+def test_files_are_their_owners(visitors: Visitors, tmp_path: Path) -> None:
+    own, both, scene = (written(tmp_path / name) for name in ("own", "both", "scene"))
+    visitors.publish([scene])
+    for visitor, page in [("ada", "page1"), ("ada", "page2"), ("bob", "page3")]:
+        visitors.visit(visitor, page)
+    visitors.uploaded("ada", [str(own), str(both)])
+    visitors.uploaded("bob", [str(both)])
+    assert visitors.may_read("ada", str(own)) and visitors.may_read("bob", str(both))
+    assert visitors.may_read("ada", str(tmp_path / "x" / ".." / "own"))
+    for visitor in ("bob", None, ""):
+        assert not visitors.may_read(visitor, str(own))
+        assert visitors.may_read(visitor, str(scene))
+    for path in ["/etc/passwd", "", "a\0b", "a" * 10_000, "https://example.org/x"]:
+        assert not visitors.may_read("ada", path)
+    visitors.leave("page1")
+    assert own.exists()
+    visitors.leave("page2")
+    assert not own.exists() and both.exists()
+    assert not visitors.may_read("ada", str(both))
+    visitors.leave_all()
+    assert not both.exists() and scene.exists()
+
+
+def answered(
+    visitors: Visitors,
+    path: str,
+    cookie: str | None = None,
+    method: str = "GET",
+    body: bytes = b"inner",
+) -> tuple[int, dict[str, str], bytes]:
+    """What the middleware lets through of an application that always answers."""
+    sent: list[Any] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part, is_last in ((body[:3], False), (body[3:], True)):
+            message = {"body": part, "more_body": not is_last}
+            await send({"type": "http.response.body", **message})
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = (
+        [] if cookie is None else [(b"cookie", f"a=b; {COOKIE}={cookie}".encode())]
+    )
+    scope = {"type": "http", "path": path, "method": method, "headers": headers}
+    asyncio.run(Privacy(inner, visitors)(scope, receive, send))
+    got = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], got, b"".join(one["body"] for one in sent[1:])
+
+
+def test_a_new_browser_gets_a_secret_cookie(visitors: Visitors) -> None:
+    cookies = {answered(visitors, "/")[1]["set-cookie"] for _ in range(2)}
+    assert len(cookies) == 2
+    assert all("HttpOnly; SameSite=Strict" in cookie for cookie in cookies)
+    status, headers, body = answered(visitors, "/", "ada")
+    assert (status, body) == (200, b"inner") and "set-cookie" not in headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+
+
+def test_uploads_belong_to_who_sent_them(visitors: Visitors, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ('a "b".png', "c%22.png", "ü.png")]
+    for path in paths:
+        assert answered(visitors, f"/gradio_api/file={path}", "ada")[0] == 403
+    sent = answered(
+        visitors, "/gradio_api/upload", "ada", "POST", json.dumps(paths).encode()
+    )
+    assert json.loads(sent[2]) == paths
+    for path in paths:
+        for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/file/"):
+            assert answered(visitors, route + path, "ada")[0] == 200
+            for other in ("bob", None):
+                status, _, body = answered(visitors, route + path, other)
+                assert status == 403 and body == b"This file is not yours."
+
+
+def test_nothing_is_fetched_from_other_servers(visitors: Visitors) -> None:
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
+        path = f"{route}https://example.org/a.png"
+        assert answered(visitors, path, "ada")[0] == 403
