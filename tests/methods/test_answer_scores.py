@@ -11,7 +11,7 @@ from captum_dexar import (
     VLMAttribution,
     VLMAttributionResult,
 )
-from captum_dexar.cli.reports import report
+from captum_dexar.cli.reports import Outputs, report
 from captum_dexar.methods import answer_scores
 from captum_dexar.model import memory as memory_budget
 from captum_dexar.shapes import load_vlm, make_scene
@@ -92,9 +92,10 @@ def test_files_and_reports_without_layers(tmp_path: Path, capsys: Any) -> None:
     inp = ImagePromptInput(make_scene(3).image, "Describe the image.", processor)
     method = VLMAttribution(LayerDexAR(model), processor)
     result = method.attribute(inp, keep_layers=False)
-    report(result, tmp_path)
-    written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"tokens.png", "sequence.png", "tokens.csv", "result.dexar"}
+    result.save(tmp_path / "result.dexar")
+    report(result, Outputs(tmp_path))
+    written = {path.name for path in tmp_path.iterdir()} - {"result.dexar"}
+    assert written == {"tokens.png", "sequence.png", "tokens.csv", "page.html"}
     assert "layers.png" not in capsys.readouterr().out
     loaded = VLMAttributionResult.load(tmp_path / "result.dexar")
     assert loaded.layer_maps is None and loaded.head_weights is None
