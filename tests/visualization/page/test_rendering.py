@@ -33,6 +33,7 @@ HOSTILE = (
     "</script><img src=x onerror=window.hit=1>",
     "</style><style>*{display:none}",
     "<!--",
+    "<!--<script ",
     "]]>",
     "\"'`${window.hit=1}`",
     "' onmouseover='window.hit=1",
