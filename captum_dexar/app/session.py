@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -137,7 +137,7 @@ class Session:
         if request is not None:
             request.stop.set()
 
-    def run(self) -> Iterator[State]:
+    def run(self) -> Generator[State, None, None]:
         """Carries out the prepared request, if there is one.
 
         Yields:
