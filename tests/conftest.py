@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import matplotlib
 import pytest
 import torch
@@ -13,6 +14,8 @@ from tests.helpers.browser import started_browser
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 # Tests, by a part of their name, of what models and processors themselves do otherwise
 # in versions of transformers before 5.23.
