@@ -69,7 +69,7 @@ def result_at(visitor: PageVisitor, url: str, path: Path) -> VLMAttributionResul
 
 
 def test_a_question_about_a_scene(visitor: PageVisitor, tmp_path: Path) -> None:
-    seen = []
+    seen: list[Any] = []
     with untouched(MODEL):
         shown = visitor.press("Ask", seen.append)
     assert "Point at a word" in shown and "<iframe sandbox=" in shown
