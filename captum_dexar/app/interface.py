@@ -32,6 +32,12 @@ _MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 _AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 # Values arrive as the browser sent them, and are checked by our own rules.
 _OURS: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
+# On a phone what is answered is below the buttons.
+_TO_STATUS = (
+    "() => { const status = document.querySelector('.dexar-status'); "
+    "if (status.getBoundingClientRect().top > innerHeight / 2) "
+    "status.scrollIntoView(); return []; }"
+)
 _NONE = ""
 _CHOICES = [(METHODS[name].title, name) for name in OFFERED]
 _MOST_WAITING = 32
@@ -68,7 +74,8 @@ class _Parts:
                 self._add_question(settings)
             with gr.Column(scale=4, min_width=300):
                 self.status = gr.HTML(
-                    fragments.message("Choose an image, and ask about it.")
+                    fragments.message("Choose an image, and ask about it."),
+                    elem_classes="dexar-status",
                 )
                 self.view = gr.HTML("")
                 self.files = gr.HTML("")
@@ -185,6 +192,7 @@ class _Handlers:
                 self.run,
                 None,
                 [parts.status, *view, *parts.buttons],
+                js=_TO_STATUS,
                 show_progress="hidden",
                 **_MODEL,
                 **_OURS,

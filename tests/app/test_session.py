@@ -173,7 +173,7 @@ def test_a_visitor_who_has_gone_does_not_keep_the_model() -> None:
     explainer = Explainer(MODEL, PROCESSOR)
     gone, other = Session(explainer), Session(explainer)
     gone.ask(question(new_tokens=200), ("dexar",))
-    steps = gone.run()
+    steps: Any = gone.run()
     while next(steps).result is None:
         pass
     # Nobody asks for the next token, and nothing closes the iterator.
