@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 # Outlines of letters can be neither searched nor edited.
 _TEXT_STAYS_TEXT: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
+# Of figures at the end of a cell: a notebook keeps every one.
+_NOTEBOOK_DPI = 80
 
 
 class TextFigure(Figure):
@@ -38,7 +40,7 @@ class Plot(NamedTuple):
         if not isinstance(self.figure, TextFigure):
             return None
         png = BytesIO()
-        self.figure.savefig(png, format="png")
+        self.figure.savefig(png, format="png", dpi=min(self.figure.dpi, _NOTEBOOK_DPI))
         return png.getvalue()
 
 
