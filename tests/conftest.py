@@ -1,6 +1,7 @@
 """One thread and no display, so that every run is the same everywhere."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,3 +58,11 @@ def browser() -> Iterator[Any]:
     """A headless Chromium; tests that need it are skipped where there is none."""
     with started_browser() as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_of_another_test() -> Iterator[None]:
+    """Captum and matplotlib leave figures open; tests of ours look that none is."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -1,7 +1,7 @@
 """Tokens explained one by one, or a few at a time, while the answer is generated."""
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from captum_dexar.comparison import METHODS, named_methods
 from captum_dexar.decoding import StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.online_dexar import OnlineDexAR
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -215,6 +216,20 @@ def test_every_method_gives_the_same_for_several_tokens(name: str) -> None:
     same(parts, method.attribute(inputs, gen_args=FEW, **kwargs))
 
 
+def generates_as_it_reads(
+    model: nn.Module, inputs: dict[str, Tensor], settings: dict[str, Any]
+) -> bool:
+    """Whether generate starts from the logits that the model gives for its answer."""
+    generated = cast(Any, model).generate(
+        **inputs, **settings, output_logits=True, return_dict_in_generate=True
+    )
+    length = len(generated.logits)
+    whole_pass = {**inputs, "input_ids": generated.sequences}
+    with torch.no_grad():
+        logits = model(**whole_pass).logits[:, -length - 1 : -1]
+    return torch.allclose(torch.stack(generated.logits, 1), logits, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "gen_args",
     [
@@ -233,6 +248,13 @@ def test_several_tokens_at_any_setting_of_generation(
     model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
     explaining = VLMAttribution(method(model))
     settings = {**FEW, **gen_args}
+    if not generates_as_it_reads(model, inputs, settings):
+        # Chunks of a prompt lose its image in transformers before 5.21.
+        with pytest.raises(Inconsistent):
+            explaining.attribute(inputs, gen_args=settings)
+        with pytest.raises(Inconsistent):
+            list(explaining.stream(inputs, gen_args=settings, every=3))
+        return
     whole = explaining.attribute(inputs, gen_args=settings)
     with untouched(model):
         parts = list(explaining.stream(inputs, gen_args=settings, every=3))
