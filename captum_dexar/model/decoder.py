@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from captum_dexar.model.layers import find_layers, hidden_of, output_head
 from captum_dexar.model.precision import logit_tolerance, widened
-from captum_dexar.model.state import device_of, kept_state
+from captum_dexar.model.probe_inputs import probe_inputs
+from captum_dexar.model.state import device_of, input_embeddings, kept_state
 from captum_dexar.model.target_logits import is_forbidden
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
@@ -119,7 +120,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
         # Before a user's hook that changes what a module is fed.
         forward_pre_hooks(every_module, with_kwargs=True, prepend=True),
     ):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits = model(**probe_inputs(model, ids)).logits
 
     final_norm = norm_of_last_output[0] if norm_of_last_output else None
     is_allowed = ~is_forbidden(logits)
@@ -177,7 +178,7 @@ def _identity(raw: Tensor) -> Tensor:
 def _probe_ids(model: nn.Module) -> Tensor:
     """A few text tokens; neither padding, whose embedding may be zero, nor an image."""
     root: Any = model
-    embeddings = root.get_input_embeddings().weight
+    embeddings: Any = input_embeddings(model).weight
     special = {
         value
         for config in (root.config, root.config.get_text_config(decoder=True))

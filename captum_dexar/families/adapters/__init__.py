@@ -21,6 +21,9 @@ from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
+from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
+from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
+from captum_dexar.families.adapters.vision_encoder_decoder import VisionEncoderDecoderAdapter
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
@@ -45,6 +48,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     MllamaAdapter,
     Ovis2Adapter,
     PaliGemmaAdapter,
+    Pix2StructAdapter,
+    PPFormulaNetAdapter,
     QwenVLAdapter,
     VideoLlama3Adapter,
+    VisionEncoderDecoderAdapter,
 )
