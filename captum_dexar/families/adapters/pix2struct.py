@@ -78,7 +78,7 @@ class Pix2StructAdapter(ImageEncoderAdapter):
 
 def _below_header(image_processor: Any, image: Rectangle) -> Rectangle:
     """The picture of the image with the question above it, in pixels of the image."""
-    header = getattr(image_processor, "header_text", None)
+    header = image_processor.header_text
     header = header[0] if isinstance(header, list) else header
     font = {
         name: getattr(image_processor, name, None)
