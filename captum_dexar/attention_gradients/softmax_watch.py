@@ -39,9 +39,7 @@ class _SoftmaxMode(TorchFunctionMode):
 
 
 @contextmanager
-def watched_softmax(
-    layers: Mapping[int, nn.Module], keep: OnSoftmax
-) -> Iterator[None]:
+def watched_softmax(layers: Mapping[int, nn.Module], keep: OnSoftmax) -> Iterator[None]:
     """Within it ``keep`` sees every softmax of this thread inside some layers.
 
     Args:

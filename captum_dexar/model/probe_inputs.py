@@ -37,9 +37,7 @@ def probe_inputs(model: nn.Module, ids: Tensor) -> dict[str, Any]:
     return {"decoder_input_ids": ids, "encoder_outputs": (states, states)}
 
 
-def _blank_image(
-    model: nn.Module, parameters: Any, ids: Tensor
-) -> dict[str, Any]:
+def _blank_image(model: nn.Module, parameters: Any, ids: Tensor) -> dict[str, Any]:
     wanted = parameters.get("pixel_values")
     if wanted is None or wanted.default is not Parameter.empty:
         return {}

@@ -24,6 +24,7 @@ from tests.families.cases import (
     CASES as EVERY_CASE,
     cross_attention,
     idefics3,
+    image_encoders,
     patch_grid,
     pixtral,
     tiled_canvas,
@@ -35,6 +36,8 @@ from transformers import LlavaForConditionalGeneration
 CASES = {case.name: case for case in EVERY_CASE}
 # Their vision towers are convolutions that overlap; see the test of their own.
 OVERLAPPING = ("florence2", "chameleon", "chameleon_swin")
+# Their encoders are no vision towers of a text model; see their own tests.
+ENCODERS = tuple(case.name for case in image_encoders.CASES)
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",
@@ -188,7 +191,8 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in CASES if n not in OVERLAPPING and n not in SAME_VISION]
+    "name",
+    [n for n in CASES if n not in (*OVERLAPPING, *SAME_VISION, *ENCODERS)],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]

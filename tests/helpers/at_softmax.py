@@ -85,7 +85,10 @@ def _one_step(
             images.append(last[:, is_image])
             texts.append(last.masked_fill(is_image, 0.0))
         image = torch.cat(
-            [each if each.shape[1] else each.new_zeros(len(each), count) for each in images]
+            [
+                each if each.shape[1] else each.new_zeros(len(each), count)
+                for each in images
+            ]
         )
         longest = max(text.shape[1] for text in texts)
         text = torch.cat(

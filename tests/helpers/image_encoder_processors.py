@@ -8,9 +8,7 @@ import matplotlib
 from tests.families.cases.image_encoders import DONUT_SIZE, FORMULA_SIDE, PATCH
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from transformers import DonutProcessor, Pix2StructProcessor, TrOCRProcessor
-from transformers.models.donut.image_processing_pil_donut import (
-    DonutImageProcessorPil,
-)
+from transformers.models.donut.image_processing_pil_donut import DonutImageProcessorPil
 from transformers.models.nougat.image_processing_pil_nougat import (
     NougatImageProcessorPil,
 )

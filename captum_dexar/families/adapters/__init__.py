@@ -18,12 +18,14 @@ from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
+from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
-from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
-from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
-from captum_dexar.families.adapters.vision_encoder_decoder import VisionEncoderDecoderAdapter
+from captum_dexar.families.adapters.vision_encoder_decoder import (
+    VisionEncoderDecoderAdapter,
+)
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with

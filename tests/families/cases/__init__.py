@@ -5,6 +5,7 @@ from tests.families.cases import (
     early_fusion,
     gemma,
     idefics3,
+    image_encoders,
     lfm2_llama4,
     llava,
     paligemma,
@@ -27,6 +28,7 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *image_encoders.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
