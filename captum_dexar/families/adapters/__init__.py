@@ -19,7 +19,13 @@ from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
+from captum_dexar.families.adapters.rope_grids import (
+    CohereCompassAdapter,
+    Cosmos3Adapter,
+    Ernie45VLAdapter,
+    PaddleOCRVLAdapter,
+)
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.base import FamilyAdapter
 
@@ -30,6 +36,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
+    CohereCompassAdapter,
+    Cosmos3Adapter,
+    Ernie45VLAdapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
@@ -44,7 +53,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     LlavaOnevisionAdapter,
     MllamaAdapter,
     Ovis2Adapter,
+    PaddleOCRVLAdapter,
     PaliGemmaAdapter,
+    QwenOmniAdapter,
     QwenVLAdapter,
     VideoLlama3Adapter,
 )

@@ -10,6 +10,7 @@ from tests.families.cases import (
     paligemma,
     patch_grid,
     pixtral,
+    rope_grids,
     tiled_canvas,
     tiles,
 )
@@ -20,6 +21,7 @@ CASES: tuple[FamilyCase, ...] = (
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
+    *rope_grids.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
