@@ -27,9 +27,7 @@ class QwenVLAdapter(MultimodalRopeAdapter):
         "Qwen2_5_VLProcessor",
         "Qwen3VLProcessor",
     )
-    steps_run_on: ClassVar[str] = (
-        "a cache of the prompt; Qwen3.5, Qwen4: one full pass"
-    )
+    steps_run_on: ClassVar[str] = "a cache of the prompt; Qwen3.5, Qwen4: one full pass"
 
     def vision_order(
         self, layer: str, inputs: Mapping[str, Any], config: Any
