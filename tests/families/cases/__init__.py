@@ -10,6 +10,7 @@ from tests.families.cases import (
     paligemma,
     patch_grid,
     pixtral,
+    squares,
     tiled_canvas,
     tiles,
 )
@@ -17,6 +18,7 @@ from tests.helpers.family_case import FamilyCase
 
 CASES: tuple[FamilyCase, ...] = (
     *llava.CASES,
+    *squares.CASES,
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
