@@ -122,6 +122,8 @@ def deepseek_vl_hybrid() -> nn.Module:
                 window_size=4,
                 global_attn_indexes=[1],
                 mlp_dim=24,
+                # The default leaves features that are all but zero.
+                initializer_range=0.1,
             ),
             text_config=LlamaConfig(**TEXT),
             image_token_id=IMAGE_TOKEN,
