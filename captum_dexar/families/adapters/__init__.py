@@ -3,6 +3,9 @@
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
+from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
+from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
+from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
@@ -33,7 +36,10 @@ from captum_dexar.families.adapters.rope_grids import (
     Ernie45VLAdapter,
     PaddleOCRVLAdapter,
 )
+from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
+from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
@@ -46,6 +52,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     CohereCompassAdapter,
     Cosmos3Adapter,
     Ernie45VLAdapter,
+    DeepseekVLAdapter,
+    DeepseekVLHybridAdapter,
+    FastVlmAdapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
@@ -70,5 +79,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PlainGridAdapter,
     QwenOmniAdapter,
     QwenVLAdapter,
+    ShieldGemma2Adapter,
     VideoLlama3Adapter,
+    VideoLlavaAdapter,
 )

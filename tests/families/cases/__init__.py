@@ -12,6 +12,7 @@ from tests.families.cases import (
     patch_grid,
     pixtral,
     rope_grids,
+    squares,
     tiled_canvas,
     tiles,
 )
@@ -19,6 +20,7 @@ from tests.helpers.family_case import FamilyCase
 
 CASES: tuple[FamilyCase, ...] = (
     *llava.CASES,
+    *squares.CASES,
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
