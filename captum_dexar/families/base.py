@@ -322,6 +322,10 @@ class FamilyAdapter(ABC):
         """
         return None
 
+    def joined_pixels(self, pixels: Tensor) -> Tensor:
+        """The pixel input of several examples, from theirs along a leading axis."""
+        return pixels.flatten(0, 1)
+
     def visible(self, pixels: Tensor) -> Tensor:
         """Pixels that the model does not drop, even where they are zero.
 

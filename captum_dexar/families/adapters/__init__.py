@@ -15,6 +15,7 @@ from captum_dexar.families.adapters.llama4 import Llama4Adapter
 from captum_dexar.families.adapters.llava import LlavaAdapter
 from captum_dexar.families.adapters.llava_next import LlavaNextAdapter
 from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
+from captum_dexar.families.adapters.minicpm import MiniCPMV47Adapter, MiniCPMVAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
@@ -42,6 +43,8 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,
+    MiniCPMVAdapter,
+    MiniCPMV47Adapter,
     MllamaAdapter,
     Ovis2Adapter,
     PaliGemmaAdapter,

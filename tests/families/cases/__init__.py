@@ -7,6 +7,7 @@ from tests.families.cases import (
     idefics3,
     lfm2_llama4,
     llava,
+    minicpm,
     paligemma,
     patch_grid,
     pixtral,
@@ -27,6 +28,7 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *minicpm.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
