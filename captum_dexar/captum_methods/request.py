@@ -107,9 +107,8 @@ class TeacherForced(nn.Module):
         """``(examples, steps, vocabulary)``."""
         repeats = pixels.shape[0]
         inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
-        joined = self.adapter.joined_pixels(pixels)
-        inputs[self.adapter.pixel_input] = self.adapter.visible(joined)
-        logits: Tensor = self.model(**inputs).logits
+        inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
+        logits: Tensor = self.model(**self.adapter.joined(inputs, repeats)).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]
         return logits

@@ -59,6 +59,4 @@ def left_padded_batch(
                 value = torch.cat([torch.full_like(ahead, filling), value], dim=1)
             rows.setdefault(name, []).append(prepared(value, model))
     joined = {name: torch.cat(values) for name, values in rows.items()}
-    pixels = adapter.pixel_input
-    joined[pixels] = adapter.joined_pixels(joined[pixels][None])
-    return joined
+    return adapter.joined(joined, len(examples))

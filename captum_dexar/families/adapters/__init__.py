@@ -8,6 +8,7 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
@@ -17,6 +18,7 @@ from captum_dexar.families.adapters.llava_next import LlavaNextAdapter
 from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
 from captum_dexar.families.adapters.minicpm import MiniCPMV47Adapter, MiniCPMVAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
+from captum_dexar.families.adapters.molmo2 import Molmo2Adapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
@@ -36,6 +38,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma4Adapter,
     Glm4vAdapter,
+    GraniteDoclingAdapter,
     Idefics3Adapter,
     InternVLAdapter,
     Lfm2VlAdapter,
@@ -46,6 +49,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     MiniCPMVAdapter,
     MiniCPMV47Adapter,
     MllamaAdapter,
+    Molmo2Adapter,
     Ovis2Adapter,
     PaliGemmaAdapter,
     QwenVLAdapter,

@@ -7,7 +7,7 @@ import torch
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.grids import patch_of
 from captum_dexar.families.geometry.tiles import tile_rectangles
-from captum_dexar.families.shared.image_blocks import in_sequence, num_blocks_from_copy
+from captum_dexar.families.shared.image_blocks import in_sequence, num_blocks_from_first
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size, View
 from torch import Tensor
 
@@ -32,7 +32,6 @@ class MiniCPMVAdapter(FamilyAdapter):
     required_inputs: ClassVar[tuple[str, ...]] = ("target_sizes",)
     grid_inputs: ClassVar[tuple[str, ...]] = ("target_sizes",)
     flat_pixels: ClassVar[bool] = True
-    pixel_dims: ClassVar[int] = 3
     steps_run_on: ClassVar[str] = "one full pass"
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
@@ -41,7 +40,7 @@ class MiniCPMVAdapter(FamilyAdapter):
         settings = image.image_processor
         if image.size is None or settings is None:
             lengths = [rows * columns for rows, columns in grids]
-            grids = grids[: num_blocks_from_copy(self, image, lengths)]
+            grids = grids[: num_blocks_from_first(self, image, lengths)]
             places: list[Rectangle | None] = [None] * len(grids)
         else:
             rows_and_columns = settings.slice_mode and settings.get_sliced_grid(
@@ -60,9 +59,10 @@ class MiniCPMVAdapter(FamilyAdapter):
             ]
         )
 
-    def joined_pixels(self, pixels: Tensor) -> Tensor:
-        """See :meth:`FamilyAdapter.joined_pixels`."""
-        return torch.cat(tuple(pixels.flatten(0, -4)), dim=-1)[None]
+    def joined(self, inputs: dict[str, Any], examples: int) -> dict[str, Any]:
+        """See :meth:`FamilyAdapter.joined`; the model takes all patches in one row."""
+        pixels = inputs[self.pixel_input]
+        return {**inputs, self.pixel_input: torch.cat(tuple(pixels), dim=-1)[None]}
 
     def token_of_pixel_input(
         self, inputs: Mapping[str, Any], layout: ImageLayout, config: Any

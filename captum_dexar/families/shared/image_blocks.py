@@ -67,12 +67,12 @@ def num_blocks(
     return int((markers == markers[-1]).nonzero()[0, 0]) + 1
 
 
-def num_blocks_from_copy(
+def num_blocks_from_first(
     adapter: FamilyAdapter, image: PreparedImage, lengths: Sequence[int]
 ) -> int:
-    """As :func:`num_blocks`, where the copy of the whole image comes first.
+    """As :func:`num_blocks`, where an image's first block is the one that is marked.
 
-    The token before it is the same for all images, and is before no tile.
+    The token before it is the same for all images, and is before no other block.
     """
     markers = _markers(adapter, image, lengths, offset=-1)
     if markers is None:

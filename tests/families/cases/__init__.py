@@ -4,10 +4,12 @@ from tests.families.cases import (
     cross_attention,
     early_fusion,
     gemma,
+    granite_docling,
     idefics3,
     lfm2_llama4,
     llava,
     minicpm,
+    molmo2,
     paligemma,
     patch_grid,
     pixtral,
@@ -29,6 +31,8 @@ CASES: tuple[FamilyCase, ...] = (
     *cross_attention.CASES,
     *early_fusion.CASES,
     *minicpm.CASES,
+    *granite_docling.CASES,
+    *molmo2.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.

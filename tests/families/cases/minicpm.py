@@ -82,8 +82,10 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> nn.Modul
         torch.manual_seed(seed)
         model: Any = kind(config)
         roughen(model)
-        # The window merger starts with large weights.
         with torch.no_grad():
+            # The placeholder is no answer.
+            model.lm_head.weight[IMAGE_TOKEN] = 0.0
+            # The window merger starts with large weights.
             for parameter in model.model.vision_tower.vit_merger.parameters():
                 if parameter.dim() > 1:
                     parameter.mul_(0.1)
