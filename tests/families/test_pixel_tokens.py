@@ -33,8 +33,9 @@ from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
 CASES = {case.name: case for case in EVERY_CASE}
-# Their vision towers are convolutions that overlap; see the test of their own.
-OVERLAPPING = ("florence2", "chameleon", "chameleon_swin")
+# Their vision towers are convolutions that overlap, or tokens read windows of patches;
+# see the tests of their own.
+OVERLAPPING = ("florence2", "chameleon", "chameleon_swin", "granite4_vision")
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",

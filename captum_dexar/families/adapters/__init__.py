@@ -8,6 +8,7 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -38,6 +39,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma4Adapter,
     Glm4vAdapter,
+    Granite4VisionAdapter,
     GraniteDoclingAdapter,
     Idefics3Adapter,
     InternVLAdapter,

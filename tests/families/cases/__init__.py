@@ -4,6 +4,7 @@ from tests.families.cases import (
     cross_attention,
     early_fusion,
     gemma,
+    granite4_vision,
     granite_docling,
     idefics3,
     lfm2_llama4,
@@ -33,6 +34,7 @@ CASES: tuple[FamilyCase, ...] = (
     *minicpm.CASES,
     *granite_docling.CASES,
     *molmo2.CASES,
+    *granite4_vision.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
