@@ -35,7 +35,7 @@ from transformers import LlavaForConditionalGeneration
 CASES = {case.name: case for case in EVERY_CASE}
 # Their vision towers are convolutions that overlap, or tokens read windows of patches;
 # see the tests of their own.
-OVERLAPPING = ("florence2", "chameleon", "chameleon_swin", "granite4_vision")
+OVERLAPPING = ("florence2", "chameleon", "chameleon_swin", "emu3", "granite4_vision")
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",

@@ -3,6 +3,7 @@
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
+from captum_dexar.families.adapters.emu3 import Emu3Adapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
@@ -34,6 +35,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
+    Emu3Adapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,

@@ -3,6 +3,7 @@
 from tests.families.cases import (
     cross_attention,
     early_fusion,
+    emu3,
     gemma,
     granite4_vision,
     granite_docling,
@@ -35,6 +36,7 @@ CASES: tuple[FamilyCase, ...] = (
     *granite_docling.CASES,
     *molmo2.CASES,
     *granite4_vision.CASES,
+    *emu3.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
