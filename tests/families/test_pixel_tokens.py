@@ -33,8 +33,9 @@ from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
 CASES = {case.name: case for case in EVERY_CASE}
-# Their vision towers are convolutions that overlap; see the test of their own.
-OVERLAPPING = ("florence2", "chameleon", "chameleon_swin")
+# Their vision towers are convolutions that overlap, or tokens read windows of patches;
+# see the tests of their own.
+OVERLAPPING = ("florence2", "chameleon", "chameleon_swin", "emu3", "granite4_vision")
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
 # These differ from others in the text model only.

@@ -3,11 +3,16 @@
 from tests.families.cases import (
     cross_attention,
     early_fusion,
+    emu3,
     gemma,
+    granite4_vision,
+    granite_docling,
     idefics3,
     lfm2_llama4,
     llava,
     other_grids,
+    minicpm,
+    molmo2,
     paligemma,
     patch_grid,
     pixtral,
@@ -33,6 +38,11 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *minicpm.CASES,
+    *granite_docling.CASES,
+    *molmo2.CASES,
+    *granite4_vision.CASES,
+    *emu3.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
