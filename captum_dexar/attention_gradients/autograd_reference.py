@@ -7,7 +7,7 @@ do. Eager attention is on in the explaining thread only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from captum_dexar.attention_gradients.gradients import (
     LayerGradients,
 )
 from captum_dexar.attention_gradients.interception import Forward, replaced_forward
+from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_argument, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
@@ -69,6 +70,8 @@ class AutogradReference:
             layer that reads the image. Default: None, the self-attention does
         contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
             targets', ``(batch, steps)``; -1 for none. Default: None
+        at_softmax (bool, optional): takes the probabilities where the softmax gives
+            them, rather than from the outputs of attention modules. Default: False
     """
 
     model: nn.Module
@@ -79,6 +82,7 @@ class AutogradReference:
     grad_kwargs: Mapping[str, Any] | None = None
     cross_attention: str | None = None
     contrast_ids: Tensor | None = None
+    at_softmax: bool = False
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -114,7 +118,7 @@ class AutogradReference:
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
-        recorded = _recorded(decoder, layers, self.cross_attention)
+        recorded = _recorded(decoder, layers, self.cross_attention, self.at_softmax)
         with recorded as (attention, hidden_states), torch.no_grad():
             logits = self.model(**inputs, use_cache=False).logits[:, -1]
         with torch.enable_grad():
@@ -191,7 +195,10 @@ class AutogradReference:
 
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], cross_attention: str | None
+    decoder: Decoder,
+    layers: list[int],
+    cross_attention: str | None,
+    at_softmax: bool = False,
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
     """Keeps each layer's attention calls and its output at the last position, with
     their graph."""
@@ -206,6 +213,13 @@ def _recorded(
             reads_image = cross_attention in (None, name)
             call = _Call(candidate, kwargs.get("attention_mask"), reads_image)
             attention.setdefault(index, []).append(call)
+
+    def keep_softmax(
+        index: int, names: list[str], scores: Tensor, probabilities: Tensor
+    ) -> None:
+        reads_image = cross_attention is None or cross_attention in names
+        call = _Call(probabilities, scores.detach(), reads_image)
+        attention.setdefault(index, []).append(call)
 
     def keep_hidden(
         index: int, module: nn.Module, args: Any, kwargs: Any, output: Any
@@ -223,10 +237,14 @@ def _recorded(
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
         outputs[layer] = partial(keep_hidden, index)
-        for name, module in layer.named_modules() if index in layers else ():
+        is_hooked = index in layers and not at_softmax
+        for name, module in layer.named_modules() if is_hooked else ():
             if module is not layer:
                 hooks[module] = partial(keep_probabilities, index, name)
+    explained = {index: decoder.layers[index] for index in layers}
+    watched = watched_softmax(explained, keep_softmax) if at_softmax else nullcontext()
     with (
+        watched,
         forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True),
         forward_hooks(outputs, with_kwargs=True),
         forward_hooks(hooks, with_kwargs=True),

@@ -313,7 +313,7 @@ class LayerRecord:
                 if place in axes and isinstance(value, Tensor):
                     entries.setdefault(place, []).append(value)
         for place, values in entries.items():
-            if len(values) == len(self.passes):
+            if len(values) == len(self.passes) and _fit(values, axes[place]):
                 put(place, torch.cat(values, dim=axes[place]))
         return tuple(args), kwargs
 
@@ -357,6 +357,13 @@ def _further(
         for place, value in places
         if place not in READ_BY_ATTENTION and place not in (0, "hidden_states")
     ]
+
+
+def _fit(values: list[Tensor], axis: int) -> bool:
+    """Whether tensors differ along an axis at most; a position bias grows along that
+    of its keys, and only the attention reads it."""
+    shapes = {(*v.shape[:axis], *v.shape[axis + 1 :]) for v in values}
+    return len(shapes) == 1
 
 
 def _of_last(arguments: Any, length: int) -> Any:

@@ -116,11 +116,13 @@ class DecodingSteps:
             cache, max_tokens: as in :meth:`cached_pass`
         """
         prompt = self.prompt
+        plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
         if prompt.is_encoder_decoder:
             known = cache if isinstance(cache, PromptCache) else PromptCache()
-            yield self.full_pass(known.encoder_outputs)
+            is_kept = plan == "encoder"
+            yield self.full_pass(known.encoder_outputs if is_kept else None)
             return
-        is_replayed = prompt.adapter.reuse(prompt.inputs, prompt.config) == "replay"
+        is_replayed = plan == "replay"
         if cache is None and (
             not is_replayed or self.first_step or self._fits_in_one(max_tokens)
         ):
@@ -201,7 +203,7 @@ class DecodingSteps:
             target_ids=self.target_ids[:, explained],
             image_keys=self.prompt.image_keys,
             num_keys=self.prompt.length + steps.stop - 1,
-            cross_attention=self.prompt.adapter.cross_attention,
+            cross_attention=self.prompt.adapter.cross_attention_of(self.prompt.config),
             first_step=explained.start,
         )
 

@@ -30,6 +30,8 @@ class FamilyAdapter(ABC):
         boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
         pixel_input (str): the model input that holds the pixels
+        prompt_input (str): the model input that holds the prompt's ids:
+            ``decoder_input_ids`` where an encoder reads the image alone
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
         grid_inputs (tuple of str): model inputs with one row per image that give its
@@ -73,6 +75,7 @@ class FamilyAdapter(ABC):
     processor_types: ClassVar[tuple[str, ...]]
     boxes_checked: ClassVar[str] = "end to end"
     pixel_input: ClassVar[str] = "pixel_values"
+    prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
@@ -150,6 +153,10 @@ class FamilyAdapter(ABC):
         """The id of an image token, where the model's configuration is not known."""
         return int(processor.image_token_id)
 
+    def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The processor's output by the names that the model takes it by."""
+        return dict(inputs)
+
     def is_encoder_decoder(self, config: Any) -> bool:
         """Whether an encoder reads the prompt and a decoder writes the answer."""
         return bool(getattr(config, "is_encoder_decoder", False))
@@ -161,10 +168,30 @@ class FamilyAdapter(ABC):
         started = dict(inputs)
         if started.get("decoder_input_ids") is None:
             first = config.get_text_config(decoder=True).decoder_start_token_id
-            started["decoder_input_ids"] = inputs["input_ids"].new_full(
-                (inputs["input_ids"].shape[0], 1), first
+            rows: Tensor = inputs[
+                "input_ids" if "input_ids" in inputs else self.pixel_input
+            ]
+            started["decoder_input_ids"] = rows.new_full(
+                (rows.shape[0], 1), first, dtype=torch.long
             )
         return started
+
+    def cross_attention_of(self, config: Any) -> str | None:
+        """``cross_attention`` for a model of this configuration."""
+        return self.cross_attention
+
+    def computes_attention_itself(self, config: Any) -> bool:
+        """Whether the decoder's attention modules take the softmax themselves, without
+        transformers' attention interface.
+
+        Such a decoder is explained by plain autograd at the softmax, a pass per token.
+        """
+        return False
+
+    def probabilities_at_softmax(self, config: Any) -> bool:
+        """Whether plain autograd finds the probabilities at the softmax only, because
+        the attention modules do not return them."""
+        return self.computes_attention_itself(config)
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
         """Those of ``required_inputs`` that a model of this configuration uses."""
@@ -195,6 +222,7 @@ class FamilyAdapter(ABC):
         num_tokens: int,
         *,
         image_sizes: Sequence[Size] | None,
+        images: Sequence[Any] | None = None,
         processor: Any = None,
         image_processor: Any = None,
         config: Any = None,
@@ -210,6 +238,8 @@ class FamilyAdapter(ABC):
             num_tokens (int): image tokens of the example
             image_sizes (sequence of tuple of int or None): height and width of each
                 original image
+            images (sequence, optional): the images that the image processor was given,
+                of those sizes. Default: None
             processor (ProcessorMixin, optional): the processor that prepared the
                 images. Without it the grid is known, but not its place on the image.
                 Default: None
@@ -237,6 +267,7 @@ class FamilyAdapter(ABC):
                     index=index,
                     inputs=inputs,
                     size=size,
+                    image=None if images is None else images[index],
                     image_processor=image_processor,
                     processor=processor,
                     config=config,

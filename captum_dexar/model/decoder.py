@@ -20,7 +20,8 @@ from captum_dexar.model.logit_transforms import (
     LogitTransform,
 )
 from captum_dexar.model.precision import logit_tolerance, widened
-from captum_dexar.model.state import device_of, kept_state
+from captum_dexar.model.probe_inputs import probe_inputs
+from captum_dexar.model.state import device_of, input_embeddings, kept_state
 from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import is_forbidden
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
@@ -140,7 +141,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             dict.fromkeys(modules, keep_argument), with_kwargs=True, prepend=True
         ),
     ):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits = model(**probe_inputs(model, ids)).logits
 
     for ending in possible_endings(model, _chain(fed, made, head)):
         fitted = _compared(model, ending, head, last_states[0], logits)
@@ -202,7 +203,7 @@ def _has_int8(model: nn.Module) -> bool:
 def _probe_ids(model: nn.Module) -> Tensor:
     """A few text tokens; neither padding, whose embedding may be zero, nor an image."""
     root: Any = model
-    embeddings = root.get_input_embeddings().weight
+    embeddings: Any = input_embeddings(model).weight
     special = {
         value
         for config in (root.config, root.config.get_text_config(decoder=True))

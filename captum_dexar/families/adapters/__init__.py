@@ -5,16 +5,16 @@ from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
 from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
-from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.emu3 import Emu3Adapter
+from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
-from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
+from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
@@ -27,8 +27,10 @@ from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.molmo2 import Molmo2Adapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
+from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
 from captum_dexar.families.adapters.raster_grids import (
     KimiK25Adapter,
@@ -41,10 +43,12 @@ from captum_dexar.families.adapters.rope_grids import (
     Ernie45VLAdapter,
     PaddleOCRVLAdapter,
 )
-from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
+from captum_dexar.families.adapters.vision_encoder_decoder import (
+    VisionEncoderDecoderAdapter,
+)
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
@@ -89,8 +93,11 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PaliGemmaAdapter,
     PlainGridAdapter,
     QwenOmniAdapter,
+    Pix2StructAdapter,
+    PPFormulaNetAdapter,
     QwenVLAdapter,
     ShieldGemma2Adapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
+    VisionEncoderDecoderAdapter,
 )
