@@ -108,7 +108,7 @@ class TeacherForced(nn.Module):
         repeats = pixels.shape[0]
         inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
         inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
-        logits: Tensor = self.model(**inputs).logits
+        logits: Tensor = self.model(**self.adapter.joined(inputs, repeats)).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]
         return logits

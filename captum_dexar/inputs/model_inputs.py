@@ -195,7 +195,8 @@ def joined_inputs(
         assert input_ids is not None
         repeats = _repeats(input_ids, others)
         others = {name: tiled(value, repeats) for name, value in others.items()}
-        return {adapter.pixel_input: pixel_values, name_of_ids: input_ids, **others}
+        flat = {adapter.pixel_input: pixel_values, name_of_ids: input_ids, **others}
+        return adapter.joined(flat, repeats)
     batch = pixel_values.shape[0]
     joined = {adapter.pixel_input: pixel_values, **others}
     if input_ids is not None:

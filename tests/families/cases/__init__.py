@@ -3,14 +3,22 @@
 from tests.families.cases import (
     cross_attention,
     early_fusion,
+    emu3,
     gemma,
+    granite4_vision,
+    granite_docling,
     idefics3,
     image_encoders,
     lfm2_llama4,
     llava,
+    minicpm,
+    molmo2,
+    other_grids,
     paligemma,
     patch_grid,
     pixtral,
+    rope_grids,
+    squares,
     tiled_canvas,
     tiles,
 )
@@ -18,9 +26,12 @@ from tests.helpers.family_case import FamilyCase
 
 CASES: tuple[FamilyCase, ...] = (
     *llava.CASES,
+    *squares.CASES,
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
+    *rope_grids.CASES,
+    *other_grids.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -29,6 +40,11 @@ CASES: tuple[FamilyCase, ...] = (
     *cross_attention.CASES,
     *early_fusion.CASES,
     *image_encoders.CASES,
+    *minicpm.CASES,
+    *granite_docling.CASES,
+    *molmo2.CASES,
+    *granite4_vision.CASES,
+    *emu3.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
