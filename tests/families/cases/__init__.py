@@ -5,6 +5,7 @@ from tests.families.cases import (
     early_fusion,
     gemma,
     idefics3,
+    joined_states,
     lfm2_llama4,
     llava,
     other_grids,
@@ -12,6 +13,7 @@ from tests.families.cases import (
     patch_grid,
     pixtral,
     rope_grids,
+    scaled_logits,
     tiled_canvas,
     tiles,
 )
@@ -31,6 +33,8 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
