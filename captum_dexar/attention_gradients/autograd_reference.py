@@ -29,13 +29,13 @@ from captum_dexar.attention_gradients.interception import (
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import (
     hidden_argument,
-    hidden_of,
     modules_of_layers,
     with_hidden,
 )
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
+from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
@@ -227,8 +227,10 @@ def _recorded(
             call = _Call(candidate, mask, reads_image)
             attention.setdefault(index, []).append(call)
 
-    def keep_hidden(index: int, module: nn.Module, args: Any, output: Any) -> None:
-        hidden_states[index] = hidden_of(output)[:, -1:]
+    def keep_hidden(
+        index: int, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        hidden_states[index] = states_of(module, args, kwargs, output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
         # Nothing before the layers depends on their attention.
@@ -247,7 +249,7 @@ def _recorded(
                 hooks[module] = partial(keep_probabilities, index, name)
     with (
         forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True),
-        forward_hooks(outputs),
+        forward_hooks(outputs, with_kwargs=True),
         forward_hooks(hooks, with_kwargs=True),
         intercepted_attention(layer_of, keep_mask),
     ):

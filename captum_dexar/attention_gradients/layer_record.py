@@ -255,10 +255,13 @@ class LayerRecord:
 
     Args:
         with_attention (bool): whether queries and keys are recorded too
+        position_axis (int, optional): the axis of the positions in the hidden states
+            that it takes. Default: 1
 
     Attributes:
         passes (list): positional and keyword arguments of each pass
-        hidden_in, hidden_out (Rows): ``(batch, passes, hidden size)``
+        hidden_in (Rows): what it takes, ``(batch, passes, hidden size)``
+        hidden_out (Rows): its states, ``(batch, passes, ..., hidden size)``
         projections (dict): outputs of the layer's projections after its attention,
             ``(batch, passes, features)``; None for one that does not keep positions
             apart
@@ -270,10 +273,10 @@ class LayerRecord:
         is_hooked (bool): whether others' hooks may have changed its output
     """
 
-    def __init__(self, with_attention: bool) -> None:
+    def __init__(self, with_attention: bool, position_axis: int = 1) -> None:
         self.with_attention = with_attention
         self.passes: list[Arguments] = []
-        self.hidden_in = Rows(axis=1)
+        self.hidden_in = Rows(axis=position_axis)
         self.hidden_out = Rows(axis=1)
         self.projections: dict[nn.Linear, Rows | None] = {}
         self.calls: list[CallRecord] = []
@@ -291,7 +294,7 @@ class LayerRecord:
         # The first pass has shown which projections keep positions apart.
         self._is_settled = bool(self.length)
         self.hidden_in.add(hidden)
-        self.length = length = hidden.shape[1]
+        self.length = length = hidden.shape[self.hidden_in.axis]
         self.num_calls = 0
         self._mask = kwargs.get("attention_mask")
         if length > 1:

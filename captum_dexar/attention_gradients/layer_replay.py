@@ -18,7 +18,8 @@ from captum_dexar.attention_gradients.interception import (
 )
 from captum_dexar.model.changes import has_plain_weight
 from captum_dexar.model.consistency import are_same, mismatch, whole_mismatches
-from captum_dexar.model.layers import hidden_argument, hidden_of
+from captum_dexar.model.layers import hidden_argument
+from captum_dexar.model.states import positions_first, states_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
 
@@ -58,14 +59,14 @@ class PostAttentionReplay:
             arguments (tuple): its positional and keyword arguments for the positions
             outputs (list of Tensor): as in :func:`replay_layer`
             projections (Mapping): likewise
-            expected (Tensor): its hidden states, ``(batch, positions, hidden size)``
+            expected (Tensor): its states, ``(batch, positions, ..., hidden size)``
 
         Returns:
             *Tensor*, or None if the replay fails or gives something else
         """
         args, kwargs = arguments
         change = None
-        hidden_in = hidden_argument(args, kwargs)
+        hidden_in = positions_first(layer, hidden_argument(args, kwargs))
         if hidden_in.shape == expected.shape:
             change = expected - hidden_in.to(expected.device)
         if self.reuses_projections and layer not in self._need_all:
@@ -181,7 +182,8 @@ def replay_layer(
             replaced_forward(replaced),
         ):
             # Without the layer's hooks, which have been called in its first run.
-            return hidden_of(layer.forward(*args, **kwargs))
+            output = layer.forward(*args, **kwargs)
+            return states_of(layer, args, kwargs, output)
     finally:
         torch.set_grad_enabled(False)
 

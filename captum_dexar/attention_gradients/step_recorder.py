@@ -20,7 +20,8 @@ from captum_dexar.attention_gradients.layer_record import (
 from captum_dexar.attention_gradients.layer_replay import is_plain_linear, product_of
 from captum_dexar.model.changes import users_hook
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_of, modules_of_layers
+from captum_dexar.model.layers import modules_of_layers
+from captum_dexar.model.states import position_axis, states_of
 from torch import nn, Tensor
 
 
@@ -41,7 +42,8 @@ class StepRecorder:
 
     Attributes:
         records (dict of int and LayerRecord): of each layer
-        last_hidden (Rows): output of the last layer, ``(batch, passes, hidden size)``
+        last_hidden (Rows): states of the last layer, ``(batch, passes, ..., hidden
+            size)``
         is_paused (bool): whether nothing is recorded at the moment
     """
 
@@ -56,7 +58,10 @@ class StepRecorder:
         self.decoder = decoder
         self.layers = layers
         self.with_projections = with_projections
-        self.records = {index: LayerRecord(with_attention) for index in layers}
+        self.records = {
+            index: LayerRecord(with_attention, position_axis(decoder.layers[index]))
+            for index in layers
+        }
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
@@ -93,7 +98,9 @@ class StepRecorder:
                 if is_plain_linear(module):
                     forwards[module] = self._recorded_projection(module, record)
         last = self.decoder.layers[-1]
-        forwards[last] = self._recorded_last(forwards.get(last, forward_of(last)))
+        forwards[last] = self._recorded_last(
+            last, forwards.get(last, forward_of(last))
+        )
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
         )
@@ -117,7 +124,7 @@ class StepRecorder:
             record.add_pass(args, kwargs)
             record.is_hooked |= users_hook(layer) is not None
             output = original(*args, **kwargs)
-            record.hidden_out.add(hidden_of(output))
+            record.hidden_out.add(states_of(layer, args, kwargs, output))
             return output
 
         return forward
@@ -134,11 +141,11 @@ class StepRecorder:
 
         return forward
 
-    def _recorded_last(self, original: Forward) -> Forward:
+    def _recorded_last(self, layer: nn.Module, original: Forward) -> Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
             if not self.is_paused:
-                self.last_hidden.add(hidden_of(output))
+                self.last_hidden.add(states_of(layer, args, kwargs, output))
             return output
 
         return forward

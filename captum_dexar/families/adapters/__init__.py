@@ -6,8 +6,9 @@ from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
-from captum_dexar.families.adapters.gemma4 import Gemma4Adapter
+from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
@@ -19,7 +20,19 @@ from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
+from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
+from captum_dexar.families.adapters.raster_grids import (
+    KimiK25Adapter,
+    MuseAdapter,
+    NemotronHOmniAdapter,
+)
+from captum_dexar.families.adapters.rope_grids import (
+    CohereCompassAdapter,
+    Cosmos3Adapter,
+    Ernie45VLAdapter,
+    PaddleOCRVLAdapter,
+)
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.base import FamilyAdapter
 
@@ -30,21 +43,32 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
+    CohereCompassAdapter,
+    Cosmos3Adapter,
+    Ernie45VLAdapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
     Gemma4Adapter,
+    Gemma4UnifiedAdapter,
     Glm4vAdapter,
+    HunYuanVLAdapter,
     Idefics3Adapter,
     InternVLAdapter,
+    KimiK25Adapter,
     Lfm2VlAdapter,
     Llama4Adapter,
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,
     MllamaAdapter,
+    MuseAdapter,
+    NemotronHOmniAdapter,
     Ovis2Adapter,
+    PaddleOCRVLAdapter,
     PaliGemmaAdapter,
+    PlainGridAdapter,
+    QwenOmniAdapter,
     QwenVLAdapter,
     VideoLlama3Adapter,
 )
