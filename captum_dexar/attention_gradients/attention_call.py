@@ -102,8 +102,9 @@ class AttentionCall:
     @property
     def keeps_prompt(self) -> bool:
         """Whether a layer with such a window holds the whole prompt before it."""
-        types = getattr(getattr(self.module, "config", None), "layer_types", None)
-        return bool(types) and types[self.layer] == KEEPS_PROMPT
+        config = getattr(self.module, "config", None)
+        types = getattr(config, "layer_types", None) or ()
+        return KEEPS_PROMPT in types and types[self.layer] == KEEPS_PROMPT
 
     @property
     def is_users_function(self) -> bool:

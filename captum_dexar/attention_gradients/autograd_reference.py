@@ -27,11 +27,7 @@ from captum_dexar.attention_gradients.interception import (
     replaced_forward,
 )
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import (
-    hidden_argument,
-    modules_of_layers,
-    with_hidden,
-)
+from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state

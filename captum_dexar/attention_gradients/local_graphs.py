@@ -28,11 +28,7 @@ from captum_dexar.attention_gradients.layer_replay import (
 from captum_dexar.attention_gradients.user_changes import users_change
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import (
-    hidden_argument,
-    modules_of_layers,
-    with_hidden,
-)
+from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
 from captum_dexar.model.states import position_axis, states_of
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor

@@ -98,9 +98,7 @@ class StepRecorder:
                 if is_plain_linear(module):
                     forwards[module] = self._recorded_projection(module, record)
         last = self.decoder.layers[-1]
-        forwards[last] = self._recorded_last(
-            last, forwards.get(last, forward_of(last))
-        )
+        forwards[last] = self._recorded_last(last, forwards.get(last, forward_of(last)))
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
         )
