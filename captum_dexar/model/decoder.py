@@ -146,7 +146,9 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     for ending in possible_endings(model, _chain(fed, made, head)):
         fitted = _compared(model, ending, head, last_states[0], logits)
         largest = float(logits[~is_forbidden(logits)].abs().max())
-        if fitted.error <= logit_tolerance(last_states[0].dtype, largest):
+        # Some models give logits of another precision than they compute in.
+        dtypes = {last_states[0].dtype, logits.dtype}
+        if fitted.error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
             rounds_to = torch.float16 if _has_int8(model) else None
             transform, description = fitted.transform, fitted.description
             return Decoder(layers, ending, head, transform, description, rounds_to)
@@ -167,10 +169,20 @@ def _chain(
     state = made[last]
     for module, argument in calls:
         # The outermost of several modules is called first.
-        if argument is state and module is not head:
+        has_head = any(part is head for part in module.modules())
+        if _is_same(argument, state) and not has_head:
             chain.append(module)
             state = made.get(module)
     return chain
+
+
+def _is_same(argument: Any, state: Any) -> bool:
+    """Whether they are the same tensor, or one is a view of all of the other."""
+    if argument is state:
+        return True
+    if not isinstance(argument, Tensor) or not isinstance(state, Tensor):
+        return False
+    return argument.data_ptr() == state.data_ptr() and argument.shape == state.shape
 
 
 def _compared(

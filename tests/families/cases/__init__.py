@@ -1,6 +1,7 @@
 """Every variant that is checked, as tiny random models of the real classes."""
 
 from tests.families.cases import (
+    chosen_keys,
     cross_attention,
     early_fusion,
     emu3,
@@ -9,6 +10,7 @@ from tests.families.cases import (
     granite_docling,
     idefics3,
     image_encoders,
+    joined_states,
     lfm2_llama4,
     llava,
     minicpm,
@@ -19,6 +21,7 @@ from tests.families.cases import (
     pixtral,
     rope_grids,
     squares,
+    scaled_logits,
     tiled_canvas,
     tiles,
 )
@@ -32,6 +35,7 @@ CASES: tuple[FamilyCase, ...] = (
     *patch_grid.CASES,
     *rope_grids.CASES,
     *other_grids.CASES,
+    *chosen_keys.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -45,6 +49,8 @@ CASES: tuple[FamilyCase, ...] = (
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
@@ -70,6 +76,7 @@ _DISTINCT = (
     "mllama",
     "fuyu",
     "chameleon",
+    "dots3_note",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)
