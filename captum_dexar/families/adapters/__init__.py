@@ -1,6 +1,7 @@
 """One adapter per family, in a file with the family's name."""
 
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
+from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
@@ -12,10 +13,11 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma3n import Gemma3nAdapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
+from captum_dexar.families.adapters.git import GitAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
-from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
@@ -32,9 +34,6 @@ from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
-from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
-from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
 from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
@@ -62,6 +61,7 @@ from captum_dexar.families.base import FamilyAdapter
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
     AyaVisionAdapter,
+    BlipAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
     CohereCompassAdapter,
@@ -76,6 +76,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma3nAdapter,
     Gemma4Adapter,
+    GitAdapter,
     Gemma4UnifiedAdapter,
     Glm4vAdapter,
     Glm5NextAdapter,
