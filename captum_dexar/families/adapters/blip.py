@@ -39,3 +39,9 @@ class BlipAdapter(ClassTokenSquareAdapter):
         if "attention_mask" in changed:
             changed["attention_mask"] = changed["attention_mask"][:, :-1]
         return changed
+
+    def process(self, images: Any, text: str, processor: Any) -> Any:
+        """See :meth:`FamilyAdapter.process`; without a text the model begins itself."""
+        if not text:
+            return processor(images=images, return_tensors="pt")
+        return super().process(images, text, processor)

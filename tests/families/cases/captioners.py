@@ -35,6 +35,7 @@ VISION = dict(
     num_attention_heads=2,
     image_size=SIDE,
     patch_size=PATCH,
+    initializer_range=0.02,
 )
 
 
