@@ -45,8 +45,8 @@ class VisionEncoderDecoderAdapter(ImageEncoderAdapter):
         """See :meth:`FamilyAdapter.cross_attention_of`."""
         return str(_known(CROSS_ATTENTION, config.decoder, "decoder"))
 
-    def computes_attention_itself(self, config: Any) -> bool:
-        """See :meth:`FamilyAdapter.computes_attention_itself`."""
+    def needs_autograd(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.needs_autograd`."""
         return bool(config.decoder.model_type == "trocr")
 
     def needs_start(self, config: Any) -> bool:
