@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.eager_attention import eager_attention
 from captum_dexar.attention_gradients.gradients import (
@@ -20,10 +21,14 @@ from captum_dexar.attention_gradients.gradients import (
     gradients_of,
     LayerGradients,
 )
-from captum_dexar.attention_gradients.interception import Forward, replaced_forward
+from captum_dexar.attention_gradients.interception import (
+    Forward,
+    intercepted_attention,
+    replaced_forward,
+)
 from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_argument, with_hidden
+from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
@@ -120,7 +125,7 @@ class AutogradReference:
             contrast = self.contrast_ids[:, step : step + 1]
         recorded = _recorded(decoder, layers, self.cross_attention, self.at_softmax)
         with recorded as (attention, hidden_states), torch.no_grad():
-            logits = self.model(**inputs, use_cache=False).logits[:, -1]
+            logits = self.model(**{**inputs, "use_cache": False}).logits[:, -1]
         with torch.enable_grad():
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
             lens = LogitLens(decoder, targets, contrast)
@@ -204,6 +209,14 @@ def _recorded(
     their graph."""
     attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
+    # Probabilities that attention functions return, with the masks they were given.
+    # Some modules choose keys, by a mask of their own.
+    masked: list[tuple[Tensor, Any]] = []
+
+    def keep_mask(call: AttentionCall) -> Any:
+        output = call.run()
+        masked.append((output[1], call.attention_mask))
+        return output
 
     def keep_probabilities(
         index: int, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
@@ -211,7 +224,10 @@ def _recorded(
         candidate = output[1] if isinstance(output, tuple) and output[1:] else None
         if isinstance(candidate, Tensor) and candidate.dim() == 4:
             reads_image = cross_attention in (None, name)
-            call = _Call(candidate, kwargs.get("attention_mask"), reads_image)
+            of_module = kwargs.get("attention_mask")
+            mask = next((mask for made, mask in masked if made is candidate), of_module)
+            masked.clear()
+            call = _Call(candidate, mask, reads_image)
             attention.setdefault(index, []).append(call)
 
     def keep_softmax(
@@ -234,6 +250,7 @@ def _recorded(
 
     hooks: dict[nn.Module, Any] = {}
     outputs: dict[nn.Module, Any] = {}
+    layer_of, _ = modules_of_layers(decoder.layers, layers, cross_attention)
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
         outputs[layer] = partial(keep_hidden, index)
@@ -248,5 +265,6 @@ def _recorded(
         forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True),
         forward_hooks(outputs, with_kwargs=True),
         forward_hooks(hooks, with_kwargs=True),
+        intercepted_attention(layer_of, keep_mask),
     ):
         yield attention, hidden_states

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_call import AttentionCall, narrowed
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.interception import (
     Forward,
@@ -235,6 +235,10 @@ class LocalGraphs:
     ) -> Iterator[LocalGraph]:
         """The graphs of a layer that has run."""
         attention_calls, outputs = map(list, zip(*calls))
+        layer_mask = arguments[1].get("attention_mask")
+        for call in attention_calls:
+            if not call.is_cross:
+                call.layer_mask = narrowed(layer_mask, call.attention_mask)
         if positions is None:
             num_queries = hidden.shape[1]
             if self._keeps_apart(index, arguments, hidden, outputs):

@@ -208,7 +208,7 @@ class RecordedGradients(OnlineGradients):
             raise Inconsistent(
                 f"Decoder layer {index} gives something else when it is replayed."
             )
-        calls = [call.joined(index, masks) for call in record.calls]
+        calls = [call.joined(index, masks, self.num_keys) for call in record.calls]
         return LocalGraph(index, hidden, outputs, calls, None, slice(0, num_steps))
 
 

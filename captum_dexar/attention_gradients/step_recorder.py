@@ -150,8 +150,7 @@ class StepRecorder:
 
     def _tap(self, call: AttentionCall) -> Any:
         output = call.run()
-        mask = self._mask_of_last(call.attention_mask)
-        self.records[call.layer].add_call(call, output[0], mask)
+        self.records[call.layer].add_call(call, output[0], self._mask_of_last)
         return output
 
     def _mask_of_last(self, mask: Any) -> Any:

@@ -7,11 +7,17 @@ single pass, and their prefix may come from a KV cache.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from captum_dexar.decoding.model_pass import ModelPass
-from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
+from captum_dexar.decoding.prompt_cache import (
+    keeping_cache,
+    new_cache,
+    PromptCache,
+    watched_positions,
+)
 from captum_dexar.inputs import logits_of, Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
@@ -62,7 +68,8 @@ class DecodingSteps:
                 inputs.pop(name, None)
             inputs["encoder_outputs"] = encoder_outputs
         first = self.prompt.length - 1 + self.first_step
-        return self._pass(inputs, slice(self.first_step, num_tokens), first)
+        steps = slice(self.first_step, num_tokens)
+        return replace(self._pass(inputs, steps, first), new_cache=self._keeping_cache)
 
     def cached_pass(
         self,
@@ -137,7 +144,8 @@ class DecodingSteps:
     def prefixes(self) -> Iterator[dict[str, Any]]:
         """The model's inputs for each single step, one token longer each time."""
         for step in range(self.first_step, self.answer_ids.shape[1]):
-            yield self._prefix(step)
+            inputs, cache = self._prefix(step), self._keeping_cache()
+            yield inputs if cache is None else {**inputs, "past_key_values": cache}
 
     def prefilled(self) -> PromptCache:
         """A new cache of the prompt without its last token, by running the model.
@@ -176,6 +184,7 @@ class DecodingSteps:
         inputs = {**self._prefix(step), "use_cache": False}
         only = slice(step, step + 1)
         alone = self._pass(inputs, only, self.prompt.length - 1 + step)
+        alone = replace(alone, new_cache=self._keeping_cache)
         with torch.no_grad():
             return TargetLogits.of(alone.logits(), alone.target_ids)
 
@@ -227,6 +236,11 @@ class DecodingSteps:
                 [positions, positions[..., -1:] + following], dim=-1
             )
         return grown
+
+    def _keeping_cache(self) -> DynamicCache | None:
+        if self.prompt.is_encoder_decoder:
+            return None
+        return keeping_cache(self.prompt.config, self.prompt.length)
 
     def _prompt_cache(self, cache: PromptCache | DynamicCache | None) -> PromptCache:
         if cache is None:

@@ -1,6 +1,7 @@
 """Every variant that is checked, as tiny random models of the real classes."""
 
 from tests.families.cases import (
+    chosen_keys,
     cross_attention,
     early_fusion,
     emu3,
@@ -31,6 +32,7 @@ CASES: tuple[FamilyCase, ...] = (
     *patch_grid.CASES,
     *rope_grids.CASES,
     *other_grids.CASES,
+    *chosen_keys.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -68,6 +70,7 @@ _DISTINCT = (
     "mllama",
     "fuyu",
     "chameleon",
+    "dots3_note",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)
