@@ -9,6 +9,7 @@ from tests.families.cases import (
     granite4_vision,
     granite_docling,
     idefics3,
+    joined_states,
     lfm2_llama4,
     llava,
     minicpm,
@@ -19,6 +20,7 @@ from tests.families.cases import (
     pixtral,
     rope_grids,
     squares,
+    scaled_logits,
     tiled_canvas,
     tiles,
 )
@@ -45,6 +47,8 @@ CASES: tuple[FamilyCase, ...] = (
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
