@@ -84,6 +84,8 @@ def test_the_places_are_known_without_a_grid(family: str) -> None:
     processor = grid_processor(family)
     (view,) = inp.layout.views
     assert view.grid[0] != view.grid[1]
+    # The same places, if only the processor is known.
+    assert ImagePromptInput(inp.image, inp.prompt, processor).layout == inp.layout
     captum = ImageMaskInput(inp.image, processor_fn=inp.processor_fn)
     assert read_prompt(captum, model, processor).layout == inp.layout
     plain = dict(inp.to_model_input())

@@ -19,7 +19,13 @@ from tests.families.cases.patch_grid import (
 )
 from tests.families.cases.rope_grids import SIGLIP_VISION
 from tests.helpers.blocks import silence_vision_attention
-from tests.helpers.patch_grid_processors import CHAT_TEMPLATE, SIZE, WithoutVideo
+from tests.helpers.patch_grid_processors import (
+    CHAT_TEMPLATE,
+    SIZE,
+    VISION_END,
+    VISION_START,
+    WithoutVideo,
+)
 from tests.helpers.processors import word_tokenizer
 from tests.helpers.tiny_models import IMAGE_TOKEN, roughen
 from torch import Tensor
@@ -29,6 +35,7 @@ QWEN_IMAGES = "qwen2_vl.Qwen2VLImageProcessorPil"
 GLM_IMAGES = "glm46v.Glm46VImageProcessorPil"
 # Where frames are counted, areas are those of two.
 TWO_FRAMES = {name: 2 * area for name, area in SIZE.items()}
+VIDEO = f"word{FIRST_SPECIAL}"
 ATTENTION = ("attn.proj",)
 SELF_ATTENTION = ("self_attn.out_proj",)
 
@@ -317,7 +324,7 @@ def grid_processor(family: str, **image_settings: Any) -> Any:
             "video_token",
             "vision_start_token vision_bos_token image_start_token boi_token",
             "vision_end_token vision_eos_token image_end_token eoi_token",
-            "audio_token audio_bos_token audio_eos_token",
+            "audio_token audio_bos_token audio_eos_token boa_token eoa_token",
             "video_start_token",
             "video_end_token",
         )
@@ -339,4 +346,10 @@ def grid_processor(family: str, **image_settings: Any) -> Any:
     )
     # Some processors know the names of their tokens themselves.
     processor.image_token, processor.image_token_id = "<image>", IMAGE_TOKEN
+    processor.video_token, processor.video_token_id = VIDEO, FIRST_SPECIAL
+    processor.image_start_token, processor.image_end_token = VISION_START, VISION_END
+    if family == "minimax_m3_vl":
+        processor.IMAGE_TOKEN = "<image>"
+        processor.VISION_START_TOKEN = VISION_START
+        processor.VISION_END_TOKEN = VISION_END
     return processor
