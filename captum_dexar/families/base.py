@@ -34,6 +34,8 @@ class FamilyAdapter(ABC):
             ``decoder_input_ids`` where an encoder reads the image alone
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
+        call_settings (Mapping): what the processor has to be called with, apart from
+            images and text
         grid_inputs (tuple of str): model inputs with one row per image that give its
             grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
@@ -77,6 +79,7 @@ class FamilyAdapter(ABC):
     pixel_input: ClassVar[str] = "pixel_values"
     prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[Mapping[str, Any]] = {}
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
@@ -431,8 +434,10 @@ class FamilyAdapter(ABC):
         # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
-        special = {"add_special_tokens": False} if is_begun else {}
-        return processor(images=images, text=text, return_tensors="pt", **special)
+        settings = dict(self.call_settings)
+        if is_begun:
+            settings["add_special_tokens"] = False
+        return processor(images=images, text=text, return_tensors="pt", **settings)
 
     def placeholder(self, processor: Any) -> str:
         """The text that stands for one image in a prompt."""

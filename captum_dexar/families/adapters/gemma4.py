@@ -65,7 +65,7 @@ class Gemma4Adapter(FamilyAdapter):
 
 
 class Gemma4UnifiedAdapter(Gemma4Adapter):
-    """There is no vision tower: a patch, as the image processor makes it, is a token."""
+    """There is no vision tower: a patch of the image processor's is a token."""
 
     name: ClassVar[str] = "Gemma 4 Unified (images)"
     model_types: ClassVar[tuple[str, ...]] = ("gemma4_unified",)
