@@ -34,7 +34,13 @@ from transformers import LlavaForConditionalGeneration
 
 CASES = {case.name: case for case in EVERY_CASE}
 # Their vision towers are convolutions that overlap; see the test of their own.
-OVERLAPPING = ("florence2", "chameleon", "chameleon_swin")
+OVERLAPPING = (
+    "florence2",
+    "chameleon",
+    "chameleon_swin",
+    "got_ocr2",
+    "pp_chart2table",
+)
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
 # These differ from others in the text model only.

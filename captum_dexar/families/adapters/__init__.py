@@ -11,6 +11,7 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
@@ -21,9 +22,11 @@ from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
+from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.base import FamilyAdapter
@@ -43,6 +46,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma4Adapter,
     Glm4vAdapter,
+    GotOcr2Adapter,
     Idefics3Adapter,
     InternVLAdapter,
     Lfm2VlAdapter,
@@ -53,8 +57,10 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     MllamaAdapter,
     Ovis2Adapter,
     PaliGemmaAdapter,
+    PerceptionLMAdapter,
     QwenVLAdapter,
     ShieldGemma2Adapter,
+    Step3p7Adapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
 )
