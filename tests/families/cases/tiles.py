@@ -1,5 +1,5 @@
 """InternVL, Qianfan-OCR, Aya Vision, Cohere2 Vision, Ovis2, GOT-OCR 2,
-PP-Chart2Table."""
+PP-Chart2Table, Perception LM."""
 
 from functools import partial
 from typing import Any
@@ -19,15 +19,19 @@ from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
+    LlamaConfig,
     Ovis2Config,
     Ovis2ForConditionalGeneration,
     Ovis2VisionConfig,
+    PerceptionLMConfig,
+    PerceptionLMForConditionalGeneration,
     PPChart2TableConfig,
     QianfanOCRConfig,
     QianfanOCRForConditionalGeneration,
     Qwen2Config,
     Qwen3Config,
     SiglipVisionConfig,
+    ViTConfig,
 )
 from transformers.models.got_ocr2.configuration_got_ocr2 import GotOcr2VisionConfig
 from transformers.models.pp_chart2table.configuration_pp_chart2table import (
@@ -124,6 +128,21 @@ def got_ocr2(config: Any = GotOcr2Config, vision: Any = GotOcr2VisionConfig) -> 
     )
 
 
+def perception_lm() -> nn.Module:
+    """With a ViT, which does not need timm, as its vision tower."""
+    return PerceptionLMForConditionalGeneration(
+        PerceptionLMConfig(
+            vision_config=ViTConfig(
+                **VISION, model_args={"embed_dim": VISION["hidden_size"]}
+            ),
+            text_config=LlamaConfig(**TEXT),
+            projector_pooling_ratio=MERGE,
+            image_token_id=IMAGE_TOKEN,
+            video_token_id=VOCABULARY - 1,
+        )
+    )
+
+
 def aya_vision() -> nn.Module:
     return AyaVisionForConditionalGeneration(
         AyaVisionConfig(
@@ -167,6 +186,7 @@ MAKERS: dict[str, Any] = {
     "qianfan_ocr": qianfan_ocr,
     "got_ocr2": got_ocr2,
     "pp_chart2table": partial(got_ocr2, PPChart2TableConfig, PPChart2TableVisionConfig),
+    "perception_lm": perception_lm,
     "aya_vision": aya_vision,
     "cohere2_vision": cohere2_vision,
     "ovis2": ovis2,
@@ -193,15 +213,16 @@ def inputs(variant: str, seed: int, before: int) -> dict[str, Any]:
     text: list[int] = words.tolist()
     is_ocr = variant in OCR
     between = [INDICATORS[1] if variant == "ovis2" else 50]
-    if is_ocr or variant == "qianfan_ocr":
+    if is_ocr or variant in ("qianfan_ocr", "perception_lm"):
         between = []
     grid = [IMAGE_TOKEN] * (OCR_TOKENS_OF_TILE if is_ocr else TOKENS_OF_TILE)
     tile = OCR_TILE if is_ocr else TILE
     pictures = 1 if variant == "pp_chart2table" else 3
     image = [*grid, *between, *grid, *between, *grid] if pictures > 1 else grid
+    pixels = torch.randn(pictures, 3, tile, tile, generator=generator)
     return {
         "input_ids": torch.tensor([text[:before] + image + text[before:]]),
-        "pixel_values": torch.randn(pictures, 3, tile, tile, generator=generator),
+        "pixel_values": pixels[None] if variant == "perception_lm" else pixels,
     }
 
 
