@@ -35,7 +35,15 @@ from transformers import LlavaForConditionalGeneration
 CASES = {case.name: case for case in EVERY_CASE}
 # Their vision towers are convolutions that overlap, or tokens read windows of patches;
 # see the tests of their own.
-OVERLAPPING = ("florence2", "chameleon", "chameleon_swin", "emu3", "granite4_vision")
+OVERLAPPING = (
+    "florence2",
+    "chameleon",
+    "chameleon_swin",
+    "emu3",
+    "got_ocr2",
+    "granite4_vision",
+    "pp_chart2table",
+)
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
 # These differ from others in the text model only.

@@ -17,6 +17,7 @@ from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
+from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -31,6 +32,7 @@ from captum_dexar.families.adapters.molmo2 import Molmo2Adapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
+from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
 from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
@@ -47,6 +49,7 @@ from captum_dexar.families.adapters.rope_grids import (
     PaddleOCRVLAdapter,
 )
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
+from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.adapters.vision_encoder_decoder import (
@@ -79,6 +82,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     HunYuanVLAdapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
+    GotOcr2Adapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,
@@ -102,8 +106,10 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     QwenOmniAdapter,
     Pix2StructAdapter,
     PPFormulaNetAdapter,
+    PerceptionLMAdapter,
     QwenVLAdapter,
     ShieldGemma2Adapter,
+    Step3p7Adapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
     VisionEncoderDecoderAdapter,
