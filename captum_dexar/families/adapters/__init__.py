@@ -25,6 +25,7 @@ from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.base import FamilyAdapter
 
@@ -57,5 +58,6 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Ovis2Adapter,
     PaliGemmaAdapter,
     QwenVLAdapter,
+    UnlimitedOcrAdapter,
     VideoLlama3Adapter,
 )
