@@ -50,6 +50,8 @@ from captum_dexar.families.adapters.rope_grids import (
 )
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
+from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.adapters.vision_encoder_decoder import (
@@ -110,6 +112,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     QwenVLAdapter,
     ShieldGemma2Adapter,
     Step3p7Adapter,
+    UnlimitedOcrAdapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
     VisionEncoderDecoderAdapter,
