@@ -167,10 +167,17 @@ def test_pp_formulanet(shape: tuple[int, int]) -> None:
     processor = pp_formulanet_processor()
     inp = ImagePromptInput(formula(*shape), "", processor, model)
 
-    def features(inputs: Any) -> Tensor:
-        return patch_features(inputs, 16)
+    tower: Any = model.get_submodule("model.encoder")
 
-    checked(inp, features, 16, 2 * BICUBIC_SUPPORT, blocks_inside(*shape))
+    def features(inputs: Any) -> Tensor:
+        # The layers and the neck mix patches, too.
+        hidden = tower.patch_embed(inputs["pixel_values"]).permute(0, 3, 1, 2)
+        made: Tensor = tower.multi_modal_projector(hidden)[0]
+        return made
+
+    # A token sees a patch and a half more than its cell on all sides.
+    support = 2 * BICUBIC_SUPPORT + 1.5 * 4
+    checked(inp, features, 16, support, blocks_inside(*shape))
 
 
 def test_rotated_images_are_refused() -> None:

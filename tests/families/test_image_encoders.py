@@ -99,3 +99,67 @@ def test_captums_arguments(case: FamilyCase) -> None:
         maps[0, 0].flatten(), given.token_attr[0].float().view(-1), rtol=1e-4, atol=1e-7
     )
     assert maps.shape[2:] == view.grid
+
+
+def silenced(model: Any, names: tuple[str, ...]) -> Any:
+    """No token of the encoder reads another, in place."""
+    found = [m for n, m in model.encoder.named_modules() if n.endswith(names)]
+    assert found
+    for module in found:
+        for parameter in module.parameters():
+            torch.nn.init.zeros_(parameter)
+    return model
+
+
+@pytest.mark.parametrize(
+    "build, size",
+    [
+        (image_encoders.build_trocr, (16, 16)),
+        (partial(image_encoders.build_trocr, encoder="deit"), (16, 16)),
+        (image_encoders.build_donut, image_encoders.DONUT_SIZE),
+    ],
+)
+def test_pixels_change_their_own_token(build: Any, size: tuple[int, int]) -> None:
+    model = silenced(build(1, "eager"), ("o_proj", "output.dense"))
+    inputs = image_encoders.pixels(0, 0, *size)
+    prompt = Prompt(model, inputs)
+    token = prompt.adapter.token_of_pixel_input(inputs, prompt.layout, model.config)
+    assert torch.equal(token.unique(), prompt.layout.placed)
+    with torch.no_grad():
+        before = model.encoder(inputs["pixel_values"])[0][0]
+        assert len(before) == prompt.layout.num_tokens
+        for y, x in ((0, 0), (3, 9), (9, 3), (size[0] - 1, size[1] - 1)):
+            changed = inputs["pixel_values"].clone()
+            changed[0, 1, y, x] += 5.0
+            after = model.encoder(changed)[0][0]
+            is_other = (after - before).abs().amax(-1) > 1e-6 * before.abs().max()
+            assert is_other.nonzero()[:, 0].tolist() == [int(token[0, 0, y, x])]
+
+
+def test_formula_tokens_are_centred_on_the_patches_that_they_see() -> None:
+    model: Any = image_encoders.build_pp_formulanet(0, "eager")
+    tower = model.model.encoder
+    side, patch = image_encoders.FORMULA_SIDE, 4
+    inputs = image_encoders.pixels(0, 0, side, side)
+    prompt = Prompt(model, inputs)
+    token = prompt.adapter.token_of_pixel_input(inputs, prompt.layout, model.config)
+
+    def features(pixels: Tensor) -> Tensor:
+        # The layers and the neck mix patches, too.
+        hidden = tower.patch_embed(pixels).permute(0, 3, 1, 2)
+        made: Tensor = tower.multi_modal_projector(hidden)[0]
+        return made
+
+    with torch.no_grad():
+        before = features(inputs["pixel_values"])
+        for row in range(side // patch):
+            pixels = inputs["pixel_values"].clone()
+            y, x = row * patch + 1, side // 2
+            pixels[0, :, y, x] += 5.0
+            seeing = (features(pixels) - before).abs().amax(-1) > 1e-6
+            rows = seeing.view(prompt.layout.views[0].grid).any(1).nonzero()[:, 0]
+            own = int(token[0, 0, y, x]) // prompt.layout.views[0].grid[1]
+            assert own in rows.tolist()
+            # Of the tokens that see the patch, its own is nearest to it.
+            distances = {int(r): abs(4 * int(r) - row) for r in rows}
+            assert distances[own] == min(distances.values())

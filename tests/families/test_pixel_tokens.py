@@ -24,6 +24,7 @@ from tests.families.cases import (
     CASES as EVERY_CASE,
     cross_attention,
     idefics3,
+    image_encoders,
     patch_grid,
     pixtral,
     tiled_canvas,
@@ -46,6 +47,8 @@ OVERLAPPING = (
 )
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
+# Their encoders are no vision towers of a text model; see their own tests.
+ENCODERS = tuple(case.name for case in image_encoders.CASES)
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",
@@ -203,7 +206,7 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in CASES if n not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION)],
+    [n for n in CASES if n not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS)],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]

@@ -31,6 +31,8 @@ PROMISED = {
     "mistral3",
     "mllama",
     "ovis2",
+    "pix2struct",
+    "pp_formulanet",
     "paligemma",
     "qwen2_5_vl",
     "qwen2_vl",
@@ -39,6 +41,7 @@ PROMISED = {
     "smolvlm",
     "video_llama_3",
     "vipllava",
+    "vision-encoder-decoder",
 }
 
 

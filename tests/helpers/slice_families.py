@@ -32,7 +32,9 @@ class EveryLayer(RealFamily):
             known = {name: inputs[name] for name in self.inputs if name in inputs}
             layers = model.get_image_features(**known).deepstack_features
             # Some say which layer of the text model they are for.
-            only = [layer[-1] if isinstance(layer[0], int) else layer for layer in layers]
+            only = [
+                layer[-1] if isinstance(layer[0], int) else layer for layer in layers
+            ]
             return torch.cat([torch.cat(tuple(layer)) for layer in only], dim=1)
 
         return features

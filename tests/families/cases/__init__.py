@@ -9,6 +9,7 @@ from tests.families.cases import (
     granite4_vision,
     granite_docling,
     idefics3,
+    image_encoders,
     joined_states,
     lfm2_llama4,
     llava,
@@ -19,8 +20,8 @@ from tests.families.cases import (
     patch_grid,
     pixtral,
     rope_grids,
-    squares,
     scaled_logits,
+    squares,
     tiled_canvas,
     tiles,
 )
@@ -49,6 +50,7 @@ CASES: tuple[FamilyCase, ...] = (
     *emu3.CASES,
     *scaled_logits.CASES,
     *joined_states.CASES,
+    *image_encoders.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
