@@ -44,7 +44,8 @@ class FamilyAdapter(ABC):
         sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
             ``input_ids``, and the value for a generated token; None repeats the value
             of the last token. Inputs that the processor does not return are not
-            added, except for the attention mask. Everything else the processor returns
+            added, except for the attention mask; others with an entry per token are
+            refused. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
         position_offset (int or None): position of the first token. None leaves position
             ids to the model, where they are more than a running count.
@@ -83,7 +84,11 @@ class FamilyAdapter(ABC):
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False

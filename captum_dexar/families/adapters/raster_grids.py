@@ -74,11 +74,11 @@ class NemotronHOmniAdapter(RasterGridAdapter):
 
     def merge_of_model(self, config: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_model`."""
-        return round(1 / config.downsample_ratio)
+        return round(1 / float(config.downsample_ratio))
 
     def merge_of_processor(self, image_processor: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_processor`."""
-        return round(1 / image_processor.downsample_ratio)
+        return round(1 / float(image_processor.downsample_ratio))
 
 
 def _padded(image: PreparedImage, patches: Size) -> Rectangle | None:
