@@ -32,9 +32,11 @@ from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
-# Pixtral's vision tower) has to come before that for the type.
+# Pixtral's vision tower) has to come before that for the type, and one for a processor
+# (ShieldGemma 2's, in earlier versions of transformers) before that for its base class.
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
+    ShieldGemma2Adapter,
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
@@ -59,7 +61,6 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PaliGemmaAdapter,
     PerceptionLMAdapter,
     QwenVLAdapter,
-    ShieldGemma2Adapter,
     Step3p7Adapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
