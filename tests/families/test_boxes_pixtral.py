@@ -1,7 +1,7 @@
 """Image tokens of Pixtral and its relatives see the pixels of their boxes.
 
-Pixtral's processor can't be built without torchvision, so that the image processor is run
-by itself; the prompt is checked in ``test_prompts_grid_thw``.
+Pixtral's processor can't be built without torchvision, so that the image processor is
+run by itself; the prompt is checked in ``test_prompts_patch_grid``.
 """
 
 import itertools

@@ -60,12 +60,9 @@ def silent_model(variant: str) -> Any:
 
 def features_by(model: Any) -> Callable[[Any], Tensor]:
     def features(inputs: Any) -> Tensor:
-        pixels = {
-            name.removesuffix("_images"): value
-            for name, value in inputs.items()
-            if "pixel_values" in name
-        }
-        tokens: Tensor = model.base_model.get_image_features(**pixels).pooler_output
+        # Video-LLaVA's argument has another name than its input.
+        pixels = [value for name, value in inputs.items() if "pixel_values" in name]
+        tokens: Tensor = model.base_model.get_image_features(*pixels).pooler_output
         return tokens.flatten(0, -2)
 
     return features

@@ -1,4 +1,4 @@
-"""InternVL, Qianfan-OCR, Aya Vision, Cohere2 Vision, Ovis2: boxes of tiles and of the copy."""
+"""InternVL, Qianfan-OCR, Aya Vision, Cohere2 Vision, Ovis2: boxes of tiles, copies."""
 
 from collections.abc import Callable
 from functools import lru_cache

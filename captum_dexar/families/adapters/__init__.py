@@ -59,9 +59,11 @@ from captum_dexar.families.adapters.vision_encoder_decoder import (
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
-# Pixtral's vision tower) has to come before that for the type.
+# Pixtral's vision tower) has to come before that for the type, and one for a processor
+# (ShieldGemma 2's, in earlier versions of transformers) before that for its base class.
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
+    ShieldGemma2Adapter,
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
@@ -109,7 +111,6 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PPFormulaNetAdapter,
     PerceptionLMAdapter,
     QwenVLAdapter,
-    ShieldGemma2Adapter,
     Step3p7Adapter,
     UnlimitedOcrAdapter,
     VideoLlama3Adapter,

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT, LLaVA-NeXT-Video, LLaVA-OneVision with and without a canvas that is shrunk."""
+"""LLaVA-NeXT, LLaVA-NeXT-Video, LLaVA-OneVision with and without a shrunk canvas."""
 
 from functools import partial
 from typing import Any
