@@ -32,7 +32,9 @@ class EveryLayer(RealFamily):
             known = {name: inputs[name] for name in self.inputs if name in inputs}
             layers = model.get_image_features(**known).deepstack_features
             # Some say which layer of the text model they are for.
-            only = [layer[-1] if isinstance(layer[0], int) else layer for layer in layers]
+            only = [
+                layer[-1] if isinstance(layer[0], int) else layer for layer in layers
+            ]
             return torch.cat([torch.cat(tuple(layer)) for layer in only], dim=1)
 
         return features
@@ -44,6 +46,10 @@ class Emu3(RealFamily):
     def model(self) -> nn.Module:
         model: Any = self.build()
         encoder = model.model.vqmodel.encoder
+        with torch.no_grad():
+            # Large negative features would be rounded to zero by their sigmoid gates.
+            for parameter in encoder.parameters():
+                parameter.mul_(0.3)
         for output in ("attn_1.out_proj", "conv2.conv", "conv2"):
             silence_vision_attention(model, "vqmodel.encoder", output)
         norms = (nn.GroupNorm, nn.BatchNorm3d)
