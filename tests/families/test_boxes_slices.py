@@ -38,7 +38,8 @@ SHAPES = (
 TOO_THIN = {"emu3": ((1, 50),)}
 # Its image processor shrinks images without a wider kernel: some pixels are skipped.
 SKIPS_PIXELS = ("molmo2",)
-# Its image processor is of an older kind, whose calls are not seen: places are measured.
+# Its image processor is of an older kind, whose calls are not seen: the places are
+# measured.
 IS_MEASURED = ("emu3",)
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
