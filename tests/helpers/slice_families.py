@@ -46,6 +46,10 @@ class Emu3(RealFamily):
     def model(self) -> nn.Module:
         model: Any = self.build()
         encoder = model.model.vqmodel.encoder
+        with torch.no_grad():
+            # Large negative features would be rounded to zero by their sigmoid gates.
+            for parameter in encoder.parameters():
+                parameter.mul_(0.3)
         for output in ("attn_1.out_proj", "conv2.conv", "conv2"):
             silence_vision_attention(model, "vqmodel.encoder", output)
         norms = (nn.GroupNorm, nn.BatchNorm3d)

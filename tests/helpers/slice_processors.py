@@ -5,7 +5,13 @@ from unittest import mock
 
 import pytest
 import transformers
-from tests.families.cases import granite4_vision, minicpm, molmo2, unlimited_ocr
+from tests.families.cases import (
+    granite4_vision,
+    minicpm,
+    molmo2,
+    tiled_canvas,
+    unlimited_ocr,
+)
 from tests.helpers.tile_processors import chat_template, SQUARE, tokenizer
 from transformers import Emu3Processor, Granite4VisionProcessor, ProcessorMixin
 from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor
@@ -77,9 +83,9 @@ def granite_docling_processor(**settings: Any) -> Any:
 def granite4_vision_processor(rate: str = "1/2") -> Any:
     return Granite4VisionProcessor(
         LlavaNextImageProcessorPil(
-            size={"shortest_edge": granite4_vision.TILE},
+            size={"shortest_edge": tiled_canvas.TILE},
             crop_size=SQUARE,
-            image_grid_pinpoints=granite4_vision.PINPOINTS,
+            image_grid_pinpoints=tiled_canvas.PINPOINTS,
         ),
         tokenizer(),
         patch_size=granite4_vision.PATCH,
