@@ -32,6 +32,8 @@ class FamilyAdapter(ABC):
         pixel_input (str): the model input that holds the pixels
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
+        call_settings (Mapping): what the processor has to be called with, apart from
+            images and text
         grid_inputs (tuple of str): model inputs with one row per image that give its
             grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
@@ -40,7 +42,8 @@ class FamilyAdapter(ABC):
         sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
             ``input_ids``, and the value for a generated token; None repeats the value
             of the last token. Inputs that the processor does not return are not
-            added, except for the attention mask. Everything else the processor returns
+            added, except for the attention mask; others with an entry per token are
+            refused. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
         position_offset (int or None): position of the first token. None leaves position
             ids to the model, where they are more than a running count.
@@ -74,10 +77,15 @@ class FamilyAdapter(ABC):
     boxes_checked: ClassVar[str] = "end to end"
     pixel_input: ClassVar[str] = "pixel_values"
     required_inputs: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[Mapping[str, Any]] = {}
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False
@@ -388,8 +396,10 @@ class FamilyAdapter(ABC):
         # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
-        special = {"add_special_tokens": False} if is_begun else {}
-        return processor(images=images, text=text, return_tensors="pt", **special)
+        settings = dict(self.call_settings)
+        if is_begun:
+            settings["add_special_tokens"] = False
+        return processor(images=images, text=text, return_tensors="pt", **settings)
 
     def placeholder(self, processor: Any) -> str:
         """The text that stands for one image in a prompt."""

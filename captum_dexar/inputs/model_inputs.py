@@ -120,6 +120,7 @@ def check_image_and_prompt(
             f"{sorted(inputs)}. A model of the family {adapter.name} was trained with "
             "it. Pass everything that the processor returns."
         )
+    _check_entries_per_token(inputs, adapter, config)
     if inputs["input_ids"].dim() != 2:
         raise ValueError(
             "input_ids must be (batch, tokens), got shape "
@@ -138,6 +139,36 @@ def check_image_and_prompt(
         raise ValueError(
             f"{adapter.pixel_input} holds NaN or infinite values, so every attribution "
             "would be NaN. Check the image and its normalisation."
+        )
+
+
+def _check_entries_per_token(
+    inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
+) -> None:
+    """Raises ValueError for an input that has to grow with the answer in a way that the
+    adapter does not know."""
+    if adapter.is_encoder_decoder(config):
+        return
+    known = {
+        "input_ids",
+        "position_ids",
+        adapter.pixel_input,
+        *adapter.grid_inputs,
+        *adapter.sequence_inputs,
+    }
+    ids = inputs["input_ids"]
+    unknown = [
+        name
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.shape == ids.shape and name not in known
+    ]
+    if unknown:
+        raise ValueError(
+            f"{' and '.join(map(repr, unknown))} of the input have an entry for each "
+            f"of the {ids.shape[1]} tokens of the prompt, and which entries the tokens "
+            f"of an answer have is not known for models of the family {adapter.name}. "
+            "Leave them out if the model does without, or register an adapter that "
+            "has them in sequence_inputs (captum_dexar.families)."
         )
 
 

@@ -25,4 +25,7 @@ class PlainGridAdapter(PatchGridAdapter):
         "Dots3NoteProcessor",
         "MiniMaxM3VLProcessor",
     )
+    boxes_checked: ClassVar[str] = (
+        "end to end; MiniMax M3, where torchvision is installed"
+    )
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)

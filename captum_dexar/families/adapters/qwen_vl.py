@@ -71,6 +71,5 @@ class QwenOmniAdapter(QwenVLAdapter):
         "Qwen2_5OmniProcessor",
         "Qwen3OmniMoeProcessor",
     )
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
     steps_run_on: ClassVar[str] = "a cache of the prompt"

@@ -86,9 +86,5 @@ class MultimodalRopeAdapter(PatchGridAdapter):
     image; those of the answer continue from the prompt's.
     """
 
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
-        "attention_mask": 1,
-        "mm_token_type_ids": 0,
-    }
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw", "mm_token_type_ids")
     position_offset: ClassVar[int | None] = None
