@@ -21,6 +21,7 @@ OLDEST: dict[str, Version] = {
 OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
     "dots3_note": (5, 23),
     "fuyu": (5, 21),
+    "inkling2": (5, 23),
     "mistral_large4": (5, 22),
 }
 

@@ -221,8 +221,9 @@ class LocalGraphs:
         """Passes on the graph of a layer that has run."""
         if self.is_paused:
             return output
-        torch.set_grad_enabled(False)
+        # While the graph is still built.
         hidden = states_of(module, args, kwargs, output)
+        torch.set_grad_enabled(False)
         num_queries = hidden.shape[1]
         positions = self.query_positions(num_queries)
         calls = self._calls.pop(index, [])

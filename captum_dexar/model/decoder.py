@@ -145,7 +145,9 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     for ending in possible_endings(model, _chain(fed, made, head)):
         fitted = _compared(model, ending, head, last_states[0], logits)
         largest = float(logits[~is_forbidden(logits)].abs().max())
-        if fitted.error <= logit_tolerance(last_states[0].dtype, largest):
+        # Some models give logits of another precision than they compute in.
+        dtypes = {last_states[0].dtype, logits.dtype}
+        if fitted.error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
             rounds_to = torch.float16 if _has_int8(model) else None
             transform, description = fitted.transform, fitted.description
             return Decoder(layers, ending, head, transform, description, rounds_to)

@@ -83,12 +83,12 @@ def _transform(scale: float | None, cap: float | None) -> tuple[LogitTransform, 
     if scale is None and cap is None:
         return lambda raw: raw, "the head's output as it is"
     if cap is None:
-        return lambda raw: raw * scale, f"a scale of {scale}"
+        return lambda raw: raw * scale, f"a scale of {scale:.6g}"
     if scale is None:
         return lambda raw: cap * torch.tanh(raw / cap), f"a soft cap of {cap}"
     return (
         lambda raw: cap * torch.tanh(raw * scale / cap),
-        f"a scale of {scale} and a soft cap of {cap}",
+        f"a scale of {scale:.6g} and a soft cap of {cap}",
     )
 
 

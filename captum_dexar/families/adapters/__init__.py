@@ -6,10 +6,13 @@ from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
+from captum_dexar.families.adapters.gemma3n import Gemma3nAdapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
+from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
 from captum_dexar.families.adapters.llama4 import Llama4Adapter
@@ -49,11 +52,15 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
+    Gemma3nAdapter,
     Gemma4Adapter,
     Gemma4UnifiedAdapter,
     Glm4vAdapter,
+    Glm5NextAdapter,
     HunYuanVLAdapter,
     Idefics3Adapter,
+    InklingAdapter,
+    Inkling2Adapter,
     InternVLAdapter,
     KimiK25Adapter,
     Lfm2VlAdapter,

@@ -6,6 +6,7 @@ from tests.families.cases import (
     early_fusion,
     gemma,
     idefics3,
+    joined_states,
     lfm2_llama4,
     llava,
     other_grids,
@@ -13,6 +14,7 @@ from tests.families.cases import (
     patch_grid,
     pixtral,
     rope_grids,
+    scaled_logits,
     tiled_canvas,
     tiles,
 )
@@ -33,6 +35,8 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
