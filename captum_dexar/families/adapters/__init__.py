@@ -3,6 +3,9 @@
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
+from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
+from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
+from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
@@ -11,6 +14,7 @@ from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAd
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
+from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -22,6 +26,7 @@ from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
@@ -36,19 +41,28 @@ from captum_dexar.families.adapters.rope_grids import (
     Ernie45VLAdapter,
     PaddleOCRVLAdapter,
 )
+from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
+from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
+from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
+from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
-# Pixtral's vision tower) has to come before that for the type.
+# Pixtral's vision tower) has to come before that for the type, and one for a processor
+# (ShieldGemma 2's, in earlier versions of transformers) before that for its base class.
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
+    ShieldGemma2Adapter,
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
     CohereCompassAdapter,
     Cosmos3Adapter,
     Ernie45VLAdapter,
+    DeepseekVLAdapter,
+    DeepseekVLHybridAdapter,
+    FastVlmAdapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
@@ -58,6 +72,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Glm4vAdapter,
     Glm5NextAdapter,
     HunYuanVLAdapter,
+    GotOcr2Adapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,
@@ -76,6 +91,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PaliGemmaAdapter,
     PlainGridAdapter,
     QwenOmniAdapter,
+    PerceptionLMAdapter,
     QwenVLAdapter,
+    Step3p7Adapter,
     VideoLlama3Adapter,
+    VideoLlavaAdapter,
 )

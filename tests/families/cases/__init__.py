@@ -15,6 +15,7 @@ from tests.families.cases import (
     pixtral,
     rope_grids,
     scaled_logits,
+    squares,
     tiled_canvas,
     tiles,
 )
@@ -22,6 +23,7 @@ from tests.helpers.family_case import FamilyCase
 
 CASES: tuple[FamilyCase, ...] = (
     *llava.CASES,
+    *squares.CASES,
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
