@@ -330,6 +330,18 @@ class FamilyAdapter(ABC):
         """
         return None
 
+    def joined(self, inputs: dict[str, Any], examples: int) -> dict[str, Any]:
+        """Inputs of several examples, joined along their first axes, for one pass.
+
+        A family overrides this if its pixels are joined along another axis, or if some
+        of its inputs are indices among the pixels of all examples.
+
+        Args:
+            inputs (dict): those of all examples, one after the other
+            examples (int): how many have been joined, all of the same shape
+        """
+        return inputs
+
     def visible(self, pixels: Tensor) -> Tensor:
         """Pixels that the model does not drop, even where they are zero.
 

@@ -44,6 +44,7 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
         name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
         for name, values in rows.items()
     }
+    joined = first.adapter.joined(joined, len(prompts))
     return Prompt(first.model, joined, examples=prompts)
 
 

@@ -212,7 +212,8 @@ def joined_inputs(
             pixel_values = pixel_values.flatten(0, 1)
         repeats = _repeats(input_ids, others)
         others = {name: tiled(value, repeats) for name, value in others.items()}
-        return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+        flat = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+        return adapter.joined(flat, repeats)
     batch = pixel_values.shape[0]
     joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
     return {name: _for_batch(value, batch, name) for name, value in joined.items()}

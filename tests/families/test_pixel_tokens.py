@@ -33,12 +33,15 @@ from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
 CASES = {case.name: case for case in EVERY_CASE}
-# Their vision towers are convolutions that overlap; see the test of their own.
+# Their vision towers are convolutions that overlap, or tokens read windows of patches;
+# see the tests of their own.
 OVERLAPPING = (
     "florence2",
     "chameleon",
     "chameleon_swin",
+    "emu3",
     "got_ocr2",
+    "granite4_vision",
     "pp_chart2table",
 )
 # The image is in two inputs; pixels of one of them are refused.

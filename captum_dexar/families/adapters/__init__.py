@@ -6,6 +6,7 @@ from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
 from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
 from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
+from captum_dexar.families.adapters.emu3 import Emu3Adapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
@@ -15,6 +16,8 @@ from captum_dexar.families.adapters.glm4v import Glm4vAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
+from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
+from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -23,7 +26,9 @@ from captum_dexar.families.adapters.llama4 import Llama4Adapter
 from captum_dexar.families.adapters.llava import LlavaAdapter
 from captum_dexar.families.adapters.llava_next import LlavaNextAdapter
 from captum_dexar.families.adapters.llava_onevision import LlavaOnevisionAdapter
+from captum_dexar.families.adapters.minicpm import MiniCPMV47Adapter, MiniCPMVAdapter
 from captum_dexar.families.adapters.mllama import MllamaAdapter
+from captum_dexar.families.adapters.molmo2 import Molmo2Adapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
@@ -44,6 +49,7 @@ from captum_dexar.families.adapters.rope_grids import (
 from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
+from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.base import FamilyAdapter
@@ -63,6 +69,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     DeepseekVLAdapter,
     DeepseekVLHybridAdapter,
     FastVlmAdapter,
+    Emu3Adapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
@@ -73,6 +80,8 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Glm5NextAdapter,
     HunYuanVLAdapter,
     GotOcr2Adapter,
+    Granite4VisionAdapter,
+    GraniteDoclingAdapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,
@@ -83,9 +92,12 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,
+    MiniCPMVAdapter,
+    MiniCPMV47Adapter,
     MllamaAdapter,
     MuseAdapter,
     NemotronHOmniAdapter,
+    Molmo2Adapter,
     Ovis2Adapter,
     PaddleOCRVLAdapter,
     PaliGemmaAdapter,
@@ -94,6 +106,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PerceptionLMAdapter,
     QwenVLAdapter,
     Step3p7Adapter,
+    UnlimitedOcrAdapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
 )
