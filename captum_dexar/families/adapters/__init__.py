@@ -5,8 +5,8 @@ from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
 from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
-from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.emu3 import Emu3Adapter
+from captum_dexar.families.adapters.fast_vlm import FastVlmAdapter
 from captum_dexar.families.adapters.florence2 import Florence2Adapter
 from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
@@ -14,10 +14,10 @@ from captum_dexar.families.adapters.gemma3n import Gemma3nAdapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
-from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
+from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -33,7 +33,10 @@ from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
+from captum_dexar.families.adapters.plain_grids import (
+    MiniMaxM3Adapter,
+    PlainGridAdapter,
+)
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
 from captum_dexar.families.adapters.raster_grids import (
     KimiK25Adapter,
@@ -46,7 +49,6 @@ from captum_dexar.families.adapters.rope_grids import (
     Ernie45VLAdapter,
     PaddleOCRVLAdapter,
 )
-from captum_dexar.families.adapters.qwen_vl import QwenVLAdapter
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
 from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
@@ -101,6 +103,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Ovis2Adapter,
     PaddleOCRVLAdapter,
     PaliGemmaAdapter,
+    MiniMaxM3Adapter,
     PlainGridAdapter,
     QwenOmniAdapter,
     PerceptionLMAdapter,

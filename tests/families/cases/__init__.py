@@ -10,17 +10,19 @@ from tests.families.cases import (
     granite_docling,
     idefics3,
     joined_states,
+    kept_prompt,
     lfm2_llama4,
     llava,
-    other_grids,
     minicpm,
     molmo2,
+    other_grids,
     paligemma,
     patch_grid,
     pixtral,
     rope_grids,
     scaled_logits,
     squares,
+    step3p7,
     tiled_canvas,
     tiles,
 )
@@ -35,6 +37,8 @@ CASES: tuple[FamilyCase, ...] = (
     *rope_grids.CASES,
     *other_grids.CASES,
     *chosen_keys.CASES,
+    *kept_prompt.CASES,
+    *step3p7.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -75,6 +79,7 @@ _DISTINCT = (
     "fuyu",
     "chameleon",
     "dots3_note",
+    "unlimited_ocr",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)
