@@ -24,6 +24,7 @@ OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
     "granite_docling": (5, 23),
     "minicpm_ocr": (5, 21),
     "inkling2": (5, 23),
+    "minicpm_ocr": (5, 21),
     "mistral_large4": (5, 22),
 }
 

@@ -109,10 +109,11 @@ class TeacherForced(nn.Module):
         repeats = pixels.shape[0]
         inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
         inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
+        inputs = self.adapter.joined(inputs, repeats)
         cache = self._new_cache()
         if cache is not None:
             inputs["past_key_values"] = cache
-        logits: Tensor = self.model(**self.adapter.joined(inputs, repeats)).logits
+        logits: Tensor = self.model(**inputs).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]
         return logits

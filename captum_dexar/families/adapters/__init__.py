@@ -36,6 +36,10 @@ from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
 from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
 from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
+from captum_dexar.families.adapters.plain_grids import (
+    MiniMaxM3Adapter,
+    PlainGridAdapter,
+)
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
 from captum_dexar.families.adapters.raster_grids import (
     KimiK25Adapter,
@@ -83,9 +87,9 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Glm4vAdapter,
     Glm5NextAdapter,
     HunYuanVLAdapter,
+    GotOcr2Adapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
-    GotOcr2Adapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,
@@ -105,6 +109,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Ovis2Adapter,
     PaddleOCRVLAdapter,
     PaliGemmaAdapter,
+    MiniMaxM3Adapter,
     PlainGridAdapter,
     QwenOmniAdapter,
     Pix2StructAdapter,
