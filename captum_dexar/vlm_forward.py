@@ -85,6 +85,7 @@ class VLMForward(nn.Module):
         adapter = adapter_for_config(getattr(self.model, "config", None))
         inputs = joined_inputs(pixel_values, input_ids, other_model_inputs, adapter)
         config: Any = self.model.config
+        inputs = adapter.as_generated(inputs, config)
         if adapter.is_encoder_decoder(config):
             inputs = adapter.with_decoder_start(inputs, config)
         if self._keeps_last:

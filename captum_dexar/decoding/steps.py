@@ -55,6 +55,14 @@ class DecodingSteps:
         self.num_steps = self.target_ids.shape[1]
 
     @property
+    def _num_before(self) -> int:
+        """Positions before the answer's."""
+        prompt = self.prompt
+        return prompt.length + prompt.adapter.num_keys_ahead(
+            prompt.inputs, prompt.config
+        )
+
+    @property
     def contrast_ids(self) -> Tensor | None:
         """The contrast token of each step, ``(1, num_steps)``, or None."""
         return self.prompt.contrast_ids(self.first_step, self.num_steps)
@@ -67,7 +75,7 @@ class DecodingSteps:
             for name in (self.prompt.adapter.pixel_input, "input_ids"):
                 inputs.pop(name, None)
             inputs["encoder_outputs"] = encoder_outputs
-        first = self.prompt.length - 1 + self.first_step
+        first = self._num_before - 1 + self.first_step
         steps = slice(self.first_step, num_tokens)
         return replace(self._pass(inputs, steps, first), new_cache=self._keeping_cache)
 
@@ -183,7 +191,7 @@ class DecodingSteps:
         step += self.first_step
         inputs = {**self._prefix(step), "use_cache": False}
         only = slice(step, step + 1)
-        alone = self._pass(inputs, only, self.prompt.length - 1 + step)
+        alone = self._pass(inputs, only, self._num_before - 1 + step)
         alone = replace(alone, new_cache=self._keeping_cache)
         with torch.no_grad():
             return TargetLogits.of(alone.logits(), alone.target_ids)
@@ -211,7 +219,7 @@ class DecodingSteps:
             query_positions=positions + first,
             target_ids=self.target_ids[:, explained],
             image_keys=self.prompt.image_keys,
-            num_keys=self.prompt.length + steps.stop - 1,
+            num_keys=self._num_before + steps.stop - 1,
             cross_attention=self.prompt.adapter.cross_attention_of(self.prompt.config),
             first_step=explained.start,
         )

@@ -161,9 +161,18 @@ class FamilyAdapter(ABC):
         """The id of an image token, where the model's configuration is not known."""
         return int(processor.image_token_id)
 
-    def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The processor's output by the names that the model takes it by."""
+    def named(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """The processor's output by the names that the model takes it by, with what
+        ``generate`` puts in the place of a prompt that is left out."""
         return dict(inputs)
+
+    def as_generated(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """What ``generate`` makes of the inputs before it runs the model."""
+        return dict(inputs)
+
+    def num_keys_ahead(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """Number of positions before the prompt's, which have no ids."""
+        return 0
 
     def is_encoder_decoder(self, config: Any) -> bool:
         """Whether an encoder reads the prompt and a decoder writes the answer."""

@@ -35,7 +35,7 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
     adapter = adapter_for_config(config)
     inputs = {
         key: prepared(value, model)
-        for key, value in adapter.named(made).items()
+        for key, value in adapter.named(made, config).items()
         if value is not None and key != "labels"
     }
     check_image_and_prompt(inputs, adapter, config)
@@ -285,7 +285,9 @@ def complete_inputs(
 ) -> dict[str, Any]:
     """A copy with an attention mask, and the position ids or the decoder's start token
     that the family needs."""
-    complete = {key: value for key, value in inputs.items() if value is not None}
+    complete = adapter.as_generated(
+        {key: value for key, value in inputs.items() if value is not None}, config
+    )
     if "input_ids" in complete:
         complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
     if adapter.is_encoder_decoder(config):

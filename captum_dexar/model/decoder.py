@@ -169,10 +169,20 @@ def _chain(
     state = made[last]
     for module, argument in calls:
         # The outermost of several modules is called first.
-        if argument is state and module is not head:
+        has_head = any(part is head for part in module.modules())
+        if _is_same(argument, state) and not has_head:
             chain.append(module)
             state = made.get(module)
     return chain
+
+
+def _is_same(argument: Any, state: Any) -> bool:
+    """Whether they are the same tensor, or one is a view of all of the other."""
+    if argument is state:
+        return True
+    if not isinstance(argument, Tensor) or not isinstance(state, Tensor):
+        return False
+    return argument.data_ptr() == state.data_ptr() and argument.shape == state.shape
 
 
 def _compared(

@@ -1,6 +1,7 @@
 """One adapter per family, in a file with the family's name."""
 
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
+from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
@@ -12,6 +13,7 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma3n import Gemma3nAdapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
+from captum_dexar.families.adapters.git import GitAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
 from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
@@ -69,6 +71,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
     ShieldGemma2Adapter,
     AyaVisionAdapter,
+    BlipAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
     CohereCompassAdapter,
@@ -83,6 +86,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma3nAdapter,
     Gemma4Adapter,
+    GitAdapter,
     Gemma4UnifiedAdapter,
     Glm4vAdapter,
     Glm5NextAdapter,

@@ -51,7 +51,7 @@ class ImageEncoderAdapter(SingleImageAdapter):
         """Whether the start token comes before given ids, too."""
         return True
 
-    def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
         """See :meth:`FamilyAdapter.named`; Donut's processor calls the decoder's ids
         by the names of a prompt's."""
         renamed = dict(inputs)
