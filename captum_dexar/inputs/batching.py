@@ -44,7 +44,7 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
         name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
         for name, values in rows.items()
     }
-    return Prompt(first.model, joined, examples=prompts)
+    return Prompt(first.model, joined, adapter=first.adapter, examples=prompts)
 
 
 def answers_of(prompt: Prompt) -> Tensor | None:

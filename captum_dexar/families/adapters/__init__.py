@@ -1,5 +1,6 @@
 """One adapter per family, in a file with the family's name."""
 
+from captum_dexar.families.adapters.aria import AriaAdapter
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
@@ -8,6 +9,7 @@ from captum_dexar.families.adapters.fuyu import FuyuAdapter
 from captum_dexar.families.adapters.gemma3 import Gemma3Adapter
 from captum_dexar.families.adapters.gemma4 import Gemma4Adapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
+from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
@@ -27,6 +29,7 @@ from captum_dexar.families.base import FamilyAdapter
 # Pixtral's vision tower) has to come before that for the type.
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
+    AriaAdapter,
     AyaVisionAdapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
@@ -35,6 +38,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Gemma3Adapter,
     Gemma4Adapter,
     Glm4vAdapter,
+    Idefics2Adapter,
     Idefics3Adapter,
     InternVLAdapter,
     Lfm2VlAdapter,

@@ -10,6 +10,7 @@ from tests.families.cases import (
     paligemma,
     patch_grid,
     pixtral,
+    queries,
     tiled_canvas,
     tiles,
 )
@@ -27,6 +28,7 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *queries.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
