@@ -48,14 +48,14 @@ class StepRequest:
         """Collects signed attributions, ``(steps, image tokens)``, and each step's
         convergence delta, if there is one.
 
-        With a layout, the columns are its features instead of image tokens.
+        With a layout, the columns are its features instead of those of the prompt's.
         """
         known = [delta for delta in deltas if delta is not None]
         return StepAttributions(
             token_attr=token_attr.cpu()[None],
             token_log_probs=forward.log_probs().cpu()[None],
             convergence_delta=torch.stack(known).cpu()[None] if known else None,
-            layout=layout,
+            layout=self.prompt.layout if layout is None else layout,
         )
 
 

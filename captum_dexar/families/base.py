@@ -18,6 +18,14 @@ from torch import nn, Tensor
 __all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage"]
 
 
+def check_choice(places: Any, are_given: bool = False) -> None:
+    """Raises ValueError unless ``places`` is a choice that there is."""
+    if places != "resampler":
+        raise ValueError(f'places must be "resampler" or None, got {places!r}.')
+    if are_given:
+        raise ValueError('Pass places="resampler", or grid= or boxes=, not both.')
+
+
 # The class is long because it is the whole contract: every fact that the package asks
 # of a family, with the default that holds for most. Only image_tokens() has none.
 class FamilyAdapter(ABC):
@@ -29,6 +37,8 @@ class FamilyAdapter(ABC):
         processor_types (tuple of str): class names of the family's processors
         boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
+        largest_error (float): how far, relative to the largest value, attributions may
+            be from plain autograd in tests: 1e-5, or what float32 allows
         pixel_input (str): the model input that holds the pixels
         prompt_input (str): the model input that holds the prompt's ids:
             ``decoder_input_ids`` where an encoder reads the image alone
@@ -71,12 +81,16 @@ class FamilyAdapter(ABC):
             the patches rather than before them
         looks_for_places (bool): whether :meth:`check` compares the layout with the
             model, however the images were prepared
+        follows_resampler (bool): whether attributions of image tokens, which have no
+            places themselves, are spread over the patches that these read; then
+            layouts are those of the patches
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     processor_types: ClassVar[tuple[str, ...]]
     boxes_checked: ClassVar[str] = "end to end"
+    largest_error: ClassVar[float] = 1e-5
     pixel_input: ClassVar[str] = "pixel_values"
     prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
@@ -100,10 +114,32 @@ class FamilyAdapter(ABC):
     takes_several_images: ClassVar[bool] = True
     class_token_is_last: ClassVar[bool] = False
     looks_for_places: ClassVar[bool] = False
+    follows_resampler: bool = False
 
     def matches(self, config: Any) -> bool:
         """Whether a model of this configuration belongs to the family."""
         return getattr(config, "model_type", None) in self.model_types
+
+    def placed_by(self, places: str | None, are_given: bool = False) -> "FamilyAdapter":
+        """The family with the places that the user asks for.
+
+        Args:
+            places (str or None): None, the image tokens' own; ``"resampler"``, those of
+                the patches that they read
+            are_given (bool, optional): whether the user knows the places.
+                Default: False
+
+        Raises:
+            TypeError: The image tokens have no places.
+            ValueError: They have, or there is no such choice.
+        """
+        if places is None:
+            return self
+        check_choice(places, are_given)
+        raise ValueError(
+            f'places="resampler" is for models whose image tokens are queries, but '
+            f"those of {self.name} have places of their own. Leave it out."
+        )
 
     @abstractmethod
     def image_tokens(self, image: PreparedImage) -> ImageTokens:

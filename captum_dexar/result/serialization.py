@@ -139,6 +139,8 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
         stored["num_tokens"],
         views,
         None if sizes is None else tuple(tuple(size) for size in sizes),
+        # Earlier files do not say.
+        stored.get("approximation", ""),
     )
     arguments["layout"] = ImageLayout(*places)
     if SEGMENTS in tensors:

@@ -1,5 +1,6 @@
 """One adapter per family, in a file with the family's name."""
 
+from captum_dexar.families.adapters.aria import AriaAdapter
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
@@ -20,6 +21,7 @@ from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
+from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -70,6 +72,7 @@ from captum_dexar.families.base import FamilyAdapter
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
     ShieldGemma2Adapter,
+    AriaAdapter,
     AyaVisionAdapter,
     BlipAdapter,
     ChameleonAdapter,
@@ -94,6 +97,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     GotOcr2Adapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
+    Idefics2Adapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,

@@ -16,6 +16,7 @@ class Gemma4Adapter(FamilyAdapter):
     name: ClassVar[str] = "Gemma 4"
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
     processor_types: ClassVar[tuple[str, ...]] = ("Gemma4Processor",)
+    largest_error: ClassVar[float] = 5e-5
     flat_pixels: ClassVar[bool] = True
     pixel_dims: ClassVar[int] = 3
     required_inputs: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)

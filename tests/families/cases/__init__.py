@@ -24,6 +24,7 @@ from tests.families.cases import (
     scaled_logits,
     squares,
     step3p7,
+    queries,
     tiled_canvas,
     tiles,
 )
@@ -57,6 +58,7 @@ CASES: tuple[FamilyCase, ...] = (
     *scaled_logits.CASES,
     *joined_states.CASES,
     *image_encoders.CASES,
+    *queries.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
