@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution, VLMForward
+from captum_dexar import LayerDexAR, VLMAttribution, VLMForward
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import image_encoders

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from captum_dexar.families.base import ImageTokens, PreparedImage
 from captum_dexar.families.shared.image_encoder import ImageEncoderAdapter
 from captum_dexar.families.shared.tiles import function_of
