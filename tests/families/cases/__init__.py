@@ -55,8 +55,6 @@ CASES: tuple[FamilyCase, ...] = (
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
-    *scaled_logits.CASES,
-    *joined_states.CASES,
     *image_encoders.CASES,
     *queries.CASES,
 )
