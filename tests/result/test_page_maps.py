@@ -12,6 +12,7 @@ from captum_dexar.maps.segments import SegmentLayout
 from tests.helpers.browser import Keys
 from tests.result.pages import (
     assert_drawn,
+    assert_shows,
     heat_of,
     made,
     OPACITY,
@@ -68,9 +69,26 @@ def test_layers(show: Open, result: Any) -> None:
     opacity = OPACITY * strength_of(result, 2)
     assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
     assert "Layer 4" in page.text(".layer-note")
-    page.press(Keys.ARROW_LEFT)
-    heat = result.on_pixels(maps[1] / maps.max())
-    assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
+    for key, layer in ((Keys.ARROW_LEFT, 1), (Keys.HOME, 0), (Keys.END, 2)):
+        page.press(key)
+        heat = result.on_pixels(maps[layer] / maps.max())
+        assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
+
+
+def test_a_layer_is_kept_until_it_is_chosen_again(show: Open, result: Any) -> None:
+    page = show(result.to_html())
+    page.click(2)
+    button = page.find("[data-layer]")
+    for pressed in ("true", "false"):
+        button.click()
+        page.leave()
+        assert button.get_attribute("aria-pressed") == pressed
+    assert_shows(page, result, 2)
+    button.click()
+    page.press(Keys.ESCAPE)
+    page.leave()
+    assert_shows(page, result)
+    assert page.text(".layer-note") == ""
 
 
 @pytest.mark.parametrize("make", [made, signed], ids=["plain", "signed"])

@@ -147,3 +147,45 @@ def test_an_answer_without_words(show: Open) -> None:
     assert_drawn(page.pixels(), result.pixel_map(), OPACITY, result.unseen_pixels)
     assert "(no words)" in page.text("main")
     assert page.complaints() == []
+
+
+def test_what_is_said_of_several_words(show: Open, result: Any) -> None:
+    page = show(result.to_html())
+    page.click(3)
+    page.click(1, shift=True)
+    page.leave()
+    assert page.text("#chosen") == "violet + ."
+    both = 100 * float(result.token_log_probs[[1, 3]].sum().exp())
+    for said in ("weight\n2 of at most 2", f"probability\n{both:.1f} %", "words\n2"):
+        assert said in page.text("#numbers")
+    name = page.find("canvas").get_attribute("aria-label")
+    assert name == "Heatmap of violet + ., Layer DEX-AR"
+
+
+def test_many_words_are_counted(show: Open) -> None:
+    page = show(made(tuple("abcdefghijklmn")).to_html())
+    page.actions().drag_and_drop(page.word(0), page.word(13)).perform()
+    page.leave()
+    assert page.text("#chosen").endswith(" + l and 2 more")
+    name = page.find("canvas").get_attribute("aria-label")
+    assert name == "Heatmap of 14 words, Layer DEX-AR"
+
+
+def test_shift_and_arrows_add_and_the_space_bar_keeps(show: Open, result: Any) -> None:
+    page = show(result.to_html())
+    page.click(1)
+    page.press_shift(Keys.ARROW_RIGHT)
+    page.leave()
+    assert_shows(page, result, 1, 2)
+    for kept in ((2,), ()):
+        page.press(" ")
+        assert_shows(page, result, *kept)
+
+
+def test_arrows_follow_a_text_from_the_right(show: Open) -> None:
+    page = show(made(("שלום", "עולם")).to_html())
+    page.click(0)
+    page.press(Keys.ARROW_LEFT)
+    assert page.run("return document.activeElement.dataset.word") == "1"
+    page.press(Keys.ARROW_RIGHT)
+    assert page.run("return document.activeElement.dataset.word") == "0"
