@@ -11,8 +11,10 @@ from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import Prompt, read_prompt
+from PIL import Image
 from tests.families.cases.joined_states import build, MERGE, PATCH
 from tests.helpers.blocks import (
+    BICUBIC_SUPPORT,
     block_report,
     check,
     dark_image,
@@ -37,7 +39,7 @@ SHAPES = (
 )
 SILENCED = {
     "glm5_next": ("visual", "attn.proj"),
-    "inkling2": ("vision_tower", "attention.o_proj"),
+    "inkling2": ("vision_tower", "self_attn.out_proj"),
 }
 every_family = pytest.mark.parametrize("family", PROCESSORS)
 
@@ -67,14 +69,19 @@ def image_features(family: str) -> Callable[[Any], Tensor]:
     return features
 
 
-def report_of(family: str, shape: tuple[int, int], **settings: Any) -> Any:
+def report_of(
+    family: str,
+    shape: tuple[int, int],
+    support: float = BICUBIC_SUPPORT,
+    **settings: Any,
+) -> Any:
     processor = PROCESSORS[family](**settings)
     inp = ImagePromptInput(
         dark_image(*shape), "<image> is", processor, silent_model(family)
     )
     pixels = PATCH * (MERGE if family == "glm5_next" else 1)
     blocks = random_blocks(*shape, 10)
-    return block_report(inp, blocks, image_features(family), pixels)
+    return block_report(inp, blocks, image_features(family), pixels, support)
 
 
 @every_family
@@ -95,7 +102,21 @@ def test_blocks_change_the_tokens_whose_boxes_hold_them(
 @pytest.mark.parametrize("shape", [(64, 40), (33, 130), (40, 40)], ids=str)
 def test_blocks_where_inkling_rescales_the_image(shape: tuple[int, int]) -> None:
     for fraction in (0.6, 1.7):
-        check(report_of("inkling_mm_model", shape, rescale_image_frac=fraction))
+        # Lanczos' kernel ends three pixels from its centre.
+        report = report_of(
+            "inkling_mm_model", shape, support=3.0, rescale_image_frac=fraction
+        )
+        check(report)
+
+
+def test_a_black_image_of_inkling_is_not_taken_for_padding() -> None:
+    model, processor = (
+        silent_model("inkling_mm_model"),
+        PROCESSORS["inkling_mm_model"](),
+    )
+    image = Image.new("RGB", (40, 33))
+    inp = ImagePromptInput(image, "<image> is", processor, model)
+    assert [view.grid for view in inp.layout.views] == [(5, 6)]
 
 
 @every_family
@@ -147,6 +168,7 @@ def test_pixels_belong_to_their_tokens(family: str) -> None:
     of_pixel = of_pixel.expand(made["pixel_values"].shape).flatten()
     features = image_features(family)
     with torch.no_grad():
+        made["pixel_values"] = made["pixel_values"].contiguous()
         before = features(made)
         for place in range(7, of_pixel.numel(), of_pixel.numel() // 9):
             changed = made["pixel_values"].clone()
