@@ -1,5 +1,6 @@
 """Image tokens of the other families with one grid see the pixels of their boxes."""
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from captum_dexar.inputs.prompt import read_prompt
 from tests.families.cases.patch_grid import MERGE, PATCH
 from tests.helpers.blocks import block_report, check, dark_image, random_blocks
 from tests.helpers.grid_families import (
+    CASE_OF,
     grid_processor,
     image_features,
     KNOWN,
@@ -112,3 +114,61 @@ def test_rows_of_two_images_belong_to_the_tokens_that_notice_them(family: str) -
             noticed = (made - plain).abs().amax(1) > 1e-5 * plain.abs().max()
             expected = [] if token[row] < 0 else [int(token[row])]
             assert noticed.nonzero()[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        name
+        for name in (
+            "qwen2_5_omni_thinker",
+            "exaone4_5",
+            "hyperclovax_vision_v2",
+            "muse_glimmer",
+            "muse_spark",
+            # Without windows:
+            "kimi_k25",
+            "paddleocr_vl",
+        )
+        if name in KNOWN
+    ],
+)
+def test_tokens_of_a_vision_layer_are_the_patches_in_the_order_stated(
+    family: str,
+) -> None:
+    model = silent_model(family)
+    name, layer = next(
+        (name, module)
+        for name, module in model.named_modules()
+        if re.search(r"vis.*\.(blocks|layers)\.0$", name)
+    )
+    given = CASE_OF[family].inputs(0, 3)["pixel_values"]
+    generator = torch.Generator().manual_seed(0)
+    count = 10 * 12 + 4 * 6
+    inputs = {
+        "pixel_values": torch.randn(count, *given.shape[1:], generator=generator),
+        "image_grid_thw": torch.tensor([[1, 10, 12], [1, 4, 6]]),
+    }
+    order = adapter_for_config(model.config).vision_order(name, inputs, model.config)
+    if order is None:
+        order = torch.arange(count)
+    patches = torch.arange(count).view(len(order), -1)[order].flatten()
+    assert (patches.tolist() == list(range(count))) == (
+        family in ("kimi_k25", "paddleocr_vl")
+    )
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(
+        lambda _, args, out: seen.append(out if torch.is_tensor(out) else out[0])
+    )
+    features = image_features(model)
+    with torch.no_grad():
+        features(inputs)
+        plain = seen[0].reshape(count, -1)
+        for patch in range(0, count, 11):
+            changed = inputs["pixel_values"].clone()
+            changed[patch] += 1.0
+            features({**inputs, "pixel_values": changed})
+            difference = (seen[-1].reshape(count, -1) - plain).abs().amax(1)
+            noticed = (difference > 1e-5 * plain.abs().max()).nonzero()[:, 0]
+            assert patches[noticed].tolist() == [patch]
+    handle.remove()

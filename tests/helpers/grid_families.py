@@ -8,16 +8,8 @@ from typing import Any
 
 import torch
 import transformers
-from tests.families.cases import other_grids, rope_grids
-from tests.families.cases.patch_grid import (
-    FIRST_SPECIAL,
-    HIDDEN,
-    MERGE,
-    PATCH,
-    TEXT,
-    WIDE_VISION,
-)
-from tests.families.cases.rope_grids import SIGLIP_VISION
+from tests.families.cases import CASES
+from tests.families.cases.patch_grid import FIRST_SPECIAL, MERGE, PATCH
 from tests.helpers.blocks import silence_vision_attention
 from tests.helpers.patch_grid_processors import (
     CHAT_TEMPLATE,
@@ -27,9 +19,9 @@ from tests.helpers.patch_grid_processors import (
     WithoutVideo,
 )
 from tests.helpers.processors import word_tokenizer
-from tests.helpers.tiny_models import IMAGE_TOKEN, roughen
+from tests.helpers.tiny_models import IMAGE_TOKEN
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING
 
 QWEN_IMAGES = "qwen2_vl.Qwen2VLImageProcessorPil"
 GLM_IMAGES = "glm46v.Glm46VImageProcessorPil"
@@ -145,140 +137,13 @@ FAMILIES: dict[str, GridFamily] = {
 KNOWN = tuple(name for name in FAMILIES if name in CONFIG_MAPPING)
 
 
-# -- Models of which only the vision tower is run
-
-
-def _tower_configs() -> dict[str, dict[str, Any]]:
-    text = {**TEXT, "rope_parameters": None, "num_hidden_layers": 1}
-    experts = {
-        "num_local_experts": 2,
-        "num_experts": 2,
-        "num_experts_per_tok": 1,
-        "moe_intermediate_size": 8,
-    }
-    ids = {"image_token_id": IMAGE_TOKEN, "video_token_id": FIRST_SPECIAL}
-    muse = {
-        "vision_config": {
-            **SIGLIP_VISION,
-            "pos_emb_height": 8,
-            "pos_emb_width": 8,
-            "max_position_embeddings": 64,
-        },
-        "out_hidden_size": 32 * MERGE**2,
-        "projector_hidden_size": 40,
-        **ids,
-    }
-    return {
-        "qwen4_exp": {
-            "text_config": {
-                **text,
-                **experts,
-                "layer_types": ["linear_attention"],
-                "head_dim": 32,
-            },
-            "vision_config": {**WIDE_VISION, "num_position_embeddings": 64},
-            **ids,
-        },
-        "hyperclovax_vision_v2": {
-            "text_config": {**text, "model_type": "hyperclovax"},
-            "vision_config": {
-                **WIDE_VISION,
-                "window_size": 32,
-                "fullatt_block_indexes": [2],
-            },
-            **ids,
-        },
-        "dots3_note": {
-            "text_config": {
-                **text,
-                "num_key_value_heads": 4,
-                "head_dim": 16,
-                "n_routed_experts": 2,
-                "moe_intermediate_size": 8,
-                "shared_experts_intermediate_size": 8,
-                "index_n_heads": 2,
-                "index_head_dim": 16,
-                "qk_rope_head_dim": 8,
-                "qk_nope_head_dim": 8,
-                "v_head_dim": 12,
-                "layer_types": ["indexed_attention"],
-            },
-            "vision_config": {
-                **SIGLIP_VISION,
-                "mlp_layer_types": ["dense", "dense"],
-                "adapter_in_dim": 32,
-                "adapter_out_dim": HIDDEN,
-            },
-            "audio_config": {
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "downsample_hidden_size": 8,
-                "adapter_input_size": 16,
-                "adapter_out_dim": HIDDEN,
-            },
-            **ids,
-        },
-        "minimax_m3_vl": {
-            "text_config": {
-                **text,
-                **experts,
-                "head_dim": 16,
-                "rotary_dim": 8,
-                "layer_types": ["full_attention"],
-                "mlp_layer_types": ["dense"],
-            },
-            "vision_config": {**SIGLIP_VISION, "image_size": 64},
-            "projector_hidden_size": 32,
-            "image_token_index": IMAGE_TOKEN,
-            "video_token_index": FIRST_SPECIAL,
-        },
-        "muse_glimmer": {"text_config": text, **muse},
-        "muse_spark": {
-            "text_config": {
-                **text,
-                **experts,
-                "moe_hidden_size": 16,
-                "mlp_layer_types": ["dense"],
-            },
-            "audio_config": {
-                "patch_sizes": [4, 2],
-                "hidden_sizes": [8, 8],
-                "depths": [1, 1],
-                "num_hidden_layers": 2,
-                "out_hidden_size": HIDDEN,
-            },
-            **muse,
-        },
-        "nemotron_h_omni": {
-            "text_config": {**text, "layer_types": ["full_attention"]},
-            "vision_config": {
-                **SIGLIP_VISION,
-                "image_size": 32,
-                "max_img_size": 128,
-                "video_temporal_patch_size": 2,
-            },
-            "projector_hidden_size": 40,
-            "vision_hidden_size": 32,
-            **ids,
-        },
-    }
+CASE_OF = {case.name: case for case in CASES}
 
 
 @lru_cache(maxsize=1)
 def silent_model(family: str) -> Any:
     """A model whose vision tower mixes no tokens."""
-    if family in rope_grids.VARIANTS:
-        model = rope_grids.build(family)
-    elif family in other_grids.VARIANTS:
-        model = other_grids.build(family)
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            config = CONFIG_MAPPING[family](**_tower_configs()[family])
-            model = AutoModelForImageTextToText.from_config(config).eval()
-            roughen(model)
+    model = CASE_OF[family].model(0, "sdpa")
     for output in FAMILIES[family].mixes:
         silence_vision_attention(model, "vis", output)
     return model

@@ -22,6 +22,13 @@ class PlainGridAdapter(PatchGridAdapter):
         "Dots3NoteProcessor",
     )
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
+    # EXAONE's and HyperCLOVA X's vision towers are like Qwen2.5-VL's.
+    windowed_layers: ClassVar[tuple[str, ...]] = (
+        ".visual.blocks",
+        ".visual.merger",
+        ".vision_model.blocks",
+        ".vision_model.merger",
+    )
 
 
 class MiniMaxM3Adapter(PlainGridAdapter):

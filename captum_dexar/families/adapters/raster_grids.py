@@ -54,9 +54,16 @@ class MuseAdapter(RasterGridAdapter):
     )
     boxes_checked: ClassVar[str] = "end to end, where torchvision is installed"
 
+    windowed_layers: ClassVar[tuple[str, ...]] = (".vision_tower.layers",)
+
     def merge_of_model(self, config: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_model`."""
         return int(config.vision_config.merge_size)
+
+    def vision_windows(self, config: Any) -> tuple[int, int] | None:
+        """See :meth:`PatchGridAdapter.vision_windows`; windows are as large as the
+        table of positions."""
+        return int(config.vision_config.pos_emb_height), 1
 
 
 class NemotronHOmniAdapter(RasterGridAdapter):
