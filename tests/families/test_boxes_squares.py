@@ -89,9 +89,8 @@ def test_blocks_change_the_tokens_whose_boxes_hold_them(
     check(report)
     assert report.covering.any()
     assert not report.changed.all(1).any()
-    if variant != "fast_vlm":  # its processor is LLaVA's
-        by_processor = ImagePromptInput(dark_image(*shape), text, processor)
-        assert by_processor.layout == inp.layout
+    by_processor = ImagePromptInput(dark_image(*shape), text, processor)
+    assert by_processor.layout == inp.layout
 
 
 def test_the_features_of_sam_come_from_the_same_boxes() -> None:
@@ -204,6 +203,8 @@ def test_two_images(variant: str) -> None:
         with torch.no_grad():
             both = features(plain).unflatten(0, (2, NUM_IMAGE_TOKENS))
             torch.testing.assert_close(both[index], features(inputs))
+    result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, target=[5, 6])
+    assert result.token_attr.shape == (2, 2 * NUM_IMAGE_TOKENS)
 
 
 def test_a_policy_is_a_question_to_shieldgemma2() -> None:
