@@ -19,9 +19,13 @@ OLDEST: dict[str, Version] = {
 }
 # Models that earlier versions of transformers lack, or whose inputs had other names.
 OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
+    "dots3_note": (5, 23),
     "fuyu": (5, 21),
     "granite_docling": (5, 23),
     "minicpm_ocr": (5, 21),
+    "inkling2": (5, 23),
+    "minicpm_ocr": (5, 21),
+    "mistral_large4": (5, 22),
 }
 
 

@@ -26,6 +26,7 @@ class FamilyCase:
             before torch 2.7, whose float32 kernels are less precise
         implementations: attention implementations under which it is compared
         can_be_padded: whether left-padded batches are to equal single prompts
+        places: what has to be asked for, where image tokens have no places
     """
 
     name: str
@@ -34,6 +35,7 @@ class FamilyCase:
     tolerance: float = 1e-5
     implementations: Sequence[str] = ("sdpa", "eager")
     can_be_padded: bool = True
+    places: str | None = None
 
     def __post_init__(self) -> None:
         if (installed("torch") or (2, 7)) < (2, 7):
