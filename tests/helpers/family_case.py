@@ -60,5 +60,8 @@ def left_padded_batch(
                 ahead = value[:, :1].expand(-1, missing, *value.shape[2:])
                 value = torch.cat([torch.full_like(ahead, filling), value], dim=1)
             rows.setdefault(name, []).append(prepared(value, model))
-    joined = {name: torch.cat(values) for name, values in rows.items()}
+    joined = {
+        name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+        for name, values in rows.items()
+    }
     return adapter.joined(joined, len(examples))
