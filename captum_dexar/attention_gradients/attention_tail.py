@@ -6,7 +6,7 @@ a gradient at the module's output comes back to the attention's output. The rest
 layer is replayed on the module's output.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,8 @@ class AttentionTails:
     """Runs attention modules with a graph from their attention on.
 
     Args:
-        layers (Mapping): the decoder layers by their indices
+        decoder_layers (sequence of nn.Module): all decoder layers
+        layers (collection of int): indices of those whose runs are kept
         keep (Callable): takes a layer's index and each run of its attention module
 
     Attributes:
@@ -92,15 +93,16 @@ class AttentionTails:
 
     def __init__(
         self,
-        layers: Mapping[int, nn.Module],
+        decoder_layers: Sequence[nn.Module],
+        layers: Collection[int],
         keep: Callable[[int, AttentionTail], object],
     ) -> None:
-        self.layers = layers
+        self.layers = {index: decoder_layers[index] for index in layers}
         self.keep = keep
         # Layers without an indexer may take over the choice of another layer.
         self.is_wanted = any(
             type(module).__name__.endswith("Indexer")
-            for layer in layers.values()
+            for layer in decoder_layers
             for module in layer.modules()
         )
         self._leaf: Tensor | None = None
@@ -138,7 +140,8 @@ class AttentionTails:
             if isinstance(output, tuple):
                 first, further = output[0], output[1:]
             tail = AttentionTail(part, leaf, first, further)
-            self.keep(index, tail)
+            if first.requires_grad:
+                self.keep(index, tail)
             return tail.like(first.detach())
 
         return forward

@@ -128,12 +128,7 @@ class LocalGraphs:
             if not replays or users_change(decoder.layers[index])
         }
         self._tails = AttentionTails(
-            {
-                index: decoder.layers[index]
-                for index in layers
-                if index not in self._changed
-            },
-            self._keep_tail,
+            decoder.layers, {*layers} - self._changed, self._keep_tail
         )
         self._tail: dict[int, AttentionTail] = {}
         # Of the layer that is running; its calls with their outputs.

@@ -66,7 +66,8 @@ class StepRecorder:
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
         self._tails = AttentionTails(
-            {index: decoder.layers[index] for index in layers},
+            decoder.layers,
+            layers,
             lambda index, tail: self.records[index].add_tail(tail),
         )
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from captum_dexar import LayerDexAR, VLMAttribution
 from tests.families.cases import chosen_keys, kept_prompt, llava, step3p7
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
@@ -70,6 +71,10 @@ def test_no_indexer_runs_again(
     monkeypatch.setattr(indexer, "forward", forward)
     explained(model, inputs, answer[None])
     assert runs == indexers
+    runs.clear()
+    gen_args = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": -1}
+    VLMAttribution(LayerDexAR(model)).attribute(inputs, gen_args=gen_args)
+    assert runs == 3 * indexers
 
 
 @every_case
