@@ -20,8 +20,8 @@ APPROXIMATION = (
 def found_places(of_queries: str) -> str:
     """What tests with painted cells have found, for the table of families."""
     return (
-        'approximate, with `places="resampler"`: the cell that changes a query most has '
-        f"its largest share for {of_queries}"
+        'approximate, with `places="resampler"`: the cell that changes a query most '
+        f"has its largest share for {of_queries}"
     )
 
 
