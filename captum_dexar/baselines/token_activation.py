@@ -10,8 +10,9 @@ from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.steps import SPECIAL_TOKENS
 from captum_dexar.inputs import ImagePromptInput, Prompt
 from captum_dexar.model.decoder import Decoder, find_decoder
-from captum_dexar.model.layers import find_layers, hidden_of
+from captum_dexar.model.layers import find_layers
 from captum_dexar.model.state import loaded_weights
+from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
@@ -111,11 +112,11 @@ class LayerTokenActivation(LayerBaseline):
         explained_pass = steps.full_pass()
         states: list[Tensor] = []
 
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            states.append(hidden_of(output).detach())
+        def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            states.append(states_of(module, args, kwargs, output).detach())
 
         layer = decoder.layers[self.layer_indices[0]]
-        with torch.no_grad(), forward_hooks({layer: keep}):
+        with torch.no_grad(), forward_hooks({layer: keep}, with_kwargs=True):
             target_logits = explained_pass.run()
             hidden = states[0]
             if decoder.final_norm is not None:

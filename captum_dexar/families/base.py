@@ -40,8 +40,12 @@ class FamilyAdapter(ABC):
         largest_error (float): how far, relative to the largest value, attributions may
             be from plain autograd in tests: 1e-5, or what float32 allows
         pixel_input (str): the model input that holds the pixels
+        prompt_input (str): the model input that holds the prompt's ids:
+            ``decoder_input_ids`` where an encoder reads the image alone
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
+        call_settings (Mapping): what the processor has to be called with, apart from
+            images and text
         grid_inputs (tuple of str): model inputs with one row per image that give its
             grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
@@ -50,7 +54,8 @@ class FamilyAdapter(ABC):
         sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
             ``input_ids``, and the value for a generated token; None repeats the value
             of the last token. Inputs that the processor does not return are not
-            added, except for the attention mask. Everything else the processor returns
+            added, except for the attention mask; others with an entry per token are
+            refused. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
         position_offset (int or None): position of the first token. None leaves position
             ids to the model, where they are more than a running count.
@@ -87,11 +92,17 @@ class FamilyAdapter(ABC):
     boxes_checked: ClassVar[str] = "end to end"
     largest_error: ClassVar[float] = 1e-5
     pixel_input: ClassVar[str] = "pixel_values"
+    prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[Mapping[str, Any]] = {}
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False
@@ -186,6 +197,19 @@ class FamilyAdapter(ABC):
         """The id of an image token, where the model's configuration is not known."""
         return int(processor.image_token_id)
 
+    def named(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """The processor's output by the names that the model takes it by, with what
+        ``generate`` puts in the place of a prompt that is left out."""
+        return dict(inputs)
+
+    def as_generated(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """What ``generate`` makes of the inputs before it runs the model."""
+        return dict(inputs)
+
+    def num_keys_ahead(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """Number of positions before the prompt's, which have no ids."""
+        return 0
+
     def is_encoder_decoder(self, config: Any) -> bool:
         """Whether an encoder reads the prompt and a decoder writes the answer."""
         return bool(getattr(config, "is_encoder_decoder", False))
@@ -197,10 +221,30 @@ class FamilyAdapter(ABC):
         started = dict(inputs)
         if started.get("decoder_input_ids") is None:
             first = config.get_text_config(decoder=True).decoder_start_token_id
-            started["decoder_input_ids"] = inputs["input_ids"].new_full(
-                (inputs["input_ids"].shape[0], 1), first
+            rows: Tensor = inputs[
+                "input_ids" if "input_ids" in inputs else self.pixel_input
+            ]
+            started["decoder_input_ids"] = rows.new_full(
+                (rows.shape[0], 1), first, dtype=torch.long
             )
         return started
+
+    def cross_attention_of(self, config: Any) -> str | None:
+        """``cross_attention`` for a model of this configuration."""
+        return self.cross_attention
+
+    def computes_attention_itself(self, config: Any) -> bool:
+        """Whether the decoder's attention modules take the softmax themselves, without
+        transformers' attention interface.
+
+        Such a decoder is explained by plain autograd at the softmax, a pass per token.
+        """
+        return False
+
+    def probabilities_at_softmax(self, config: Any) -> bool:
+        """Whether plain autograd finds the probabilities at the softmax only, because
+        the attention modules do not return them."""
+        return self.computes_attention_itself(config)
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
         """Those of ``required_inputs`` that a model of this configuration uses."""
@@ -231,6 +275,7 @@ class FamilyAdapter(ABC):
         num_tokens: int,
         *,
         image_sizes: Sequence[Size] | None,
+        images: Sequence[Any] | None = None,
         processor: Any = None,
         image_processor: Any = None,
         config: Any = None,
@@ -246,6 +291,8 @@ class FamilyAdapter(ABC):
             num_tokens (int): image tokens of the example
             image_sizes (sequence of tuple of int or None): height and width of each
                 original image
+            images (sequence, optional): the images that the image processor was given,
+                of those sizes. Default: None
             processor (ProcessorMixin, optional): the processor that prepared the
                 images. Without it the grid is known, but not its place on the image.
                 Default: None
@@ -273,6 +320,7 @@ class FamilyAdapter(ABC):
                     index=index,
                     inputs=inputs,
                     size=size,
+                    image=None if images is None else images[index],
                     image_processor=image_processor,
                     processor=processor,
                     config=config,
@@ -358,6 +406,18 @@ class FamilyAdapter(ABC):
         """
         return None
 
+    def joined(self, inputs: dict[str, Any], examples: int) -> dict[str, Any]:
+        """Inputs of several examples, joined along their first axes, for one pass.
+
+        A family overrides this if its pixels are joined along another axis, or if some
+        of its inputs are indices among the pixels of all examples.
+
+        Args:
+            inputs (dict): those of all examples, one after the other
+            examples (int): how many have been joined, all of the same shape
+        """
+        return inputs
+
     def visible(self, pixels: Tensor) -> Tensor:
         """Pixels that the model does not drop, even where they are zero.
 
@@ -424,8 +484,10 @@ class FamilyAdapter(ABC):
         # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
-        special = {"add_special_tokens": False} if is_begun else {}
-        return processor(images=images, text=text, return_tensors="pt", **special)
+        settings = dict(self.call_settings)
+        if is_begun:
+            settings["add_special_tokens"] = False
+        return processor(images=images, text=text, return_tensors="pt", **settings)
 
     def placeholder(self, processor: Any) -> str:
         """The text that stands for one image in a prompt."""

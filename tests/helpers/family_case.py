@@ -60,4 +60,5 @@ def left_padded_batch(
                 ahead = value[:, :1].expand(-1, missing, *value.shape[2:])
                 value = torch.cat([torch.full_like(ahead, filling), value], dim=1)
             rows.setdefault(name, []).append(prepared(value, model))
-    return {name: torch.cat(values) for name, values in rows.items()}
+    joined = {name: torch.cat(values) for name, values in rows.items()}
+    return adapter.joined(joined, len(examples))

@@ -20,7 +20,7 @@ class LlavaAdapter(FamilyAdapter):
         patch_size = (
             processor.patch_size if config is None else config.vision_config.patch_size
         )
-        height, width = image.inputs["pixel_values"].shape[-2:]
+        height, width = image.inputs[self.pixel_input].shape[-2:]
         grid = (height // patch_size, width // patch_size)
         rectangle = None
         if image.size is not None and image.image_processor is not None:

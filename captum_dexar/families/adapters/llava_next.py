@@ -1,4 +1,4 @@
-"""LLaVA-NeXT."""
+"""LLaVA-NeXT, and LLaVA-NeXT-Video for images."""
 
 from typing import ClassVar
 
@@ -9,9 +9,12 @@ from captum_dexar.families.shared.tiled_canvas import TiledCanvasAdapter
 class LlavaNextAdapter(TiledCanvasAdapter):
     """Its geometry follows from the inputs and the configuration alone."""
 
-    name: ClassVar[str] = "LLaVA-NeXT"
-    model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
-    processor_types: ClassVar[tuple[str, ...]] = ("LlavaNextProcessor",)
+    name: ClassVar[str] = "LLaVA-NeXT, LLaVA-NeXT-Video (images)"
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_next_video")
+    processor_types: ClassVar[tuple[str, ...]] = (
+        "LlavaNextProcessor",
+        "LlavaNextVideoProcessor",
+    )
 
     def patch_size(self, image: PreparedImage, tile: int) -> int:
         """See :meth:`TiledCanvasAdapter.patch_size`."""

@@ -1,4 +1,5 @@
-"""Pixtral (a LLaVA with a Pixtral vision tower) and Mistral 3."""
+"""Pixtral (a LLaVA with a Pixtral vision tower), Mistral 3, Mistral Large 4 and
+LightOnOCR."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,12 +14,20 @@ class PixtralAdapter(FamilyAdapter):
     """The whole image, resized so that patches fill it; rows end with a text token.
 
     ``[IMG_BREAK]`` between rows and ``[IMG_END]`` after the last row are ordinary text
-    tokens: no image features replace their embeddings.
+    tokens: no image features replace their embeddings. LightOnOCR has none of them.
     """
 
-    name: ClassVar[str] = "Pixtral, Mistral 3"
-    model_types: ClassVar[tuple[str, ...]] = ("llava", "mistral3")
-    processor_types: ClassVar[tuple[str, ...]] = ("PixtralProcessor",)
+    name: ClassVar[str] = "Pixtral, Mistral 3, Mistral Large 4, LightOnOCR"
+    model_types: ClassVar[tuple[str, ...]] = (
+        "llava",
+        "mistral3",
+        "mistral_large4",
+        "lighton_ocr",
+    )
+    processor_types: ClassVar[tuple[str, ...]] = (
+        "PixtralProcessor",
+        "LightOnOcrProcessor",
+    )
     required_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
     grid_inputs: ClassVar[tuple[str, ...]] = ("image_sizes",)
     # One row per image, padded to the largest; a prompt may have several.
@@ -36,10 +45,11 @@ class PixtralAdapter(FamilyAdapter):
         side = self._token_side(image.config, image.processor)
         rows, columns = height // side, width // side
         model_type = getattr(image.config, "model_type", None)
-        if model_type == "mistral3" and image.index == 0 == image.remaining_tokens - 1:
+        is_mistral = model_type in ("mistral3", "mistral_large4")
+        if is_mistral and image.index == 0 == image.remaining_tokens - 1:
             raise ValueError(
-                "The image makes a single token, which Mistral 3 of transformers can't "
-                "process. Pass a larger image."
+                "The image makes a single token, which Mistral 3 and Mistral Large 4 "
+                "of transformers can't process. Pass a larger image."
             )
         rectangle = None
         if image.size is not None and not self._is_cropped(image):

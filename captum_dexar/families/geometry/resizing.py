@@ -37,7 +37,7 @@ def resized_crop(
         height = width = side
     resized = (height, width)
     if image_processor.do_resize:
-        resized = _resized(image_processor.size, (height, width))
+        resized = resized_size(image_processor.size, (height, width))
     cut_top = cut_left = 0
     if getattr(image_processor, "do_center_crop", None):
         crop = image_processor.crop_size
@@ -52,7 +52,37 @@ def resized_crop(
     )
 
 
-def _resized(size: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+def resized_and_padded(
+    image_processor: Any, image_size: tuple[int, int], side: int
+) -> Rectangle:
+    """What a picture covers that was resized to fit a square, then padded to it.
+
+    Args:
+        image_processor (BaseImageProcessor): its settings are read, nothing is run
+        image_size (tuple of int): height and width of the original image
+        side (int): side of the square
+
+    Returns:
+        ``y0, x0, y1, x1`` of the whole picture in pixels of the original image; it
+        extends beyond the image where that is padded.
+    """
+    resized = image_size
+    if image_processor.do_resize:
+        scale, least = side / max(image_size), image_processor.min_size
+        resized = (
+            max(round(image_size[0] * scale), least),
+            max(round(image_size[1] * scale), least),
+        )
+    starts, stops = [], []
+    for original, length in zip(image_size, resized):
+        padded = max(resized) if image_processor.do_pad else length
+        start = (padded - length) // 2
+        starts.append(-start * original / length)
+        stops.append((padded - start) * original / length)
+    return (starts[0], starts[1], stops[0], stops[1])
+
+
+def resized_size(size: Any, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width after resizing; ``size`` as image processors state it."""
     shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
     if shortest and longest:
