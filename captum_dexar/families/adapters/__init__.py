@@ -38,12 +38,11 @@ from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
 from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
-from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.plain_grids import (
     MiniMaxM3Adapter,
     PlainGridAdapter,
 )
+from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
 from captum_dexar.families.adapters.raster_grids import (
     KimiK25Adapter,

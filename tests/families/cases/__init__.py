@@ -20,11 +20,11 @@ from tests.families.cases import (
     paligemma,
     patch_grid,
     pixtral,
+    queries,
     rope_grids,
     scaled_logits,
     squares,
     step3p7,
-    queries,
     tiled_canvas,
     tiles,
 )
