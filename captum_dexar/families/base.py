@@ -35,6 +35,8 @@ class FamilyAdapter(ABC):
         name (str): the family's usual name
         model_types (tuple of str): ``config.model_type`` of the family's models
         processor_types (tuple of str): class names of the family's processors
+        shared_processors (tuple of str): those that another family lists, for the table
+            of families
         boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
         largest_error (float): how far, relative to the largest value, attributions may
@@ -89,6 +91,7 @@ class FamilyAdapter(ABC):
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     processor_types: ClassVar[tuple[str, ...]]
+    shared_processors: ClassVar[tuple[str, ...]] = ()
     boxes_checked: ClassVar[str] = "end to end"
     largest_error: ClassVar[float] = 1e-5
     pixel_input: ClassVar[str] = "pixel_values"

@@ -32,7 +32,7 @@ def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
     return (
         adapter.name,
         ", ".join(adapter.model_types),
-        ", ".join(adapter.processor_types),
+        ", ".join((*adapter.processor_types, *adapter.shared_processors)),
         f"{adapter.largest_error:.0e}".replace("e-0", "e-"),
         adapter.boxes_checked,
         "yes" if adapter.can_be_batched else "no",

@@ -68,6 +68,9 @@ def aria(seed: int, implementation: str, patch: int = 8, side: int = 32) -> nn.M
         text_config={
             **TEXT,
             "intermediate_size": 24,
+            # Of fewer heads all may be outweighed by text.
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "moe_num_experts": 4,
             "moe_topk": 2,
