@@ -72,9 +72,9 @@ class VLMForward(nn.Module):
                 pass them ``pixel_values[None]``.
             input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
                 shorter prompts padded on the left. For an encoder-decoder model, the
-                encoder's prompt; ``decoder_input_ids`` belong to the other inputs. Where
-                an encoder reads the image alone, the decoder's ids, or None for its
-                start token
+                encoder's prompt; ``decoder_input_ids`` belong to the other inputs.
+                Where an encoder reads the image alone, the decoder's ids, or None for
+                its start token
             other_model_inputs (Mapping, optional): further inputs of the model
                 (``attention_mask`` ...), for one example or as many as ``input_ids``
                 has. Default: None

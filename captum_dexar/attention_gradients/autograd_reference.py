@@ -198,6 +198,15 @@ class AutogradReference:
         )
 
 
+def _is_of_keys(candidate: Tensor, args: Any, kwargs: Any) -> bool:
+    """Whether a module has a query for every position that it is given: other modules
+    return weights, too (of residual streams, say)."""
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    if candidate.dim() != 4 or not isinstance(hidden, Tensor):
+        return candidate.dim() == 4
+    return candidate.shape[2] == hidden.shape[1]
+
+
 @contextmanager
 def _recorded(
     decoder: Decoder,
@@ -222,7 +231,7 @@ def _recorded(
         index: int, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> None:
         candidate = output[1] if isinstance(output, tuple) and output[1:] else None
-        if isinstance(candidate, Tensor) and candidate.dim() == 4:
+        if isinstance(candidate, Tensor) and _is_of_keys(candidate, args, kwargs):
             reads_image = cross_attention in (None, name)
             of_module = kwargs.get("attention_mask")
             mask = next((mask for made, mask in masked if made is candidate), of_module)

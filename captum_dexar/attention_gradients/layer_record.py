@@ -10,6 +10,7 @@ from captum_dexar.attention_gradients.attention_call import (
     mask_rule,
     narrowed,
 )
+from captum_dexar.attention_gradients.attention_tail import AttentionTail, Runs
 from captum_dexar.attention_gradients.frozen_cache import FrozenCache
 from captum_dexar.attention_gradients.layer_replay import changed
 from captum_dexar.model.layers import hidden_argument
@@ -266,6 +267,8 @@ class LayerRecord:
             ``(batch, passes, features)``; None for one that does not keep positions
             apart
         calls (list of CallRecord): its attention calls, in order
+        tails (Runs): the runs of an attention module that chooses keys, each with its
+            last position
         length (int): positions of the current pass
         num_calls (int): attention calls of the current pass, so far
         axes (dict): the axis of the positions in each further argument, as far as
@@ -280,6 +283,7 @@ class LayerRecord:
         self.hidden_out = Rows(axis=1)
         self.projections: dict[nn.Linear, Rows | None] = {}
         self.calls: list[CallRecord] = []
+        self.tails: Runs = []
         self.length = 0
         self.num_calls = 0
         self.axes: Axes = {}
@@ -336,6 +340,15 @@ class LayerRecord:
             mask, layer_mask = _last_row(mask), row_of(layer_mask)
         self.calls[index].add(call, output, mask, layer_mask)
 
+    def add_tail(self, tail: AttentionTail) -> None:
+        """Takes a run of its attention module."""
+        self.tails.append((tail, torch.tensor([tail.output.shape[1] - 1])))
+
+    def joined_tails(self) -> Runs | None:
+        """The runs of its attention module, if each pass has one."""
+        is_complete = len(self.tails) == len(self.passes) and len(self.calls) == 1
+        return list(self.tails) if is_complete else None
+
     def joined_arguments(self, axes: Axes) -> Arguments:
         """The last pass's arguments, with the entries of all passes where a position's
         own matters after the attention.
@@ -375,11 +388,14 @@ class LayerRecord:
         """What is held beyond the layer's inputs, which are other layers' outputs."""
         rows = [call.outputs for call in self.calls]
         rows += [each for each in self.projections.values() if each is not None]
-        return sum(each.num_bytes() for each in (self.hidden_out, *rows))
+        # Of a prompt the graph has all positions.
+        tails = sum(3 * tail.leaf.nbytes for tail, last in self.tails if int(last))
+        return tails + sum(each.num_bytes() for each in (self.hidden_out, *rows))
 
     def reset(self) -> None:
         """Forgets all passes."""
         self.passes.clear()
+        self.tails.clear()
         for call in self.calls:
             call.reset()
         for rows in (self.hidden_in, self.hidden_out, *self.projections.values()):

@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall, narrowed
+from captum_dexar.attention_gradients.attention_tail import (
+    AttentionTail,
+    AttentionTails,
+)
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.interception import (
     Forward,
@@ -123,6 +127,10 @@ class LocalGraphs:
             for index in layers
             if not replays or users_change(decoder.layers[index])
         }
+        self._tails = AttentionTails(
+            decoder.layers, {*layers} - self._changed, self._keep_tail
+        )
+        self._tail: dict[int, AttentionTail] = {}
         # Of the layer that is running; its calls with their outputs.
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
         self._projections: dict[int, dict[nn.Linear, Tensor | None]] = {}
@@ -135,7 +143,7 @@ class LocalGraphs:
             for index in self._hooked
         }
         hooked = forward_hooks(hooks, with_kwargs=True)
-        forwards: dict[nn.Module, Forward] = {}
+        forwards: dict[nn.Module, Forward] = self._tails.forwards()
         for index in self._hooked:
             forwards |= guarded_projections(self.decoder.layers[index])
         if self._replay.reuses_projections:
@@ -151,6 +159,10 @@ class LocalGraphs:
         finally:
             self._calls.clear()
             self._projections.clear()
+            self._tail.clear()
+
+    def _keep_tail(self, index: int, tail: AttentionTail) -> None:
+        self._tail[index] = tail
 
     def _tap(self, call: AttentionCall) -> Any:
         """Runs the model's own attention and, where a graph is built at once, returns
@@ -167,6 +179,8 @@ class LocalGraphs:
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
         self._calls.setdefault(call.layer, []).append((call, output))
+        if not builds_graph and self._tails.is_wanted:
+            return (self._tails.begin(output), *rest)
         # From here to the end of the layer a graph is kept; its hook ends it.
         torch.set_grad_enabled(builds_graph)
         return (output, *rest)
@@ -223,6 +237,7 @@ class LocalGraphs:
             except Inconsistent as failure:
                 # The pass may be the user's own: it goes on.
                 self.failure, self.is_paused = failure, True
+        self._tail.pop(index, None)
         return _detached(output)
 
     def _graphs(
@@ -258,8 +273,9 @@ class LocalGraphs:
                     for module, kept in projections.items()
                     if kept is not None
                 }
+                tail = self._tail.get(index) if len(calls) == 1 else None
                 replayed = self._replayed(
-                    index, arguments, hidden, outputs, known, positions[steps]
+                    index, arguments, hidden, outputs, known, positions[steps], tail
                 )
                 if replayed is None:
                     raise Inconsistent(
@@ -301,6 +317,7 @@ class LocalGraphs:
         outputs: list[Tensor],
         projections: Mapping[nn.Linear, Tensor],
         positions: Tensor,
+        tail: AttentionTail | None = None,
     ) -> tuple[Tensor, list[Tensor]] | None:
         """A layer's states at some positions and its attention outputs there, by
         replaying it on these; None if it gives something else."""
@@ -317,6 +334,7 @@ class LocalGraphs:
             at_these,
             projections,
             hidden[:, positions],
+            None if tail is None else [(tail, positions)],
         )
         return None if replayed is None else (replayed, at_these)
 

@@ -203,6 +203,7 @@ class RecordedGradients(OnlineGradients):
             outputs,
             record.joined_projections(),
             expected,
+            record.joined_tails(),
         )
         if hidden is None:
             raise Inconsistent(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_tail import AttentionTails
 from captum_dexar.attention_gradients.interception import (
     Forward,
     forward_of,
@@ -64,6 +65,11 @@ class StepRecorder:
         }
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
+        self._tails = AttentionTails(
+            decoder.layers,
+            layers,
+            lambda index, tail: self.records[index].add_tail(tail),
+        )
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._layer_of, self._cross_attention = modules_of_layers(
             decoder.layers, layers, cross_attention
@@ -90,7 +96,7 @@ class StepRecorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are recorded."""
-        forwards: dict[nn.Module, Forward] = {}
+        forwards: dict[nn.Module, Forward] = self._tails.forwards()
         for index in self.layers:
             layer, record = self.decoder.layers[index], self.records[index]
             forwards[layer] = self._recorded_layer(index, layer, record)
@@ -151,6 +157,8 @@ class StepRecorder:
     def _tap(self, call: AttentionCall) -> Any:
         output = call.run()
         self.records[call.layer].add_call(call, output[0], self._mask_of_last)
+        if self._tails.is_wanted and not self.is_paused:
+            return (self._tails.begin(output[0]), *output[1:])
         return output
 
     def _mask_of_last(self, mask: Any) -> Any:

@@ -107,6 +107,7 @@ class LayerTokenActivation(LayerBaseline):
                 f"{self.get_name()} is not defined for {self.adapter.name}: its image "
                 "tokens have no final state, as they are read by cross-attention."
             )
+        check_neighbours(self.get_name(), steps.prompt)
         decoder = find_decoder(self.model)
         explained_pass = steps.full_pass()
         states: list[Tensor] = []
@@ -190,6 +191,15 @@ class LayerTokenActivation(LayerBaseline):
                 return every[torch.tensor(asked, dtype=torch.long, device=every.device)]
         is_special = torch.isin(ids[every], special_ids(prompt.config).to(ids.device))
         return every[(every > image_keys.min()) & ~is_special]
+
+
+def check_neighbours(name: str, prompt: Prompt) -> None:
+    """Raises TypeError unless image tokens have neighbours on a grid."""
+    if prompt.adapter.follows_resampler:
+        raise TypeError(
+            f"{name} smooths over neighbouring image tokens, but those of "
+            f"{prompt.adapter.name} are queries, which have no neighbours."
+        )
 
 
 def special_ids(config: Any) -> Tensor:

@@ -18,6 +18,14 @@ from torch import nn, Tensor
 __all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage"]
 
 
+def check_choice(places: Any, are_given: bool = False) -> None:
+    """Raises ValueError unless ``places`` is a choice that there is."""
+    if places != "resampler":
+        raise ValueError(f'places must be "resampler" or None, got {places!r}.')
+    if are_given:
+        raise ValueError('Pass places="resampler", or grid= or boxes=, not both.')
+
+
 # The class is long because it is the whole contract: every fact that the package asks
 # of a family, with the default that holds for most. Only image_tokens() has none.
 class FamilyAdapter(ABC):
@@ -27,13 +35,19 @@ class FamilyAdapter(ABC):
         name (str): the family's usual name
         model_types (tuple of str): ``config.model_type`` of the family's models
         processor_types (tuple of str): class names of the family's processors
+        shared_processors (tuple of str): those that another family lists, for the table
+            of families
         boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
+        largest_error (float): how far, relative to the largest value, attributions may
+            be from plain autograd in tests: 1e-5, or what float32 allows
         pixel_input (str): the model input that holds the pixels
         prompt_input (str): the model input that holds the prompt's ids:
             ``decoder_input_ids`` where an encoder reads the image alone
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
+        call_settings (Mapping): what the processor has to be called with, apart from
+            images and text
         grid_inputs (tuple of str): model inputs with one row per image that give its
             grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
@@ -42,7 +56,8 @@ class FamilyAdapter(ABC):
         sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
             ``input_ids``, and the value for a generated token; None repeats the value
             of the last token. Inputs that the processor does not return are not
-            added, except for the attention mask. Everything else the processor returns
+            added, except for the attention mask; others with an entry per token are
+            refused. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
         position_offset (int or None): position of the first token. None leaves position
             ids to the model, where they are more than a running count.
@@ -68,19 +83,29 @@ class FamilyAdapter(ABC):
             the patches rather than before them
         looks_for_places (bool): whether :meth:`check` compares the layout with the
             model, however the images were prepared
+        follows_resampler (bool): whether attributions of image tokens, which have no
+            places themselves, are spread over the patches that these read; then
+            layouts are those of the patches
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     processor_types: ClassVar[tuple[str, ...]]
+    shared_processors: ClassVar[tuple[str, ...]] = ()
     boxes_checked: ClassVar[str] = "end to end"
+    largest_error: ClassVar[float] = 1e-5
     pixel_input: ClassVar[str] = "pixel_values"
     prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[Mapping[str, Any]] = {}
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False
@@ -92,10 +117,32 @@ class FamilyAdapter(ABC):
     takes_several_images: ClassVar[bool] = True
     class_token_is_last: ClassVar[bool] = False
     looks_for_places: ClassVar[bool] = False
+    follows_resampler: bool = False
 
     def matches(self, config: Any) -> bool:
         """Whether a model of this configuration belongs to the family."""
         return getattr(config, "model_type", None) in self.model_types
+
+    def placed_by(self, places: str | None, are_given: bool = False) -> "FamilyAdapter":
+        """The family with the places that the user asks for.
+
+        Args:
+            places (str or None): None, the image tokens' own; ``"resampler"``, those of
+                the patches that they read
+            are_given (bool, optional): whether the user knows the places.
+                Default: False
+
+        Raises:
+            TypeError: The image tokens have no places.
+            ValueError: They have, or there is no such choice.
+        """
+        if places is None:
+            return self
+        check_choice(places, are_given)
+        raise ValueError(
+            f'places="resampler" is for models whose image tokens are queries, but '
+            f"those of {self.name} have places of their own. Leave it out."
+        )
 
     @abstractmethod
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
@@ -440,8 +487,10 @@ class FamilyAdapter(ABC):
         # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
-        special = {"add_special_tokens": False} if is_begun else {}
-        return processor(images=images, text=text, return_tensors="pt", **special)
+        settings = dict(self.call_settings)
+        if is_begun:
+            settings["add_special_tokens"] = False
+        return processor(images=images, text=text, return_tensors="pt", **settings)
 
     def placeholder(self, processor: Any) -> str:
         """The text that stands for one image in a prompt."""

@@ -63,7 +63,6 @@ REFUSALS: tuple[Refusal, ...] = (
         "InstructBlipVideoProcessor",
         read="a whole frame",
     ),
-    _queries("the resampler", "idefics2", "Idefics2Processor"),
     _queries(
         "the resampler",
         "idefics",
@@ -73,7 +72,6 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     _queries("the resampler", "kosmos-2", "Kosmos2Processor"),
     _queries("the resampler", "kosmos-2.5", "Kosmos2_5Processor"),
-    _queries("the projector", "aria", "AriaProcessor"),
     _queries(
         "the encoder",
         "deepseek_ocr2",

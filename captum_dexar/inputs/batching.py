@@ -46,7 +46,7 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
         for name, values in rows.items()
     }
     joined = first.adapter.joined(joined, len(prompts))
-    return Prompt(first.model, joined, examples=prompts)
+    return Prompt(first.model, joined, adapter=first.adapter, examples=prompts)
 
 
 def answers_of(prompt: Prompt) -> Tensor | None:

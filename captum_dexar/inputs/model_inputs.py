@@ -124,6 +124,7 @@ def check_image_and_prompt(
             f"{sorted(inputs)}. A model of the family {adapter.name} was trained with "
             "it. Pass everything that the processor returns."
         )
+    _check_entries_per_token(inputs, adapter, config)
     if ids is not None and ids.dim() != 2:
         raise ValueError(
             f"{adapter.prompt_input} must be (batch, tokens), got shape "
@@ -150,6 +151,36 @@ def num_examples(inputs: Mapping[str, Any], adapter: FamilyAdapter) -> int:
     ids = inputs.get(adapter.prompt_input)
     rows: Tensor = inputs[adapter.pixel_input] if ids is None else ids
     return rows.shape[0]
+
+
+def _check_entries_per_token(
+    inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
+) -> None:
+    """Raises ValueError for an input that has to grow with the answer in a way that the
+    adapter does not know."""
+    ids = inputs.get(adapter.prompt_input)
+    if ids is None or adapter.is_encoder_decoder(config):
+        return
+    known = {
+        adapter.prompt_input,
+        "position_ids",
+        adapter.pixel_input,
+        *adapter.grid_inputs,
+        *adapter.sequence_inputs,
+    }
+    unknown = [
+        name
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.shape == ids.shape and name not in known
+    ]
+    if unknown:
+        raise ValueError(
+            f"{' and '.join(map(repr, unknown))} of the input have an entry for each "
+            f"of the {ids.shape[1]} tokens of the prompt, and which entries the tokens "
+            f"of an answer have is not known for models of the family {adapter.name}. "
+            "Leave them out if the model does without, or register an adapter that "
+            "has them in sequence_inputs (captum_dexar.families)."
+        )
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:

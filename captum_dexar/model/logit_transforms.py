@@ -5,7 +5,7 @@ under any name, or be folded into the hidden states. Where no declared transform
 the model's logits, the scale is fitted to them; a cap is never guessed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 

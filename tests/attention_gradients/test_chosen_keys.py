@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from captum_dexar import LayerDexAR, VLMAttribution
 from tests.families.cases import chosen_keys, kept_prompt, llava, step3p7
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.independent import decoder_layers, exact, independent, Reference
 from tests.helpers.softmax_level import by_softmax
-from torch import Tensor
+from torch import nn, Tensor
 
 # More than any window or number of chosen keys.
 NUM_TOKENS = 8
@@ -46,6 +47,34 @@ def test_both_engines_equal_the_softmax(case: FamilyCase, engine: str) -> None:
     torch.testing.assert_close(
         ours.token_log_probs[0].double(), right.token_log_probs, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("case", chosen_keys.CASES, ids=lambda case: case.name)
+def test_no_indexer_runs_again(
+    case: FamilyCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass is run once, and no layer's attention module a second time."""
+    model, inputs, answer, _ = setting(case)
+    indexers = [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("Indexer")
+    ]
+    indexer: Any = type(indexers[0])
+    original, runs = indexer.forward, []
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        runs.append(self)
+        return original(self, *args, **kwargs)
+
+    # A hook would be a change of the user's.
+    monkeypatch.setattr(indexer, "forward", forward)
+    explained(model, inputs, answer[None])
+    assert runs == indexers
+    runs.clear()
+    gen_args = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": -1}
+    VLMAttribution(LayerDexAR(model)).attribute(inputs, gen_args=gen_args)
+    assert runs == 3 * indexers
 
 
 @every_case

@@ -10,7 +10,7 @@ from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import Prompt
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from tests.families.cases import squares
 from tests.helpers.blocks import (
     block_report,
@@ -60,12 +60,9 @@ def silent_model(variant: str) -> Any:
 
 def features_by(model: Any) -> Callable[[Any], Tensor]:
     def features(inputs: Any) -> Tensor:
-        pixels = {
-            name.removesuffix("_images"): value
-            for name, value in inputs.items()
-            if "pixel_values" in name
-        }
-        tokens: Tensor = model.base_model.get_image_features(**pixels).pooler_output
+        # Video-LLaVA's argument has another name than its input.
+        pixels = [value for name, value in inputs.items() if "pixel_values" in name]
+        tokens: Tensor = model.base_model.get_image_features(*pixels).pooler_output
         return tokens.flatten(0, -2)
 
     return features
@@ -92,9 +89,8 @@ def test_blocks_change_the_tokens_whose_boxes_hold_them(
     check(report)
     assert report.covering.any()
     assert not report.changed.all(1).any()
-    if variant != "fast_vlm":  # its processor is LLaVA's
-        by_processor = ImagePromptInput(dark_image(*shape), text, processor)
-        assert by_processor.layout == inp.layout
+    by_processor = ImagePromptInput(dark_image(*shape), text, processor)
+    assert by_processor.layout == inp.layout
 
 
 def test_the_features_of_sam_come_from_the_same_boxes() -> None:
@@ -207,6 +203,8 @@ def test_two_images(variant: str) -> None:
         with torch.no_grad():
             both = features(plain).unflatten(0, (2, NUM_IMAGE_TOKENS))
             torch.testing.assert_close(both[index], features(inputs))
+    result = VLMAttribution(LayerDexAR(model), processor).attribute(inp, target=[5, 6])
+    assert result.token_attr.shape == (2, 2 * NUM_IMAGE_TOKENS)
 
 
 def test_a_policy_is_a_question_to_shieldgemma2() -> None:

@@ -26,6 +26,7 @@ from tests.helpers.blocks import (
 )
 from tests.helpers.tile_processors import (
     llava_next_processor,
+    llava_next_video_processor,
     llava_onevision_processor,
 )
 from torch import nn, Tensor
@@ -34,6 +35,7 @@ SHAPES = ((48, 48), (50, 71), (20, 80), (130, 33), (64, 64), (7, 5), (5, 12))
 HUGE_SHAPES = ((1500, 400), (400, 1500), (700, 900))
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "llava_next": llava_next_processor,
+    "llava_next_video": llava_next_video_processor,
     "llava_onevision": llava_onevision_processor,
 }
 

@@ -1,4 +1,4 @@
-"""InternVL, Aya Vision, Cohere2 Vision, Ovis2: boxes of tiles and of the copy."""
+"""InternVL, Qianfan-OCR, Aya Vision, Cohere2 Vision, Ovis2: boxes of tiles, copies."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,6 +22,7 @@ from tests.helpers.tile_processors import (
     cohere2_vision_processor,
     internvl_processor,
     ovis2_processor,
+    qianfan_ocr_processor,
 )
 from torch import nn, Tensor
 
@@ -29,12 +30,14 @@ SHAPES = ((48, 48), (50, 71), (20, 80), (130, 33), (64, 65), (7, 5), (5, 12))
 HUGE_SHAPES = ((1500, 400), (400, 1500), (700, 900))
 PROCESSORS: dict[str, Callable[..., Any]] = {
     "internvl": internvl_processor,
+    "qianfan_ocr": qianfan_ocr_processor,
     "aya_vision": aya_vision_processor,
     "cohere2_vision": cohere2_vision_processor,
     "ovis2": ovis2_processor,
 }
 OUTPUTS = {
     "internvl": "attention.projection_layer",
+    "qianfan_ocr": "attention.projection_layer",
     "aya_vision": "self_attn.out_proj",
     "cohere2_vision": "self_attn.out_proj",
     "ovis2": "attention.out_proj",
@@ -125,7 +128,7 @@ def test_order_of_the_tokens_inside_a_tile(variant: str) -> None:
         assert changed == [tile * tiles.TOKENS_OF_TILE + token]
 
 
-@pytest.mark.parametrize("variant", tiles.MAKERS)
+@pytest.mark.parametrize("variant", PROCESSORS)
 def test_without_the_original_image_the_grids_are_known(variant: str) -> None:
     config: Any = silent_model(variant).config
     inputs = tiles.inputs(variant, 0, 3)

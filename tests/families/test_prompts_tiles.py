@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
-from captum_dexar.families import adapter_for_config
+from captum_dexar.families import adapter_for_config, adapter_for_processor
 from tests.families.cases import tiled_canvas, tiles
 from tests.helpers import tile_processors
 from tests.helpers.blocks import dark_image
@@ -15,15 +15,22 @@ from torch import nn
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "llava_next": tile_processors.llava_next_processor,
+    "llava_next_video": tile_processors.llava_next_video_processor,
     "llava_onevision": tile_processors.llava_onevision_processor,
     "internvl": tile_processors.internvl_processor,
+    "qianfan_ocr": tile_processors.qianfan_ocr_processor,
     "aya_vision": tile_processors.aya_vision_processor,
     "cohere2_vision": tile_processors.cohere2_vision_processor,
     "ovis2": tile_processors.ovis2_processor,
 }
 # Tokens that the processor counts as the image's, but that no part of it becomes:
 # around it, and before each of the tiles but the last, which is the whole.
-FRAMES = {"internvl": (2, 0), "aya_vision": (3, 1), "cohere2_vision": (3, 1)}
+FRAMES = {
+    "internvl": (2, 0),
+    "qianfan_ocr": (2, 0),
+    "aya_vision": (3, 1),
+    "cohere2_vision": (3, 1),
+}
 SHAPES = ((48, 48), (50, 71), (20, 80), (130, 33), (7, 5), (900, 700))
 
 every_variant = pytest.mark.parametrize("variant", PROCESSORS)
@@ -32,6 +39,10 @@ every_variant = pytest.mark.parametrize("variant", PROCESSORS)
 @lru_cache
 def model_of(variant: str) -> nn.Module:
     return (tiled_canvas if variant in tiled_canvas.MAKERS else tiles).build(variant)
+
+
+def placeholder_of(processor: Any) -> str:
+    return adapter_for_processor(processor).placeholder(processor)
 
 
 @every_variant
@@ -50,7 +61,9 @@ def test_a_question_becomes_a_whole_prompt(
     if variant == "ovis2":
         expected = len(inputs["pixel_values"]) * processor.image_seq_length
     else:
-        counts = processor._get_num_multimodal_tokens(image_sizes=[shape])
+        # LLaVA-NeXT-Video has the tokens of LLaVA-NeXT, but does not count them.
+        counting = PROCESSORS[variant.removesuffix("_video")]()
+        counts = counting._get_num_multimodal_tokens(image_sizes=[shape])
         around, before_tile = FRAMES.get(variant, (0, 0))
         (num_tiles,) = counts.num_image_patches
         (expected,) = counts.num_image_tokens
@@ -63,7 +76,7 @@ def test_a_question_becomes_a_whole_prompt(
 @every_variant
 def test_a_whole_prompt_is_taken_as_it_is(variant: str) -> None:
     processor = PROCESSORS[variant]()
-    text = f"is {processor.image_token} red"
+    text = f"is {placeholder_of(processor)} red"
     inp = ImagePromptInput(dark_image(50, 71), text, processor, model_of(variant))
     assert inp.prompt == text
     ids = inp.to_model_input()["input_ids"][0].tolist()
@@ -75,7 +88,7 @@ def test_a_whole_prompt_is_taken_as_it_is(variant: str) -> None:
 def test_two_images_that_follow_each_other(variant: str) -> None:
     processor, model = PROCESSORS[variant](), model_of(variant)
     images = [dark_image(50, 71), dark_image(130, 33, seed=1)]
-    text = f"is {processor.image_token}{processor.image_token} red"
+    text = f"is {placeholder_of(processor)}{placeholder_of(processor)} red"
     inp = ImagePromptInput(images, text, processor, model)
     assert inp.layout.num_images == 2
     with torch.no_grad():
@@ -84,7 +97,7 @@ def test_two_images_that_follow_each_other(variant: str) -> None:
         return  # Several images are padded to squares, and their boxes tested there.
     for index, image in enumerate(images):
         alone = ImagePromptInput(
-            image, f"is {processor.image_token} red", processor, model
+            image, f"is {placeholder_of(processor)} red", processor, model
         )
         ours, _ = inp.layout.of_image(index)
         assert [view.rectangle for view in ours.views] == [
@@ -98,7 +111,7 @@ def test_an_answer_about_two_images_is_explained(variant: str) -> None:
     processor, model = PROCESSORS[variant](), model_of(variant)
     images = [dark_image(20, 40), dark_image(40, 20, seed=1)]
     inp = ImagePromptInput(images, "what is left ?", processor, model)
-    assert inp.prompt.count(processor.image_token) == 2
+    assert inp.prompt.count(placeholder_of(processor)) == 2
     result = VLMAttribution(LayerDexAR(model)).attribute(inp, target=[20, 30])
     assert result.token_attr.shape == (2, len(inp.layout.placed))
     assert (result.token_attr > 0).any()

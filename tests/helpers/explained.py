@@ -24,9 +24,9 @@ def explained(
 ) -> StepAttributions:
     """All decoding steps of ``target_ids`` ``(batch, steps)``.
 
-    Autograd, the reference for a float32 model, runs in float64 if it can: head weights are
-    differences and maps products of gradients, so that its own rounding in float32 can
-    be larger than the closed form's.
+    Autograd, the reference for a float32 model, runs in float64 if it can: head weights
+    are differences and maps products of gradients, so that its own rounding in float32
+    can be larger than the closed form's.
     """
     root: Any = model
     widens = root.config.model_type not in ONLY_IN_FLOAT32

@@ -4,6 +4,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import transformers
 from tests.families.cases import tiled_canvas, tiles
 from tests.helpers.processors import WORDS
 from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
@@ -11,12 +12,16 @@ from tokenizers import models, pre_tokenizers, Tokenizer
 from transformers import (
     AyaVisionProcessor,
     Cohere2VisionProcessor,
+    GotOcr2Processor,
     InternVLProcessor,
     LlavaNextProcessor,
+    LlavaNextVideoProcessor,
     LlavaOnevisionProcessor,
     Ovis2Processor,
+    PPChart2TableProcessor,
     PreTrainedTokenizerFast,
     ProcessorMixin,
+    QianfanOCRProcessor,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     GotOcr2ImageProcessorPil,
@@ -31,8 +36,12 @@ from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProce
 from transformers.models.pixtral.image_processing_pil_pixtral import (
     PixtralImageProcessorPil,
 )
+from transformers.models.pp_chart2table.image_processing_pil_pp_chart2table import (
+    PPChart2TableImageProcessorPil,
+)
 
 SQUARE = {"height": tiles.TILE, "width": tiles.TILE}
+OCR_SQUARE = {"height": tiles.OCR_TILE, "width": tiles.OCR_TILE}
 OVIS2_INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
@@ -105,6 +114,23 @@ def llava_next_processor(
     )
 
 
+def llava_next_video_processor() -> Any:
+    """For images; its video processor is not there."""
+    of_images = llava_next_processor()
+    with mock.patch.object(
+        ProcessorMixin, "check_argument_for_proper_class", lambda *_: object
+    ):
+        return LlavaNextVideoProcessor(
+            None,
+            of_images.image_processor,
+            tokenizer("<image>", ("<video>",)),
+            patch_size=tiled_canvas.PATCH,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=chat_template("<image>"),
+        )
+
+
 def llava_onevision_processor(aspect_ratio: str = "anyres_max_9") -> Any:
     return without_video(
         LlavaOnevisionProcessor,
@@ -132,6 +158,44 @@ def internvl_processor(**settings: Any) -> Any:
         tokenizer("<IMG_CONTEXT>", ("<img>", "</img>", "<video>"), named),
         image_seq_length=tiles.TOKENS_OF_TILE,
         chat_template=chat_template("<IMG_CONTEXT>"),
+    )
+
+
+def qianfan_ocr_processor(**settings: Any) -> Any:
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }
+    return QianfanOCRProcessor(
+        GotOcr2ImageProcessorPil(size=SQUARE, **settings),
+        tokenizer("<IMG_CONTEXT>", ("<img>", "</img>"), named),
+        image_seq_length=tiles.TOKENS_OF_TILE,
+        chat_template=chat_template("<image>"),
+    )
+
+
+def got_ocr2_processor(**settings: Any) -> Any:
+    """It cuts no tiles unless it is asked to."""
+    marks = ("<img>", "</img>", "<|im_start|>", "<|im_end|>")
+    processor = GotOcr2Processor(
+        GotOcr2ImageProcessorPil(size=OCR_SQUARE), tokenizer("<imgpad>", marks)
+    )
+    if not hasattr(processor, "images_kwargs"):
+        version = transformers.__version__
+        pytest.skip(f"transformers {version}: processors have no such settings")
+    processor.num_image_tokens = tiles.OCR_TOKENS_OF_TILE
+    processor.images_kwargs = {**processor.images_kwargs, **settings}
+    return processor
+
+
+def pp_chart2table_processor() -> Any:
+    """Its chat template writes all image tokens."""
+    image = "<img>" + "<imgpad>" * tiles.OCR_TOKENS_OF_TILE + "</img>"
+    return PPChart2TableProcessor(
+        PPChart2TableImageProcessorPil(size=OCR_SQUARE),
+        tokenizer("<imgpad>", ("<img>", "</img>")),
+        chat_template=chat_template(image),
     )
 
 

@@ -1,5 +1,6 @@
 """One adapter per family, in a file with the family's name."""
 
+from captum_dexar.families.adapters.aria import AriaAdapter
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
@@ -16,9 +17,11 @@ from captum_dexar.families.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAd
 from captum_dexar.families.adapters.git import GitAdapter
 from captum_dexar.families.adapters.glm4v import Glm4vAdapter
 from captum_dexar.families.adapters.glm5_next import Glm5NextAdapter
+from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
+from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
@@ -32,9 +35,13 @@ from captum_dexar.families.adapters.mllama import MllamaAdapter
 from captum_dexar.families.adapters.molmo2 import Molmo2Adapter
 from captum_dexar.families.adapters.ovis2 import Ovis2Adapter
 from captum_dexar.families.adapters.paligemma import PaliGemmaAdapter
+from captum_dexar.families.adapters.perception_lm import PerceptionLMAdapter
 from captum_dexar.families.adapters.pix2struct import Pix2StructAdapter
 from captum_dexar.families.adapters.pixtral import PixtralAdapter
-from captum_dexar.families.adapters.plain_grids import PlainGridAdapter
+from captum_dexar.families.adapters.plain_grids import (
+    MiniMaxM3Adapter,
+    PlainGridAdapter,
+)
 from captum_dexar.families.adapters.pp_formulanet import PPFormulaNetAdapter
 from captum_dexar.families.adapters.qwen_vl import QwenOmniAdapter, QwenVLAdapter
 from captum_dexar.families.adapters.raster_grids import (
@@ -49,6 +56,8 @@ from captum_dexar.families.adapters.rope_grids import (
     PaddleOCRVLAdapter,
 )
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
+from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
+from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
 from captum_dexar.families.adapters.vision_encoder_decoder import (
@@ -57,9 +66,12 @@ from captum_dexar.families.adapters.vision_encoder_decoder import (
 from captum_dexar.families.base import FamilyAdapter
 
 # The first adapter that matches is used: one for some models of a type (a LLaVA with
-# Pixtral's vision tower) has to come before that for the type.
+# Pixtral's vision tower) has to come before that for the type, and one for a processor
+# (ShieldGemma 2's, in earlier versions of transformers) before that for its base class.
 ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PixtralAdapter,
+    ShieldGemma2Adapter,
+    AriaAdapter,
     AyaVisionAdapter,
     BlipAdapter,
     ChameleonAdapter,
@@ -81,8 +93,10 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Glm4vAdapter,
     Glm5NextAdapter,
     HunYuanVLAdapter,
+    GotOcr2Adapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
+    Idefics2Adapter,
     Idefics3Adapter,
     InklingAdapter,
     Inkling2Adapter,
@@ -102,12 +116,15 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Ovis2Adapter,
     PaddleOCRVLAdapter,
     PaliGemmaAdapter,
+    MiniMaxM3Adapter,
     PlainGridAdapter,
     QwenOmniAdapter,
     Pix2StructAdapter,
     PPFormulaNetAdapter,
+    PerceptionLMAdapter,
     QwenVLAdapter,
-    ShieldGemma2Adapter,
+    Step3p7Adapter,
+    UnlimitedOcrAdapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,
     VisionEncoderDecoderAdapter,

@@ -16,13 +16,10 @@ class Gemma4Adapter(FamilyAdapter):
     name: ClassVar[str] = "Gemma 4"
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
     processor_types: ClassVar[tuple[str, ...]] = ("Gemma4Processor",)
+    largest_error: ClassVar[float] = 5e-5
     flat_pixels: ClassVar[bool] = True
     pixel_dims: ClassVar[int] = 3
     required_inputs: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
-        "attention_mask": 1,
-        "mm_token_type_ids": 0,
-    }
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
         """See :meth:`FamilyAdapter.inputs_required_by`.
@@ -65,7 +62,7 @@ class Gemma4Adapter(FamilyAdapter):
 
 
 class Gemma4UnifiedAdapter(Gemma4Adapter):
-    """There is no vision tower: a patch, as the image processor makes it, is a token."""
+    """There is no vision tower: a patch of the image processor's is a token."""
 
     name: ClassVar[str] = "Gemma 4 Unified (images)"
     model_types: ClassVar[tuple[str, ...]] = ("gemma4_unified",)

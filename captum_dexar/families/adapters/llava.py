@@ -30,6 +30,10 @@ class LlavaAdapter(FamilyAdapter):
         # ViP-LLaVA has no such setting, and never keeps that token.
         known = processor if config is None else config
         strategy = getattr(known, "vision_feature_select_strategy", "default")
-        num_placeless = 0 if strategy == "default" else 1
+        # FastVLM, which has the same processor, has no such token.
+        num_class_tokens = (
+            processor.num_additional_image_tokens if config is None else 1
+        )
+        num_placeless = num_class_tokens - int(strategy == "default")
         view = View("full", grid, rectangle, start=num_placeless)
         return ImageTokens(num_placeless + view.num_tokens, (view,))

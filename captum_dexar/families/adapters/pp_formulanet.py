@@ -12,8 +12,8 @@ from captum_dexar.families.shared.image_encoder import ImageEncoderAdapter
 from captum_dexar.maps.layout import ImageLayout, Rectangle, Size
 from torch import Tensor
 
-# Two convolutions of 3 x 3, each with a stride of two, leave a token for so many patches
-# along a side; the patch in the middle of what it sees is the first of them.
+# Two convolutions of 3 x 3, each with a stride of two, leave a token for so many
+# patches along a side; the patch in the middle of what it sees is the first of them.
 MERGED, AHEAD = 4, 1.5
 
 

@@ -1,11 +1,8 @@
 """Qwen2-VL to Qwen3.5 and Qwen4, with and without experts, and Qwen-Omni."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from captum_dexar.families.shared.patch_grid import MultimodalRopeAdapter
-from torch import Tensor
 
 
 class QwenVLAdapter(MultimodalRopeAdapter):
@@ -28,35 +25,8 @@ class QwenVLAdapter(MultimodalRopeAdapter):
         "Qwen3VLProcessor",
     )
     steps_run_on: ClassVar[str] = "a cache of the prompt; Qwen3.5, Qwen4: one full pass"
-
-    def vision_order(
-        self, layer: str, inputs: Mapping[str, Any], config: Any
-    ) -> Tensor | None:
-        """See :meth:`FamilyAdapter.vision_order`.
-
-        Qwen2.5-VL orders tokens by attention window, from the first block of the vision
-        tower to the merger.
-        """
-        vision = config.vision_config
-        window_size = getattr(vision, "window_size", None)
-        is_windowed = ".visual.blocks" in layer or ".visual.merger" in layer
-        if not is_windowed or window_size is None:
-            return None
-        merge = vision.spatial_merge_size
-        window = window_size // merge // vision.patch_size
-        orders: list[Tensor] = []
-        start = 0
-        for frames, height, width in torch.as_tensor(inputs["image_grid_thw"]).tolist():
-            rows, columns = torch.arange(height // merge), torch.arange(width // merge)
-            across = -(-len(columns) // window)
-            # A window's number goes up row by row, frame by frame; within a window
-            # tokens stay in order.
-            number = (rows // window)[:, None] * across + columns // window
-            frame = torch.arange(frames)[:, None, None] * (number.max() + 1)
-            order = (frame + number).flatten().argsort(stable=True)
-            orders.append(order + start)
-            start += len(order)
-        return torch.cat(orders)
+    # Qwen2.5-VL's; the others have no windows.
+    windowed_layers: ClassVar[tuple[str, ...]] = (".visual.blocks", ".visual.merger")
 
 
 class QwenOmniAdapter(QwenVLAdapter):
@@ -71,6 +41,5 @@ class QwenOmniAdapter(QwenVLAdapter):
         "Qwen2_5OmniProcessor",
         "Qwen3OmniMoeProcessor",
     )
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
     steps_run_on: ClassVar[str] = "a cache of the prompt"

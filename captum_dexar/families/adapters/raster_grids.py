@@ -54,9 +54,16 @@ class MuseAdapter(RasterGridAdapter):
     )
     boxes_checked: ClassVar[str] = "end to end, where torchvision is installed"
 
+    windowed_layers: ClassVar[tuple[str, ...]] = (".vision_tower.layers",)
+
     def merge_of_model(self, config: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_model`."""
         return int(config.vision_config.merge_size)
+
+    def vision_windows(self, config: Any) -> tuple[int, int] | None:
+        """See :meth:`PatchGridAdapter.vision_windows`; windows are as large as the
+        table of positions."""
+        return int(config.vision_config.pos_emb_height), 1
 
 
 class NemotronHOmniAdapter(RasterGridAdapter):
@@ -74,11 +81,11 @@ class NemotronHOmniAdapter(RasterGridAdapter):
 
     def merge_of_model(self, config: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_model`."""
-        return round(1 / config.downsample_ratio)
+        return round(1 / float(config.downsample_ratio))
 
     def merge_of_processor(self, image_processor: Any) -> int:
         """See :meth:`PatchGridAdapter.merge_of_processor`."""
-        return round(1 / image_processor.downsample_ratio)
+        return round(1 / float(image_processor.downsample_ratio))
 
 
 def _padded(image: PreparedImage, patches: Size) -> Rectangle | None:

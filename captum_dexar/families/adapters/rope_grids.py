@@ -1,7 +1,7 @@
 """Other families with M-RoPE and one grid per image."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from captum_dexar.families.shared.patch_grid import MultimodalRopeAdapter
 
@@ -20,6 +20,8 @@ class Cosmos3Adapter(MultimodalRopeAdapter):
     name: ClassVar[str] = "Cosmos 3"
     model_types: ClassVar[tuple[str, ...]] = ("cosmos3_omni", "cosmos3_edge")
     processor_types: ClassVar[tuple[str, ...]] = ("Cosmos3EdgeProcessor",)
+    # Cosmos 3 Edge's processor makes them on request only.
+    call_settings: ClassVar[Mapping[str, Any]] = {"return_mm_token_type_ids": True}
 
 
 class Ernie45VLAdapter(MultimodalRopeAdapter):

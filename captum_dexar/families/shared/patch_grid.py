@@ -19,12 +19,15 @@ class PatchGridAdapter(FamilyAdapter):
     Attributes:
         in_raster_order (bool): whether the rows of the pixel input are the patches row
             by row, rather than those of a token one after the other
+        windowed_layers (tuple of str): parts of the names of those layers of the vision
+            tower whose tokens are ordered by attention window, if there are windows
     """
 
     flat_pixels: ClassVar[bool] = True
     pixel_dims: ClassVar[int] = 2
     grid_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
     in_raster_order: ClassVar[bool] = False
+    windowed_layers: ClassVar[tuple[str, ...]] = ()
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
@@ -50,6 +53,27 @@ class PatchGridAdapter(FamilyAdapter):
             return view.tokens.repeat_interleave(prod(grid) // view.num_tokens)
         cells = [spread(*sides) for sides in zip(grid[-2:], view.grid)]
         return picked(view.tokens.view(view.grid), *cells).flatten()
+
+    def vision_order(
+        self, layer: str, inputs: Mapping[str, Any], config: Any
+    ) -> Tensor | None:
+        """See :meth:`FamilyAdapter.vision_order`."""
+        windows = self.vision_windows(config)
+        if windows is None or not any(name in layer for name in self.windowed_layers):
+            return None
+        window, run = windows
+        grids = torch.as_tensor(inputs[self.grid_inputs[0]])
+        return window_order((grids // torch.tensor([1, run, run])).tolist(), window)
+
+    def vision_windows(self, config: Any) -> tuple[int, int] | None:
+        """Side of an attention window of the vision tower, and of the squares of
+        patches that it is counted in; None if there are no windows."""
+        vision = config.vision_config
+        window_size = getattr(vision, "window_size", None)
+        if window_size is None:
+            return None
+        merge = self.merge_of_model(config)
+        return window_size // merge // vision.patch_size, merge
 
     def merge_size(self, image: PreparedImage) -> int:
         """Side of the square of patches that makes an image token.
@@ -79,6 +103,28 @@ class PatchGridAdapter(FamilyAdapter):
         return int(image_processor.merge_size)
 
 
+def window_order(grids: Sequence[Sequence[int]], window: int) -> Tensor:
+    """Indices of tokens in the order of square windows of the grids that they are in.
+
+    Args:
+        grids (sequence): frames, rows and columns of each image
+        window (int): side of a window, in tokens
+    """
+    orders: list[Tensor] = []
+    start = 0
+    for frames, height, width in grids:
+        rows, columns = torch.arange(height), torch.arange(width)
+        across = -(-width // window)
+        # A window's number goes up row by row, frame by frame; within a window tokens
+        # stay in order.
+        number = (rows // window)[:, None] * across + columns // window
+        frame = torch.arange(frames)[:, None, None] * (number.max() + 1)
+        order = (frame + number).flatten().argsort(stable=True)
+        orders.append(order + start)
+        start += len(order)
+    return torch.cat(orders)
+
+
 class MultimodalRopeAdapter(PatchGridAdapter):
     """Image tokens have a row and a column as their positions (M-RoPE).
 
@@ -86,9 +132,5 @@ class MultimodalRopeAdapter(PatchGridAdapter):
     image; those of the answer continue from the prompt's.
     """
 
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
-        "attention_mask": 1,
-        "mm_token_type_ids": 0,
-    }
     required_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw", "mm_token_type_ids")
     position_offset: ClassVar[int | None] = None

@@ -11,6 +11,7 @@ from tests.families.cases import (
     idefics3,
     image_encoders,
     joined_states,
+    kept_prompt,
     lfm2_llama4,
     llava,
     minicpm,
@@ -19,9 +20,11 @@ from tests.families.cases import (
     paligemma,
     patch_grid,
     pixtral,
+    queries,
     rope_grids,
-    squares,
     scaled_logits,
+    squares,
+    step3p7,
     tiled_canvas,
     tiles,
 )
@@ -36,6 +39,8 @@ CASES: tuple[FamilyCase, ...] = (
     *rope_grids.CASES,
     *other_grids.CASES,
     *chosen_keys.CASES,
+    *kept_prompt.CASES,
+    *step3p7.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -43,14 +48,15 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
-    *image_encoders.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
     *minicpm.CASES,
     *granite_docling.CASES,
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
-    *scaled_logits.CASES,
-    *joined_states.CASES,
+    *image_encoders.CASES,
+    *queries.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
@@ -77,6 +83,7 @@ _DISTINCT = (
     "fuyu",
     "chameleon",
     "dots3_note",
+    "unlimited_ocr",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)

@@ -79,6 +79,8 @@ def inputs(seed: int, before: int) -> dict[str, Any]:
     return {
         "input_ids": torch.cat([text[:, :before], image, text[:, before:]], dim=1),
         "pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator),
+        "num_local_patches": torch.tensor([0]),
+        "patches_grid": torch.tensor([[1, 1]]),
     }
 
 

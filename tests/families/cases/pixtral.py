@@ -1,4 +1,4 @@
-"""Pixtral, as a LLaVA with its vision tower, and Mistral 3."""
+"""Pixtral, as a LLaVA with its vision tower, Mistral 3 and LightOnOCR."""
 
 from functools import partial
 from typing import Any
@@ -8,20 +8,36 @@ from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import IMAGE_TOKEN, roughen, VOCABULARY
 from torch import nn
 from transformers import (
+    LightOnOcrConfig,
+    LightOnOcrForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     MistralConfig,
     PixtralVisionConfig,
+    Qwen3Config,
 )
 
 PATCH = 8
 IMAGE_BREAK = VOCABULARY - 2
 IMAGE_END = VOCABULARY - 1
-VARIANTS = ("pixtral", "mistral3", "mistral3_sliding")
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+VARIANTS = ("pixtral", "mistral3", "mistral3_sliding", "lighton_ocr")
 # Patches along a token's side.
-MERGE = {"pixtral": 1, "mistral3": 2, "mistral3_sliding": 2}
+MERGE = {"pixtral": 1, "mistral3": 2, "mistral3_sliding": 2, "lighton_ocr": 2}
 
 
 def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
@@ -33,20 +49,8 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
         image_size=256,
         patch_size=PATCH,
     )
-    text = MistralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=12,
-        max_position_embeddings=512,
-        sliding_window=16 if variant == "mistral3_sliding" else None,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    window = 16 if variant == "mistral3_sliding" else None
+    text = MistralConfig(**TEXT, sliding_window=window)
     shared: dict[str, Any] = {
         "vision_config": vision,
         "text_config": text,
@@ -58,6 +62,15 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
         if variant == "pixtral":
             model: nn.Module = LlavaForConditionalGeneration(
                 LlavaConfig(**shared, vision_feature_select_strategy="full")
+            )
+        elif variant == "lighton_ocr":
+            model = LightOnOcrForConditionalGeneration(
+                LightOnOcrConfig(
+                    vision_config=vision,
+                    text_config=Qwen3Config(**TEXT),
+                    image_token_id=IMAGE_TOKEN,
+                    spatial_merge_size=MERGE[variant],
+                )
             )
         else:
             model = Mistral3ForConditionalGeneration(
@@ -76,8 +89,11 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
     return tuned.eval()
 
 
-def image_ids(rows: int, columns: int) -> list[int]:
-    """The tokens of one image: its rows, each with one more token at its end."""
+def image_ids(variant: str, rows: int, columns: int) -> list[int]:
+    """The tokens of one image: its rows, each with one more token at its end, except
+    for LightOnOCR."""
+    if variant == "lighton_ocr":
+        return [IMAGE_TOKEN] * (rows * columns)
     row = [IMAGE_TOKEN] * columns
     return [*([*row, IMAGE_BREAK] * (rows - 1)), *row, IMAGE_END]
 
@@ -88,7 +104,7 @@ def inputs(variant: str, seed: int, before: int) -> dict[str, Any]:
     rows, columns = (4, 5) if seed % 2 == 0 else (5, 4)
     side = PATCH * MERGE[variant]
     text = torch.randint(4, IMAGE_BREAK, (before + 6,), generator=generator).tolist()
-    ids = [*text[:before], *image_ids(rows, columns), *text[before:]]
+    ids = [*text[:before], *image_ids(variant, rows, columns), *text[before:]]
     return {
         "input_ids": torch.tensor([ids]),
         "pixel_values": torch.randn(1, 3, 5 * side, 5 * side, generator=generator),
@@ -97,6 +113,11 @@ def inputs(variant: str, seed: int, before: int) -> dict[str, Any]:
 
 
 CASES = tuple(
-    FamilyCase(variant, partial(build, variant), partial(inputs, variant))
+    FamilyCase(
+        variant,
+        partial(build, variant),
+        partial(inputs, variant),
+        implementations=("sdpa",) if variant == "lighton_ocr" else ("sdpa", "eager"),
+    )
     for variant in VARIANTS
 )

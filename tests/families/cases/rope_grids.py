@@ -124,7 +124,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "moe_num_experts": 4,
             "moe_k": 2,
             "moe_num_shared_experts": 1,
-            "moe_intermediate_size": [32, 16],
+            "moe_intermediate_size": [80, 64],
         },
         "vision_config": {
             "depth": 2,

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT, LLaVA-OneVision with and without a canvas that is shrunk."""
+"""LLaVA-NeXT, LLaVA-NeXT-Video, LLaVA-OneVision with and without a shrunk canvas."""
 
 from functools import partial
 from typing import Any
@@ -12,6 +12,8 @@ from transformers import (
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
@@ -59,6 +61,17 @@ def llava_next(vision: dict[str, Any] = VISION) -> nn.Module:
     )
 
 
+def llava_next_video() -> nn.Module:
+    return LlavaNextVideoForConditionalGeneration(
+        LlavaNextVideoConfig(
+            vision_config=CLIPVisionConfig(**VISION),
+            text_config=LlamaConfig(**TEXT),
+            video_token_index=VOCABULARY - 1,
+            **SHARED,
+        )
+    )
+
+
 def llava_onevision(
     vision: dict[str, Any] = VISION, aspect_ratio: str = "anyres_max_9"
 ) -> nn.Module:
@@ -75,6 +88,7 @@ def llava_onevision(
 
 MAKERS: dict[str, Any] = {
     "llava_next": llava_next,
+    "llava_next_video": llava_next_video,
     "llava_onevision": llava_onevision,
     "llava_onevision_shrunk": partial(llava_onevision, aspect_ratio="anyres_max_1"),
 }
@@ -83,6 +97,7 @@ MAKERS: dict[str, Any] = {
 # remain of a canvas of 64 x 64 pixels, three rows of four when it is shrunk.
 NUM_IMAGE_TOKENS = {
     "llava_next": 16 + 6 * 9,
+    "llava_next_video": 16 + 6 * 9,
     "llava_onevision": 16 + 6 * 9,
     "llava_onevision_shrunk": 16 + 3 * 5,
 }
@@ -93,7 +108,7 @@ def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> nn.Modul
         torch.manual_seed(seed)
         model: Any = MAKERS[variant]()
         roughen(model)
-        if variant != "llava_next":
+        if variant.startswith("llava_onevision"):
             # SigLIP starts with large weights: tripled, its attention is so steep that
             # float32 errors of autograd and closed form alike come near the tolerance.
             with torch.no_grad():
