@@ -40,6 +40,9 @@ class VisionEncoderDecoderAdapter(ImageEncoderAdapter):
         "DonutProcessor",
         "NougatProcessor",
     )
+    steps_run_on: ClassVar[str] = (
+        "the encoder's output; TrOCR: one pass per token, by plain autograd"
+    )
 
     def cross_attention_of(self, config: Any) -> str | None:
         """See :meth:`FamilyAdapter.cross_attention_of`."""
