@@ -63,11 +63,12 @@ def inputs(seed: int, before: int, num_images: int = 1) -> dict[str, Any]:
 
 
 CASES = (
-    FamilyCase("idefics", build, inputs, implementations=("sdpa",)),
+    FamilyCase("idefics", build, inputs, implementations=("sdpa",), has_own_tests=True),
     FamilyCase(
         "idefics_two_images",
         partial(build, interval=1),
         partial(inputs, num_images=2),
         implementations=("sdpa",),
+        has_own_tests=True,
     ),
 )
