@@ -17,8 +17,16 @@ OLDEST: dict[str, Version] = {
     "captum": (0, 9),
     "transformers": (5, 20),
 }
-# Models whose inputs had other names in earlier versions of transformers.
-OLDEST_TRANSFORMERS_OF: dict[str, Version] = {"fuyu": (5, 21)}
+# Models that earlier versions of transformers lack, or whose inputs had other names.
+OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
+    "dots3_note": (5, 23),
+    "fuyu": (5, 21),
+    "granite_docling": (5, 23),
+    "minicpm_ocr": (5, 21),
+    "inkling2": (5, 23),
+    "minicpm_ocr": (5, 21),
+    "mistral_large4": (5, 22),
+}
 
 
 def installed(package: str) -> Version | None:

@@ -38,7 +38,8 @@ from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import check_model_state
-from captum_dexar.result import answer_result, VLMAttributionResult
+from captum_dexar.result.factory import answer_result
+from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -123,6 +124,7 @@ class VLMAttribution(Attribution):
         contrast: Target = None,
         grid: tuple[int, int] | None = None,
         boxes: Tensor | None = None,
+        places: str | None = None,
         normalize: bool = True,
         batch_size: int = BATCH_SIZE,
         verify: bool = False,
@@ -151,6 +153,9 @@ class VLMAttribution(Attribution):
             grid (tuple of int, optional), boxes (Tensor, optional): places of the image
                 tokens, for an unsupported family; as in :class:`ImagePromptInput`.
                 Default: None
+            places (str, optional): ``"resampler"`` follows the resampler's attention,
+                for models whose image tokens are queries; as in
+                :class:`ImagePromptInput`. Default: None
             normalize (bool, optional): False sums un-normalised token maps in the
                 sequence map, as in the method's first release, instead of equation
                 (6). Default: True
@@ -188,8 +193,8 @@ class VLMAttribution(Attribution):
                 "one of them out."
             )
         is_list = isinstance(inp, (list, tuple))
-        places: dict[str, Any] = {"contrast": contrast, "grid": grid, "boxes": boxes}
-        if is_list and any(value is not None for value in places.values()):
+        of_one: dict[str, Any] = {"contrast": contrast, "grid": grid, "boxes": boxes}
+        if is_list and any(value is not None for value in of_one.values()):
             raise ValueError(
                 "contrast, grid and boxes are for one input; explain the inputs of "
                 "the list one by one."
@@ -217,7 +222,8 @@ class VLMAttribution(Attribution):
                 self.model,
                 self.processor,
                 target=targets[place],
-                **places,
+                places=places,
+                **of_one,
             )
 
         results: dict[int, VLMAttributionResult] = {}

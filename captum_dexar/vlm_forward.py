@@ -59,7 +59,7 @@ class VLMForward(nn.Module):
     def forward(
         self,
         pixel_values: Tensor,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         other_model_inputs: OtherInputs = None,
     ) -> Tensor:
         """Logits of the token after the prompt.
@@ -72,7 +72,9 @@ class VLMForward(nn.Module):
                 pass them ``pixel_values[None]``.
             input_ids (Tensor): ``(N, tokens)``, or ``(1, tokens)`` for all examples;
                 shorter prompts padded on the left. For an encoder-decoder model, the
-                encoder's prompt; ``decoder_input_ids`` belong to the other inputs
+                encoder's prompt; ``decoder_input_ids`` belong to the other inputs.
+                Where an encoder reads the image alone, the decoder's ids, or None for
+                its start token
             other_model_inputs (Mapping, optional): further inputs of the model
                 (``attention_mask`` ...), for one example or as many as ``input_ids``
                 has. Default: None
@@ -83,6 +85,7 @@ class VLMForward(nn.Module):
         adapter = adapter_for_config(getattr(self.model, "config", None))
         inputs = joined_inputs(pixel_values, input_ids, other_model_inputs, adapter)
         config: Any = self.model.config
+        inputs = adapter.as_generated(inputs, config)
         if adapter.is_encoder_decoder(config):
             inputs = adapter.with_decoder_start(inputs, config)
         if self._keeps_last:

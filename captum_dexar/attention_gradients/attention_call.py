@@ -5,12 +5,19 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.decoding.prompt_cache import KEEPS_PROMPT
 from captum_dexar.model.changes import LIBRARIES
 from captum_dexar.model.precision import widened
 from torch import nn, Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 AttentionFunction = Callable[..., Any]
+
+
+def narrowed(layer_mask: Any, attention_mask: Any) -> Tensor | None:
+    """The mask of a decoder layer, if its attention module has made another one."""
+    is_other = layer_mask is not None and layer_mask is not attention_mask
+    return layer_mask if is_other and isinstance(layer_mask, Tensor) else None
 
 
 class AttentionCall:
@@ -30,6 +37,10 @@ class AttentionCall:
             sliding window may hold the last keys of the sequence only
         attention_mask (Tensor, BlockMask or None): see :func:`allowed_keys`
         *args, **kwargs: further arguments of the attention function
+
+    Attributes:
+        layer_mask (Tensor or None): the mask that the decoder layer was given, if it is
+            another one: some attention modules choose keys among those that it allows
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class AttentionCall:
         self.attention_mask = attention_mask
         self.args = args
         self.kwargs = kwargs
+        self.layer_mask: Tensor | None = None
 
     def run(self) -> Any:
         """Calls the model's own attention function."""
@@ -88,6 +100,13 @@ class AttentionCall:
         return next((size for size in known if isinstance(size, int) and size), None)
 
     @property
+    def keeps_prompt(self) -> bool:
+        """Whether a layer with such a window holds the whole prompt before it."""
+        config = getattr(self.module, "config", None)
+        types = getattr(config, "layer_types", None) or ()
+        return KEEPS_PROMPT in types and types[self.layer] == KEEPS_PROMPT
+
+    @property
     def is_users_function(self) -> bool:
         """Whether the attention function is a user's own, which may do anything."""
         function: Any = self.attention_function
@@ -109,8 +128,11 @@ class AttentionCall:
 
     def allowed_keys(self, query_positions: Tensor) -> Tensor | None:
         """The keys that some queries may attend to; see :func:`allowed_keys`."""
+        return self._allowed_by(self.attention_mask, query_positions)
+
+    def _allowed_by(self, mask: Any, query_positions: Tensor) -> Tensor | None:
         return allowed_keys(
-            self.attention_mask,
+            mask,
             num_queries=self.query.shape[2],
             num_keys=self.value.shape[2],
             query_positions=query_positions.to(self.value.device),
@@ -118,6 +140,11 @@ class AttentionCall:
             module=self.module,
             kwargs=self.kwargs,
         )
+
+    def causal_keys(self, query_positions: Tensor) -> Tensor | None:
+        """As :meth:`allowed_keys`, before the attention module has chosen keys."""
+        mask = self.attention_mask if self.layer_mask is None else self.layer_mask
+        return self._allowed_by(mask, query_positions)
 
     def probabilities(self, query_positions: Tensor) -> Tensor:
         """Attention probabilities of some queries.

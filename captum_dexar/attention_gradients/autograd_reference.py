@@ -7,12 +7,13 @@ do. Eager attention is on in the explaining thread only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.eager_attention import eager_attention
 from captum_dexar.attention_gradients.gradients import (
@@ -20,12 +21,18 @@ from captum_dexar.attention_gradients.gradients import (
     gradients_of,
     LayerGradients,
 )
-from captum_dexar.attention_gradients.interception import Forward, replaced_forward
+from captum_dexar.attention_gradients.interception import (
+    Forward,
+    intercepted_attention,
+    replaced_forward,
+)
+from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_argument, hidden_of, with_hidden
+from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
 from captum_dexar.model.logit_lens import LogitLens
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
+from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
@@ -68,6 +75,8 @@ class AutogradReference:
             layer that reads the image. Default: None, the self-attention does
         contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
             targets', ``(batch, steps)``; -1 for none. Default: None
+        at_softmax (bool, optional): takes the probabilities where the softmax gives
+            them, rather than from the outputs of attention modules. Default: False
     """
 
     model: nn.Module
@@ -78,6 +87,7 @@ class AutogradReference:
     grad_kwargs: Mapping[str, Any] | None = None
     cross_attention: str | None = None
     contrast_ids: Tensor | None = None
+    at_softmax: bool = False
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -113,9 +123,9 @@ class AutogradReference:
         contrast = None
         if self.contrast_ids is not None:
             contrast = self.contrast_ids[:, step : step + 1]
-        recorded = _recorded(decoder, layers, self.cross_attention)
+        recorded = _recorded(decoder, layers, self.cross_attention, self.at_softmax)
         with recorded as (attention, hidden_states), torch.no_grad():
-            logits = self.model(**inputs, use_cache=False).logits[:, -1]
+            logits = self.model(**{**inputs, "use_cache": False}).logits[:, -1]
         with torch.enable_grad():
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
             lens = LogitLens(decoder, targets, contrast)
@@ -188,26 +198,58 @@ class AutogradReference:
         )
 
 
+def _is_of_keys(candidate: Tensor, args: Any, kwargs: Any) -> bool:
+    """Whether a module has a query for every position that it is given: other modules
+    return weights, too (of residual streams, say)."""
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    if candidate.dim() != 4 or not isinstance(hidden, Tensor):
+        return candidate.dim() == 4
+    return candidate.shape[2] == hidden.shape[1]
+
+
 @contextmanager
 def _recorded(
-    decoder: Decoder, layers: list[int], cross_attention: str | None
+    decoder: Decoder,
+    layers: list[int],
+    cross_attention: str | None,
+    at_softmax: bool = False,
 ) -> Iterator[tuple[dict[int, list[_Call]], dict[int, Tensor]]]:
     """Keeps each layer's attention calls and its output at the last position, with
     their graph."""
     attention: dict[int, list[_Call]] = {}
     hidden_states: dict[int, Tensor] = {}
+    # Probabilities that attention functions return, with the masks they were given.
+    # Some modules choose keys, by a mask of their own.
+    masked: list[tuple[Tensor, Any]] = []
+
+    def keep_mask(call: AttentionCall) -> Any:
+        output = call.run()
+        masked.append((output[1], call.attention_mask))
+        return output
 
     def keep_probabilities(
         index: int, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> None:
         candidate = output[1] if isinstance(output, tuple) and output[1:] else None
-        if isinstance(candidate, Tensor) and candidate.dim() == 4:
+        if isinstance(candidate, Tensor) and _is_of_keys(candidate, args, kwargs):
             reads_image = cross_attention in (None, name)
-            call = _Call(candidate, kwargs.get("attention_mask"), reads_image)
+            of_module = kwargs.get("attention_mask")
+            mask = next((mask for made, mask in masked if made is candidate), of_module)
+            masked.clear()
+            call = _Call(candidate, mask, reads_image)
             attention.setdefault(index, []).append(call)
 
-    def keep_hidden(index: int, module: nn.Module, args: Any, output: Any) -> None:
-        hidden_states[index] = hidden_of(output)[:, -1:]
+    def keep_softmax(
+        index: int, names: list[str], scores: Tensor, probabilities: Tensor
+    ) -> None:
+        reads_image = cross_attention is None or cross_attention in names
+        call = _Call(probabilities, scores.detach(), reads_image)
+        attention.setdefault(index, []).append(call)
+
+    def keep_hidden(
+        index: int, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        hidden_states[index] = states_of(module, args, kwargs, output)[:, -1:]
 
     def start_graph(module: nn.Module, args: Any, kwargs: Any) -> Any:
         # Nothing before the layers depends on their attention.
@@ -217,15 +259,21 @@ def _recorded(
 
     hooks: dict[nn.Module, Any] = {}
     outputs: dict[nn.Module, Any] = {}
+    layer_of, _ = modules_of_layers(decoder.layers, layers, cross_attention)
     for index in sorted({*layers, len(decoder.layers) - 1}):
         layer = decoder.layers[index]
         outputs[layer] = partial(keep_hidden, index)
-        for name, module in layer.named_modules() if index in layers else ():
+        is_hooked = index in layers and not at_softmax
+        for name, module in layer.named_modules() if is_hooked else ():
             if module is not layer:
                 hooks[module] = partial(keep_probabilities, index, name)
+    explained = {index: decoder.layers[index] for index in layers}
+    watched = watched_softmax(explained, keep_softmax) if at_softmax else nullcontext()
     with (
+        watched,
         forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True),
-        forward_hooks(outputs),
+        forward_hooks(outputs, with_kwargs=True),
         forward_hooks(hooks, with_kwargs=True),
+        intercepted_attention(layer_of, keep_mask),
     ):
         yield attention, hidden_states

@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def check_keys(
-    call: AttentionCall, num_keys: int, own_keys: Tensor, allowed: Tensor | None
+    call: AttentionCall,
+    num_keys: int,
+    own_keys: Tensor,
+    allowed: Tensor | None,
+    causal: Tensor | None,
 ) -> None:
     """Raises unless a self-attention reads the prompt and the answer, in order.
 
@@ -18,10 +22,13 @@ def check_keys(
         own_keys (Tensor): the explained positions' own keys, counted from the last key
             that the call holds: -1 for that, ``(steps,)``
         allowed (Tensor or None): see :meth:`AttentionCall.allowed_keys`
+        causal (Tensor or None): see :meth:`AttentionCall.causal_keys`; an attention
+            module that chooses keys need not choose a position's own
 
     Raises:
-        Inconsistent: there are more keys, or fewer than a sliding window holds, or a
-            position may not attend to what should be its own key.
+        Inconsistent: there are more keys, or fewer than a sliding window holds; or a
+            position may not attend to what should be its own key, or may to a later
+            one that its attention module has chosen.
     """
     held = call.value.shape[2]
     at_least = min(num_keys, call.window or num_keys)
@@ -31,16 +38,23 @@ def check_keys(
             f"prompt and answer have {num_keys} tokens up to there. Virtual tokens, "
             "or a cache that drops keys or has room for more, would be the reason."
         )
-    if allowed is None:
-        return
-    own = (own_keys + held).to(allowed.device)
-    rows = allowed.expand(*allowed.shape[:2], len(own), allowed.shape[3])
-    index = own[None, None, :, None].expand(*rows.shape[:3], 1)
-    if not bool(rows.gather(3, index).all()):
-        raise Inconsistent(
-            f"In decoder layer {call.layer} a position may not attend to the key that "
-            "should be its own, so keys are not in the order of the tokens."
-        )
+    if causal is not None:
+        own = (own_keys + held).to(causal.device)
+        rows = causal.expand(*causal.shape[:2], len(own), held)
+        index = own[None, None, :, None].expand(*rows.shape[:3], 1)
+        if not bool(rows.gather(3, index).all()):
+            raise Inconsistent(
+                f"In decoder layer {call.layer} a position may not attend to the key "
+                "that should be its own, so keys are not in the order of the tokens."
+            )
+    if allowed is not None and call.layer_mask is not None:
+        own = (own_keys + held).to(allowed.device)
+        is_later = torch.arange(held, device=own.device) > own[:, None]
+        if bool((allowed & is_later).any()):
+            raise Inconsistent(
+                f"The attention module of decoder layer {call.layer} has chosen keys "
+                "that are later than its positions."
+            )
 
 
 def check_cross_keys(call: AttentionCall, image_keys: Tensor) -> None:

@@ -150,15 +150,23 @@ class Contraction:
                 num_queries = graph.hidden.shape[1]
                 if graph.query_positions is not None:
                     num_queries = call.query.shape[2]
-                check_keys(call, num_keys, positions - num_queries, allowed)
+                causal = allowed
+                if call.layer_mask is not None:
+                    causal = call.causal_keys(positions)
+                own_keys = positions - num_queries
+                check_keys(call, num_keys, own_keys, allowed, causal)
             blocks = key_blocks(
                 self.image_keys if reads_image else None,
-                held_keys if call.is_cross else num_keys,
+                # The image is in the prompt.
+                held_keys if call.is_cross or call.keeps_prompt else num_keys,
                 held_keys,
                 allowed,
                 num_steps,
                 call.value.device,
             )
+            if call.layer_mask is not None:
+                # No other layer has this mask, which is better not kept.
+                return blocks
             self._blocks[key] = call.attention_mask, blocks
         return self._blocks[key][1]
 

@@ -1,5 +1,6 @@
 """What a decoder layer computes for the last position of each pass."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,10 @@ from captum_dexar.attention_gradients.attention_call import (
     allowed_keys,
     AttentionCall,
     mask_rule,
+    narrowed,
 )
+from captum_dexar.attention_gradients.attention_tail import AttentionTail, Runs
+from captum_dexar.attention_gradients.frozen_cache import FrozenCache
 from captum_dexar.attention_gradients.layer_replay import changed
 from captum_dexar.model.layers import hidden_argument
 from torch import nn, Tensor
@@ -122,26 +126,37 @@ class CallRecord:
         self.functions = call.attention_function, call.eager_function
         self.module = call.module
         self.is_cross = call.is_cross
+        self.keeps_prompt = call.keeps_prompt
         self.with_attention = with_attention
         self.outputs = Rows(axis=1)
         self.queries = Rows(axis=2)
         self.values = GrowingKeys(call.is_cross)
         self.keys = GrowingKeys(call.is_cross)
-        # The mask, queries and keys of each pass.
+        # The mask, queries and keys of each pass; and the layer's mask, if it is
+        # another one.
         self.masks: list[tuple[Any, int, int]] = []
+        self.layer_masks: list[Tensor | None] = []
         self.masked_by_kernel = False
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
         self.device = torch.device("cpu")
 
-    def add(self, call: AttentionCall, output: Tensor, mask: Any) -> None:
+    def add(
+        self,
+        call: AttentionCall,
+        output: Tensor,
+        mask: Any,
+        layer_mask: Tensor | None,
+    ) -> None:
         """Takes another pass's call.
 
         Args:
             call (AttentionCall): the call, which is not kept: it holds whole prompts
             output (Tensor): ``(batch, queries, heads, head size)``
             mask (Any): the last query's row of its mask
+            layer_mask (Tensor or None): that of :attr:`AttentionCall.layer_mask`
         """
+        self.layer_masks.append(layer_mask)
         self.masked_by_kernel = call.masked_by_kernel
         self.args = call.args
         self.kwargs = call.kwargs
@@ -153,24 +168,29 @@ class CallRecord:
             self.queries.add(call.query)
             self.keys.add(call.key)
 
-    def joined(self, layer: int, masks: dict[Any, Tensor]) -> AttentionCall:
+    def joined(
+        self, layer: int, masks: dict[Any, Tensor], prompt_length: int
+    ) -> AttentionCall:
         """The call as if one pass had run all recorded positions.
 
         Args:
             layer (int): index of the decoder layer
             masks (dict): masks of earlier layers by how they mask, to be shared
+            prompt_length (int): tokens of the prompt
         """
+        num_kept = prompt_length if self.keeps_prompt else 0
         key = (
             *((id(mask), queries, keys) for mask, queries, keys in self.masks),
             *mask_rule(self.masked_by_kernel, self.module, self.kwargs),
             self.is_cross,
+            num_kept,
             self.device,
         )
         value = self.values.joined()
         if key not in masks:
-            masks[key] = self._joined_mask()[..., -value.shape[2] :]
+            masks[key] = self._joined_mask(self.masks, num_kept)[..., -value.shape[2] :]
         none = value[:, :, :0]
-        return AttentionCall(
+        call = AttentionCall(
             layer,
             self.is_cross,
             *self.functions,
@@ -182,17 +202,25 @@ class CallRecord:
             *self.args,
             **self.kwargs,
         )
+        if any(mask is not None for mask in self.layer_masks):
+            given = [
+                (own if mask is None else mask, queries, keys)
+                for mask, (own, queries, keys) in zip(self.layer_masks, self.masks)
+            ]
+            call.layer_mask = self._joined_mask(given, num_kept)[..., -value.shape[2] :]
+        return call
 
     def reset(self) -> None:
         """Forgets all passes."""
         for kept in (self.outputs, self.queries, self.values, self.keys):
             kept.reset()
         self.masks = []
+        self.layer_masks = []
 
-    def _joined_mask(self) -> Tensor:
+    def _joined_mask(self, masks: list[tuple[Any, int, int]], num_kept: int) -> Tensor:
         """The keys that each position may attend to, ``(batch or 1, heads or 1,
-        positions, keys)``."""
-        rows = [self._mask_row(*mask) for mask in self.masks]
+        positions, keys)``; the first ones are those of every pass."""
+        rows = [self._mask_row(*mask) for mask in masks]
         if self.is_cross:
             return torch.cat(rows, dim=2)
         last = len(rows) - 1
@@ -202,7 +230,9 @@ class CallRecord:
         for index, row in enumerate(rows):
             after = last - index
             before = num_keys - after - row.shape[3]
-            padded.append(nn.functional.pad(row, (before, after)))
+            kept, row = row[..., :num_kept], row[..., num_kept:]
+            further = nn.functional.pad(row, (before, after))
+            padded.append(torch.cat([kept, further], dim=3) if num_kept else further)
         return torch.cat(padded, dim=2)
 
     def _mask_row(self, mask: Any, num_queries: int, num_keys: int) -> Tensor:
@@ -226,14 +256,19 @@ class LayerRecord:
 
     Args:
         with_attention (bool): whether queries and keys are recorded too
+        position_axis (int, optional): the axis of the positions in the hidden states
+            that it takes. Default: 1
 
     Attributes:
         passes (list): positional and keyword arguments of each pass
-        hidden_in, hidden_out (Rows): ``(batch, passes, hidden size)``
+        hidden_in (Rows): what it takes, ``(batch, passes, hidden size)``
+        hidden_out (Rows): its states, ``(batch, passes, ..., hidden size)``
         projections (dict): outputs of the layer's projections after its attention,
             ``(batch, passes, features)``; None for one that does not keep positions
             apart
         calls (list of CallRecord): its attention calls, in order
+        tails (Runs): the runs of an attention module that chooses keys, each with its
+            last position
         length (int): positions of the current pass
         num_calls (int): attention calls of the current pass, so far
         axes (dict): the axis of the positions in each further argument, as far as
@@ -241,18 +276,21 @@ class LayerRecord:
         is_hooked (bool): whether others' hooks may have changed its output
     """
 
-    def __init__(self, with_attention: bool) -> None:
+    def __init__(self, with_attention: bool, position_axis: int = 1) -> None:
         self.with_attention = with_attention
         self.passes: list[Arguments] = []
-        self.hidden_in = Rows(axis=1)
+        self.hidden_in = Rows(axis=position_axis)
         self.hidden_out = Rows(axis=1)
         self.projections: dict[nn.Linear, Rows | None] = {}
         self.calls: list[CallRecord] = []
+        self.tails: Runs = []
         self.length = 0
         self.num_calls = 0
         self.axes: Axes = {}
         self.is_hooked = False
         self._is_settled = False
+        # Of the current pass.
+        self._mask: Any = None
 
     def add_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Takes the arguments of another pass."""
@@ -260,8 +298,9 @@ class LayerRecord:
         # The first pass has shown which projections keep positions apart.
         self._is_settled = bool(self.length)
         self.hidden_in.add(hidden)
-        self.length = length = hidden.shape[1]
+        self.length = length = hidden.shape[self.hidden_in.axis]
         self.num_calls = 0
+        self._mask = kwargs.get("attention_mask")
         if length > 1:
             for place, value in _further(args, kwargs):
                 if isinstance(value, Tensor) and length in value.shape:
@@ -279,13 +318,36 @@ class LayerRecord:
         if rows is not None:
             rows.add(output)
 
-    def add_call(self, call: AttentionCall, output: Tensor, mask: Any) -> None:
-        """Takes the next of its attention calls; see :meth:`CallRecord.add`."""
+    def add_call(
+        self, call: AttentionCall, output: Tensor, row_of: Callable[[Any], Any]
+    ) -> None:
+        """Takes the next of its attention calls.
+
+        Args:
+            call, output: see :meth:`CallRecord.add`
+            row_of (Callable): the last query's row of a mask that layers share
+        """
         index = self.num_calls
         self.num_calls = index + 1
         if index == len(self.calls):
             self.calls.append(CallRecord(call, self.with_attention))
-        self.calls[index].add(call, output, mask)
+        mask = call.attention_mask
+        layer_mask = None if call.is_cross else narrowed(self._mask, mask)
+        if layer_mask is None:
+            mask = row_of(mask)
+        else:
+            # The attention module's own.
+            mask, layer_mask = _last_row(mask), row_of(layer_mask)
+        self.calls[index].add(call, output, mask, layer_mask)
+
+    def add_tail(self, tail: AttentionTail) -> None:
+        """Takes a run of its attention module."""
+        self.tails.append((tail, torch.tensor([tail.output.shape[1] - 1])))
+
+    def joined_tails(self) -> Runs | None:
+        """The runs of its attention module, if each pass has one."""
+        is_complete = len(self.tails) == len(self.passes) and len(self.calls) == 1
+        return list(self.tails) if is_complete else None
 
     def joined_arguments(self, axes: Axes) -> Arguments:
         """The last pass's arguments, with the entries of all passes where a position's
@@ -310,7 +372,7 @@ class LayerRecord:
                 if place in axes and isinstance(value, Tensor):
                     entries.setdefault(place, []).append(value)
         for place, values in entries.items():
-            if len(values) == len(self.passes):
+            if len(values) == len(self.passes) and _fit(values, axes[place]):
                 put(place, torch.cat(values, dim=axes[place]))
         return tuple(args), kwargs
 
@@ -326,16 +388,25 @@ class LayerRecord:
         """What is held beyond the layer's inputs, which are other layers' outputs."""
         rows = [call.outputs for call in self.calls]
         rows += [each for each in self.projections.values() if each is not None]
-        return sum(each.num_bytes() for each in (self.hidden_out, *rows))
+        # Of a prompt the graph has all positions.
+        tails = sum(3 * tail.leaf.nbytes for tail, last in self.tails if int(last))
+        return tails + sum(each.num_bytes() for each in (self.hidden_out, *rows))
 
     def reset(self) -> None:
         """Forgets all passes."""
         self.passes.clear()
+        self.tails.clear()
         for call in self.calls:
             call.reset()
         for rows in (self.hidden_in, self.hidden_out, *self.projections.values()):
             if rows is not None:
                 rows.reset()
+
+
+def _last_row(mask: Any) -> Any:
+    """The last query's row of a mask."""
+    is_of_queries = isinstance(mask, Tensor) and mask.dim() == 4
+    return last_of(mask, 2) if is_of_queries else mask
 
 
 def last_of(tensor: Tensor, axis: int) -> Tensor:
@@ -356,6 +427,13 @@ def _further(
     ]
 
 
+def _fit(values: list[Tensor], axis: int) -> bool:
+    """Whether tensors differ along an axis at most; a position bias grows along that
+    of its keys, and only the attention reads it."""
+    shapes = {(*v.shape[:axis], *v.shape[axis + 1 :]) for v in values}
+    return len(shapes) == 1
+
+
 def _of_last(arguments: Any, length: int) -> Any:
     """A layer's arguments for the last of so many positions."""
 
@@ -367,19 +445,6 @@ def _of_last(arguments: Any, length: int) -> Any:
     return changed(arguments, of_last, lambda cache: cache)
 
 
-class _FrozenCache:
-    """A cache that can be read, but is not written to."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cache, name)
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> Any:
-        return keys, values
-
-
 def _frozen(cache: Cache) -> Any:
     """An encoder's cached keys are not needed: the output that read them is known."""
-    return None if isinstance(cache, EncoderDecoderCache) else _FrozenCache(cache)
+    return None if isinstance(cache, EncoderDecoderCache) else FrozenCache(cache)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_tail import KnownTail, Runs
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.gradients import graph_nodes
 from captum_dexar.attention_gradients.interception import (
@@ -18,7 +19,8 @@ from captum_dexar.attention_gradients.interception import (
 )
 from captum_dexar.model.changes import has_plain_weight
 from captum_dexar.model.consistency import are_same, mismatch, whole_mismatches
-from captum_dexar.model.layers import hidden_argument, hidden_of
+from captum_dexar.model.layers import hidden_argument
+from captum_dexar.model.states import positions_first, states_of
 from torch import nn, Tensor
 from transformers.cache_utils import Cache
 
@@ -50,6 +52,7 @@ class PostAttentionReplay:
         outputs: list[Tensor],
         projections: Mapping[nn.Linear, Tensor],
         expected: Tensor,
+        tails: Runs | None = None,
     ) -> Tensor | None:
         """The layer's hidden states at some positions, with a graph.
 
@@ -58,19 +61,30 @@ class PostAttentionReplay:
             arguments (tuple): its positional and keyword arguments for the positions
             outputs (list of Tensor): as in :func:`replay_layer`
             projections (Mapping): likewise
-            expected (Tensor): its hidden states, ``(batch, positions, hidden size)``
+            expected (Tensor): its states, ``(batch, positions, ..., hidden size)``
+            tails (Runs, optional): as in :func:`replay_layer`. Default: None
 
         Returns:
             *Tensor*, or None if the replay fails or gives something else
         """
         args, kwargs = arguments
         change = None
-        hidden_in = hidden_argument(args, kwargs)
+        hidden_in = positions_first(layer, hidden_argument(args, kwargs))
         if hidden_in.shape == expected.shape:
             change = expected - hidden_in.to(expected.device)
-        if self.reuses_projections and layer not in self._need_all:
-            left_out: list[Tensor] = []
+        if tails is not None:
             compared: Compared = []
+            known = projections if self.reuses_projections else None
+            hidden = _replayed(
+                layer, args, kwargs, outputs, known, compared, tails=tails
+            )
+            if hidden is not None:
+                mismatches = [mismatch(hidden.detach(), expected, change)]
+                if are_same(mismatches + whole_mismatches(compared)):
+                    return hidden
+        elif self.reuses_projections and layer not in self._need_all:
+            left_out: list[Tensor] = []
+            compared = []
             hidden = _replayed(
                 layer, args, kwargs, outputs, projections, compared, left_out
             )
@@ -95,6 +109,7 @@ def _replayed(
     projections: Mapping[nn.Linear, Tensor] | None = None,
     compared: Compared | None = None,
     left_out: list[Tensor] | None = None,
+    tails: Runs | None = None,
 ) -> Tensor | None:
     """As :func:`replay_layer`; None if the layer can't be run at these positions."""
     try:
@@ -106,6 +121,7 @@ def _replayed(
             projections,
             compared=compared,
             left_out=left_out,
+            tails=tails,
         )
     except torch.OutOfMemoryError:
         raise
@@ -123,6 +139,7 @@ def replay_layer(
     *,
     compared: Compared | None = None,
     left_out: list[Tensor] | None = None,
+    tails: Runs | None = None,
 ) -> Tensor:
     """The layer's hidden states, with a graph from its attention output on.
 
@@ -139,8 +156,19 @@ def replay_layer(
         left_out (list, optional): receives placeholders for the outputs of projections
             before the attention, which are then not computed: in most layers nothing
             but the attention depends on them. Default: None, they are computed
+        tails (Runs, optional): runs of its attention module with the positions, in
+            whose place it is not run again. Default: None
     """
     num_calls = 0
+
+    def known_attention(*args: Any, **kwargs: Any) -> Any:
+        nonlocal num_calls
+        assert tails is not None
+        outputs[0] = outputs[0].detach().requires_grad_()
+        num_calls += 1
+        torch.set_grad_enabled(True)
+        apply: Any = KnownTail.apply
+        return tails[-1][0].like(apply(outputs[0], tails))
 
     def tap(call: AttentionCall) -> Any:
         nonlocal num_calls
@@ -173,6 +201,8 @@ def replay_layer(
             replaced[module] = placeholder(module)
     for module, output in (projections or {}).items():
         replaced[module] = _known_projection(module, output, compared)
+    if tails is not None:
+        replaced[tails[-1][0].module] = known_attention
     try:
         with (
             # The graph has to show what depends on a placeholder.
@@ -181,7 +211,8 @@ def replay_layer(
             replaced_forward(replaced),
         ):
             # Without the layer's hooks, which have been called in its first run.
-            return hidden_of(layer.forward(*args, **kwargs))
+            output = layer.forward(*args, **kwargs)
+            return states_of(layer, args, kwargs, output)
     finally:
         torch.set_grad_enabled(False)
 

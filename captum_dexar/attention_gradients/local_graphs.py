@@ -12,7 +12,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_call import AttentionCall, narrowed
+from captum_dexar.attention_gradients.attention_tail import (
+    AttentionTail,
+    AttentionTails,
+)
 from captum_dexar.attention_gradients.backward_guard import guarded_projections
 from captum_dexar.attention_gradients.interception import (
     Forward,
@@ -28,7 +32,8 @@ from captum_dexar.attention_gradients.layer_replay import (
 from captum_dexar.attention_gradients.user_changes import users_change
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_of, modules_of_layers
+from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
+from captum_dexar.model.states import position_axis, states_of
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
 
@@ -39,7 +44,7 @@ class LocalGraph:
 
     Attributes:
         layer (int): index of the decoder layer
-        hidden (Tensor): the layer's output, ``(batch, positions, hidden size)``
+        hidden (Tensor): the layer's states, ``(batch, positions, ..., hidden size)``
         outputs (list of Tensor): the attention outputs that gradients are wanted of,
             ``(batch, queries, heads, head size)``
         calls (list of AttentionCall): the calls that gave them, of the whole pass
@@ -65,8 +70,9 @@ class LocalGraph:
 class LocalGraphs:
     """Makes the local graphs of every forward pass that runs within :meth:`watching`.
 
-    Where every position of a pass is explained, a layer's graph is built while it runs.
-    Where only some are, as in a pass over a prompt, the layer runs without a graph, and
+    Where every position of a pass is explained, a layer's graph is built while it runs;
+    where it does not keep positions apart, they are backpropagated one by one. Where
+    only some are, as in a pass over a prompt, the layer runs without a graph, and
     is then replayed from its attention on for those positions. If that gives something
     else than the layer did, the pass is :class:`Inconsistent`, and can be run again
     with graphs that are built while it runs. So are those of a layer that a user has
@@ -89,8 +95,8 @@ class LocalGraphs:
         is_paused (bool): whether passes are not watched at the moment
         failure (Inconsistent or None): why a pass could not be explained; it was run to
             its end, and nothing is watched after it
-        last_hidden (Tensor or None): output of the last layer at the explained
-            positions of the last pass, ``(batch, steps, hidden size)``
+        last_hidden (Tensor or None): states of the last layer at the explained
+            positions of the last pass, ``(batch, steps, ..., hidden size)``
     """
 
     def __init__(
@@ -121,6 +127,10 @@ class LocalGraphs:
             for index in layers
             if not replays or users_change(decoder.layers[index])
         }
+        self._tails = AttentionTails(
+            decoder.layers, {*layers} - self._changed, self._keep_tail
+        )
+        self._tail: dict[int, AttentionTail] = {}
         # Of the layer that is running; its calls with their outputs.
         self._calls: dict[int, list[tuple[AttentionCall, Tensor]]] = {}
         self._projections: dict[int, dict[nn.Linear, Tensor | None]] = {}
@@ -133,7 +143,7 @@ class LocalGraphs:
             for index in self._hooked
         }
         hooked = forward_hooks(hooks, with_kwargs=True)
-        forwards: dict[nn.Module, Forward] = {}
+        forwards: dict[nn.Module, Forward] = self._tails.forwards()
         for index in self._hooked:
             forwards |= guarded_projections(self.decoder.layers[index])
         if self._replay.reuses_projections:
@@ -149,6 +159,10 @@ class LocalGraphs:
         finally:
             self._calls.clear()
             self._projections.clear()
+            self._tail.clear()
+
+    def _keep_tail(self, index: int, tail: AttentionTail) -> None:
+        self._tail[index] = tail
 
     def _tap(self, call: AttentionCall) -> Any:
         """Runs the model's own attention and, where a graph is built at once, returns
@@ -165,6 +179,8 @@ class LocalGraphs:
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
         self._calls.setdefault(call.layer, []).append((call, output))
+        if not builds_graph and self._tails.is_wanted:
+            return (self._tails.begin(output), *rest)
         # From here to the end of the layer a graph is kept; its hook ends it.
         torch.set_grad_enabled(builds_graph)
         return (output, *rest)
@@ -200,8 +216,9 @@ class LocalGraphs:
         """Passes on the graph of a layer that has run."""
         if self.is_paused:
             return output
+        # While the graph is still built.
+        hidden = states_of(module, args, kwargs, output)
         torch.set_grad_enabled(False)
-        hidden = hidden_of(output)
         num_queries = hidden.shape[1]
         positions = self.query_positions(num_queries)
         calls = self._calls.pop(index, [])
@@ -220,6 +237,7 @@ class LocalGraphs:
             except Inconsistent as failure:
                 # The pass may be the user's own: it goes on.
                 self.failure, self.is_paused = failure, True
+        self._tail.pop(index, None)
         return _detached(output)
 
     def _graphs(
@@ -233,9 +251,18 @@ class LocalGraphs:
     ) -> Iterator[LocalGraph]:
         """The graphs of a layer that has run."""
         attention_calls, outputs = map(list, zip(*calls))
+        layer_mask = arguments[1].get("attention_mask")
+        for call in attention_calls:
+            if not call.is_cross:
+                call.layer_mask = narrowed(layer_mask, call.attention_mask)
         if positions is None:
-            steps = slice(0, hidden.shape[1])
-            yield LocalGraph(index, hidden, outputs, attention_calls, None, steps)
+            num_queries = hidden.shape[1]
+            if self._keeps_apart(index, arguments, hidden, outputs):
+                steps = slice(0, num_queries)
+                yield LocalGraph(index, hidden, outputs, attention_calls, None, steps)
+            else:
+                every = torch.arange(num_queries)
+                yield from _step_by_step(index, hidden, outputs, attention_calls, every)
         elif index in self._changed:
             yield from _step_by_step(index, hidden, outputs, attention_calls, positions)
         else:
@@ -246,40 +273,70 @@ class LocalGraphs:
                     for module, kept in projections.items()
                     if kept is not None
                 }
-                yield self._replayed(
-                    index, arguments, hidden, calls, known, positions, steps
+                tail = self._tail.get(index) if len(calls) == 1 else None
+                replayed = self._replayed(
+                    index, arguments, hidden, outputs, known, positions[steps], tail
                 )
+                if replayed is None:
+                    raise Inconsistent(
+                        f"Decoder layer {index} gives something else when it is "
+                        f"replayed at {steps.stop - steps.start} of its "
+                        f"{hidden.shape[1]} positions."
+                    )
+                yield LocalGraph(index, *replayed, attention_calls, positions, steps)
+
+    def _keeps_apart(
+        self,
+        index: int,
+        arguments: tuple[Any, Mapping[str, Any]],
+        hidden: Tensor,
+        outputs: list[Tensor],
+    ) -> bool:
+        """Whether each position depends on its own attention output alone, so that the
+        readings of all positions can be differentiated at once.
+
+        A convolution behind the attention, say, mixes them. The last position, which
+        would read the others, is then something else when it is replayed by itself.
+        """
+        last = hidden.shape[1] - 1
+        if last == 0:
+            return True
+        if index in self._changed:
+            return False
+        alone = torch.tensor([last])
+        return (
+            self._replayed(index, arguments, hidden.detach(), outputs, {}, alone)
+            is not None
+        )
 
     def _replayed(
         self,
         index: int,
         arguments: tuple[Any, Mapping[str, Any]],
         hidden: Tensor,
-        calls: list[tuple[AttentionCall, Tensor]],
+        outputs: list[Tensor],
         projections: Mapping[nn.Linear, Tensor],
-        query_positions: Tensor,
-        steps: slice,
-    ) -> LocalGraph:
-        """The graph of some explained positions, by replaying the layer on the known
-        attention outputs."""
-        positions = query_positions[steps].to(hidden.device)
-        outputs = [output[:, positions.to(output.device)] for _, output in calls]
+        positions: Tensor,
+        tail: AttentionTail | None = None,
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """A layer's states at some positions and its attention outputs there, by
+        replaying it on these; None if it gives something else."""
+        layer, num_queries = self.decoder.layers[index], hidden.shape[1]
+        positions = positions.to(hidden.device)
+        args, kwargs = at_positions(arguments, num_queries, positions)
+        # The axis is known here, and there may be others of that length.
+        taken = hidden_argument(*arguments)
+        taken = taken.index_select(position_axis(layer), positions.to(taken.device))
+        at_these = [output[:, positions.to(output.device)] for output in outputs]
         replayed = self._replay.replay(
-            self.decoder.layers[index],
-            at_positions(arguments, hidden.shape[1], positions),
-            outputs,
+            layer,
+            with_hidden(args, kwargs, taken),
+            at_these,
             projections,
             hidden[:, positions],
+            None if tail is None else [(tail, positions)],
         )
-        if replayed is None:
-            raise Inconsistent(
-                f"Decoder layer {index} gives something else when it is replayed at "
-                f"{len(positions)} of its {hidden.shape[1]} positions."
-            )
-        attention_calls = [call for call, _ in calls]
-        return LocalGraph(
-            index, replayed, outputs, attention_calls, query_positions, steps
-        )
+        return None if replayed is None else (replayed, at_these)
 
 
 def _step_by_step(

@@ -203,12 +203,13 @@ class RecordedGradients(OnlineGradients):
             outputs,
             record.joined_projections(),
             expected,
+            record.joined_tails(),
         )
         if hidden is None:
             raise Inconsistent(
                 f"Decoder layer {index} gives something else when it is replayed."
             )
-        calls = [call.joined(index, masks) for call in record.calls]
+        calls = [call.joined(index, masks, self.num_keys) for call in record.calls]
         return LocalGraph(index, hidden, outputs, calls, None, slice(0, num_steps))
 
 

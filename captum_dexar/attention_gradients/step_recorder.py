@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_tail import AttentionTails
 from captum_dexar.attention_gradients.interception import (
     Forward,
     forward_of,
@@ -20,7 +21,8 @@ from captum_dexar.attention_gradients.layer_record import (
 from captum_dexar.attention_gradients.layer_replay import is_plain_linear, product_of
 from captum_dexar.model.changes import users_hook
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.layers import hidden_of, modules_of_layers
+from captum_dexar.model.layers import modules_of_layers
+from captum_dexar.model.states import position_axis, states_of
 from torch import nn, Tensor
 
 
@@ -41,7 +43,8 @@ class StepRecorder:
 
     Attributes:
         records (dict of int and LayerRecord): of each layer
-        last_hidden (Rows): output of the last layer, ``(batch, passes, hidden size)``
+        last_hidden (Rows): states of the last layer, ``(batch, passes, ..., hidden
+            size)``
         is_paused (bool): whether nothing is recorded at the moment
     """
 
@@ -56,9 +59,17 @@ class StepRecorder:
         self.decoder = decoder
         self.layers = layers
         self.with_projections = with_projections
-        self.records = {index: LayerRecord(with_attention) for index in layers}
+        self.records = {
+            index: LayerRecord(with_attention, position_axis(decoder.layers[index]))
+            for index in layers
+        }
         self.last_hidden = Rows(axis=1)
         self.is_paused = False
+        self._tails = AttentionTails(
+            decoder.layers,
+            layers,
+            lambda index, tail: self.records[index].add_tail(tail),
+        )
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._layer_of, self._cross_attention = modules_of_layers(
             decoder.layers, layers, cross_attention
@@ -85,7 +96,7 @@ class StepRecorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it this thread's passes are recorded."""
-        forwards: dict[nn.Module, Forward] = {}
+        forwards: dict[nn.Module, Forward] = self._tails.forwards()
         for index in self.layers:
             layer, record = self.decoder.layers[index], self.records[index]
             forwards[layer] = self._recorded_layer(index, layer, record)
@@ -93,7 +104,7 @@ class StepRecorder:
                 if is_plain_linear(module):
                     forwards[module] = self._recorded_projection(module, record)
         last = self.decoder.layers[-1]
-        forwards[last] = self._recorded_last(forwards.get(last, forward_of(last)))
+        forwards[last] = self._recorded_last(last, forwards.get(last, forward_of(last)))
         intercepted = intercepted_attention(
             self._layer_of, self._tap, self._cross_attention
         )
@@ -117,7 +128,7 @@ class StepRecorder:
             record.add_pass(args, kwargs)
             record.is_hooked |= users_hook(layer) is not None
             output = original(*args, **kwargs)
-            record.hidden_out.add(hidden_of(output))
+            record.hidden_out.add(states_of(layer, args, kwargs, output))
             return output
 
         return forward
@@ -134,19 +145,20 @@ class StepRecorder:
 
         return forward
 
-    def _recorded_last(self, original: Forward) -> Forward:
+    def _recorded_last(self, layer: nn.Module, original: Forward) -> Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
             if not self.is_paused:
-                self.last_hidden.add(hidden_of(output))
+                self.last_hidden.add(states_of(layer, args, kwargs, output))
             return output
 
         return forward
 
     def _tap(self, call: AttentionCall) -> Any:
         output = call.run()
-        mask = self._mask_of_last(call.attention_mask)
-        self.records[call.layer].add_call(call, output[0], mask)
+        self.records[call.layer].add_call(call, output[0], self._mask_of_last)
+        if self._tails.is_wanted and not self.is_paused:
+            return (self._tails.begin(output[0]), *output[1:])
         return output
 
     def _mask_of_last(self, mask: Any) -> Any:

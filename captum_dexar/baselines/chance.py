@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from captum_dexar.baselines.baseline import LayerBaseline
+from captum_dexar.baselines.token_activation import check_neighbours
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.target_logits import TargetLogits
 from torch import nn, Tensor
@@ -82,6 +83,7 @@ class LayerRandomMap(LayerUniformMap):
 
     def _maps(self, steps: DecodingSteps) -> Tensor:
         """Noise at a quarter of each view's resolution, interpolated."""
+        check_neighbours(self.get_name(), steps.prompt)
         generator = torch.Generator().manual_seed(self.seed)
         num_examples, num_tokens = steps.prompt.image_keys.shape
         last = steps.first_step + steps.num_steps

@@ -10,8 +10,9 @@ from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.decoding.steps import SPECIAL_TOKENS
 from captum_dexar.inputs import ImagePromptInput, Prompt
 from captum_dexar.model.decoder import Decoder, find_decoder
-from captum_dexar.model.layers import find_layers, hidden_of
+from captum_dexar.model.layers import find_layers
 from captum_dexar.model.state import loaded_weights
+from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks
 from torch import nn, Tensor
@@ -106,15 +107,16 @@ class LayerTokenActivation(LayerBaseline):
                 f"{self.get_name()} is not defined for {self.adapter.name}: its image "
                 "tokens have no final state, as they are read by cross-attention."
             )
+        check_neighbours(self.get_name(), steps.prompt)
         decoder = find_decoder(self.model)
         explained_pass = steps.full_pass()
         states: list[Tensor] = []
 
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            states.append(hidden_of(output).detach())
+        def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            states.append(states_of(module, args, kwargs, output).detach())
 
         layer = decoder.layers[self.layer_indices[0]]
-        with torch.no_grad(), forward_hooks({layer: keep}):
+        with torch.no_grad(), forward_hooks({layer: keep}, with_kwargs=True):
             target_logits = explained_pass.run()
             hidden = states[0]
             if decoder.final_norm is not None:
@@ -189,6 +191,15 @@ class LayerTokenActivation(LayerBaseline):
                 return every[torch.tensor(asked, dtype=torch.long, device=every.device)]
         is_special = torch.isin(ids[every], special_ids(prompt.config).to(ids.device))
         return every[(every > image_keys.min()) & ~is_special]
+
+
+def check_neighbours(name: str, prompt: Prompt) -> None:
+    """Raises TypeError unless image tokens have neighbours on a grid."""
+    if prompt.adapter.follows_resampler:
+        raise TypeError(
+            f"{name} smooths over neighbouring image tokens, but those of "
+            f"{prompt.adapter.name} are queries, which have no neighbours."
+        )
 
 
 def special_ids(config: Any) -> Tensor:

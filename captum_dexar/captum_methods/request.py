@@ -48,14 +48,14 @@ class StepRequest:
         """Collects signed attributions, ``(steps, image tokens)``, and each step's
         convergence delta, if there is one.
 
-        With a layout, the columns are its features instead of image tokens.
+        With a layout, the columns are its features instead of those of the prompt's.
         """
         known = [delta for delta in deltas if delta is not None]
         return StepAttributions(
             token_attr=token_attr.cpu()[None],
             token_log_probs=forward.log_probs().cpu()[None],
             convergence_delta=torch.stack(known).cpu()[None] if known else None,
-            layout=layout,
+            layout=self.prompt.layout if layout is None else layout,
         )
 
 
@@ -86,6 +86,7 @@ class TeacherForced(nn.Module):
         inputs = dict(whole.inputs)
         self.pixels: Tensor = inputs.pop(self.adapter.pixel_input)[None]
         self.inputs = inputs
+        self._new_cache = whole.new_cache
         self.step = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -108,6 +109,10 @@ class TeacherForced(nn.Module):
         repeats = pixels.shape[0]
         inputs = {key: tiled(value, repeats) for key, value in self.inputs.items()}
         inputs[self.adapter.pixel_input] = self.adapter.visible(pixels.flatten(0, 1))
+        inputs = self.adapter.joined(inputs, repeats)
+        cache = self._new_cache()
+        if cache is not None:
+            inputs["past_key_values"] = cache
         logits: Tensor = self.model(**inputs).logits
         if logits.shape[1] != len(self.query_positions):
             logits = logits[:, self.query_positions.to(logits.device)]

@@ -1,6 +1,6 @@
 """One forward pass, some positions of which predict known tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class ModelPass:
         cross_attention (str or None): name of the cross-attention module inside a
             decoder layer that reads the image; None if self-attention reads it
         first_step (int): index of the first of these steps among those explained
+        new_cache (Callable): makes the cache that each run needs, or None
     """
 
     model: nn.Module
@@ -37,11 +38,15 @@ class ModelPass:
     num_keys: int
     cross_attention: str | None = None
     first_step: int = 0
+    new_cache: Callable[[], Any] = lambda: None
 
     def logits(self) -> Tensor:
         """Runs the model; returns logits, ``(batch, steps, vocabulary)``."""
         positions = self.query_positions
         kept = logits_of(self.model, positions)
+        cache = self.new_cache()
+        if cache is not None:
+            kept["past_key_values"] = cache
         with kept_state(self.model):
             logits: Tensor = self.model(**self.inputs, **kept).logits
         if logits.shape[1] == positions.shape[0]:

@@ -13,6 +13,9 @@ from torch import nn, Tensor
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
+# The type of decoder layers that keep the whole prompt and a window of the answer.
+KEEPS_PROMPT = "reference_sliding_attention"
+
 
 @dataclass(eq=False)
 class PromptCache:
@@ -72,6 +75,27 @@ def new_cache(config: Any, adapter: FamilyAdapter, goes_back: bool) -> DynamicCa
         if hasattr(layer, "activate_past_recording"):
             if goes_back or getattr(layer, "is_sliding", False):
                 layer.activate_past_recording()
+    return cache
+
+
+def keeping_cache(config: Any, prompt_length: int) -> DynamicCache | None:
+    """An empty cache for prompt and answer in one pass, if the model needs one.
+
+    A layer that keeps the whole prompt and the last tokens of the answer only knows
+    from its cache where the prompt ends. Without one, every token of the answer would
+    attend to all earlier ones, as it does not while the answer is generated.
+
+    Args:
+        config (PreTrainedConfig): the model's configuration
+        prompt_length (int): tokens of the prompt
+    """
+    text = config.get_text_config(decoder=True)
+    if KEEPS_PROMPT not in (getattr(text, "layer_types", None) or ()):
+        return None
+    cache = DynamicCache(config=text)
+    for layer in cache.layers:
+        if hasattr(layer, "set_prefill_length"):
+            layer.set_prefill_length(prompt_length)
     return cache
 
 

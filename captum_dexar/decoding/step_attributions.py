@@ -24,7 +24,8 @@ class StepAttributions:
         token_weights (Tensor or None): equation (6), ``(batch, steps)``, if the method
             computes them
         head_weights (Tensor or None): equation (5), ``(batch, steps, layers, heads)``,
-            if the method computes and keeps them
+            if the method computes and keeps them; zeros follow the heads of a layer
+            that has fewer than others
         layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(batch,
             steps, layers, image tokens)``, if kept
         layer_indices (list of int or None): the explained decoder layers, i.e. the

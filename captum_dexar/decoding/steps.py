@@ -7,11 +7,17 @@ single pass, and their prefix may come from a KV cache.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from captum_dexar.decoding.model_pass import ModelPass
-from captum_dexar.decoding.prompt_cache import new_cache, PromptCache, watched_positions
+from captum_dexar.decoding.prompt_cache import (
+    keeping_cache,
+    new_cache,
+    PromptCache,
+    watched_positions,
+)
 from captum_dexar.inputs import logits_of, Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.target_logits import TargetLogits
@@ -49,6 +55,14 @@ class DecodingSteps:
         self.num_steps = self.target_ids.shape[1]
 
     @property
+    def _num_before(self) -> int:
+        """Positions before the answer's."""
+        prompt = self.prompt
+        return prompt.length + prompt.adapter.num_keys_ahead(
+            prompt.inputs, prompt.config
+        )
+
+    @property
     def contrast_ids(self) -> Tensor | None:
         """The contrast token of each step, ``(1, num_steps)``, or None."""
         return self.prompt.contrast_ids(self.first_step, self.num_steps)
@@ -61,8 +75,9 @@ class DecodingSteps:
             for name in (self.prompt.adapter.pixel_input, "input_ids"):
                 inputs.pop(name, None)
             inputs["encoder_outputs"] = encoder_outputs
-        first = self.prompt.length - 1 + self.first_step
-        return self._pass(inputs, slice(self.first_step, num_tokens), first)
+        first = self._num_before - 1 + self.first_step
+        steps = slice(self.first_step, num_tokens)
+        return replace(self._pass(inputs, steps, first), new_cache=self._keeping_cache)
 
     def cached_pass(
         self,
@@ -116,11 +131,13 @@ class DecodingSteps:
             cache, max_tokens: as in :meth:`cached_pass`
         """
         prompt = self.prompt
+        plan = prompt.adapter.reuse(prompt.inputs, prompt.config)
         if prompt.is_encoder_decoder:
             known = cache if isinstance(cache, PromptCache) else PromptCache()
-            yield self.full_pass(known.encoder_outputs)
+            is_kept = plan == "encoder"
+            yield self.full_pass(known.encoder_outputs if is_kept else None)
             return
-        is_replayed = prompt.adapter.reuse(prompt.inputs, prompt.config) == "replay"
+        is_replayed = plan == "replay"
         if cache is None and (
             not is_replayed or self.first_step or self._fits_in_one(max_tokens)
         ):
@@ -135,7 +152,8 @@ class DecodingSteps:
     def prefixes(self) -> Iterator[dict[str, Any]]:
         """The model's inputs for each single step, one token longer each time."""
         for step in range(self.first_step, self.answer_ids.shape[1]):
-            yield self._prefix(step)
+            inputs, cache = self._prefix(step), self._keeping_cache()
+            yield inputs if cache is None else {**inputs, "past_key_values": cache}
 
     def prefilled(self) -> PromptCache:
         """A new cache of the prompt without its last token, by running the model.
@@ -173,7 +191,8 @@ class DecodingSteps:
         step += self.first_step
         inputs = {**self._prefix(step), "use_cache": False}
         only = slice(step, step + 1)
-        alone = self._pass(inputs, only, self.prompt.length - 1 + step)
+        alone = self._pass(inputs, only, self._num_before - 1 + step)
+        alone = replace(alone, new_cache=self._keeping_cache)
         with torch.no_grad():
             return TargetLogits.of(alone.logits(), alone.target_ids)
 
@@ -200,8 +219,8 @@ class DecodingSteps:
             query_positions=positions + first,
             target_ids=self.target_ids[:, explained],
             image_keys=self.prompt.image_keys,
-            num_keys=self.prompt.length + steps.stop - 1,
-            cross_attention=self.prompt.adapter.cross_attention,
+            num_keys=self._num_before + steps.stop - 1,
+            cross_attention=self.prompt.adapter.cross_attention_of(self.prompt.config),
             first_step=explained.start,
         )
 
@@ -225,6 +244,11 @@ class DecodingSteps:
                 [positions, positions[..., -1:] + following], dim=-1
             )
         return grown
+
+    def _keeping_cache(self) -> DynamicCache | None:
+        if self.prompt.is_encoder_decoder:
+            return None
+        return keeping_cache(self.prompt.config, self.prompt.length)
 
     def _prompt_cache(self, cache: PromptCache | DynamicCache | None) -> PromptCache:
         if cache is None:

@@ -18,6 +18,14 @@ from torch import nn, Tensor
 __all__ = ["FamilyAdapter", "ImageTokens", "PreparedImage"]
 
 
+def check_choice(places: Any, are_given: bool = False) -> None:
+    """Raises ValueError unless ``places`` is a choice that there is."""
+    if places != "resampler":
+        raise ValueError(f'places must be "resampler" or None, got {places!r}.')
+    if are_given:
+        raise ValueError('Pass places="resampler", or grid= or boxes=, not both.')
+
+
 # The class is long because it is the whole contract: every fact that the package asks
 # of a family, with the default that holds for most. Only image_tokens() has none.
 class FamilyAdapter(ABC):
@@ -27,11 +35,19 @@ class FamilyAdapter(ABC):
         name (str): the family's usual name
         model_types (tuple of str): ``config.model_type`` of the family's models
         processor_types (tuple of str): class names of the family's processors
+        shared_processors (tuple of str): those that another family lists, for the table
+            of families
         boxes_checked (str): how the places of the image tokens were verified, for the
             table of families
+        largest_error (float): how far, relative to the largest value, attributions may
+            be from plain autograd in tests: 1e-5, or what float32 allows
         pixel_input (str): the model input that holds the pixels
+        prompt_input (str): the model input that holds the prompt's ids:
+            ``decoder_input_ids`` where an encoder reads the image alone
         required_inputs (tuple of str): model inputs without which the model, or the
             places of its image tokens, would silently be wrong
+        call_settings (Mapping): what the processor has to be called with, apart from
+            images and text
         grid_inputs (tuple of str): model inputs with one row per image that give its
             grid; they must be the same for all examples of a batch
         flat_pixels (bool): whether the rows of ``pixel_input`` are patches or tiles
@@ -40,7 +56,8 @@ class FamilyAdapter(ABC):
         sequence_inputs (Mapping): model inputs with one entry per prompt token, besides
             ``input_ids``, and the value for a generated token; None repeats the value
             of the last token. Inputs that the processor does not return are not
-            added, except for the attention mask. Everything else the processor returns
+            added, except for the attention mask; others with an entry per token are
+            refused. Everything else the processor returns
             belongs to the image and is not passed again once the prompt is cached.
         position_offset (int or None): position of the first token. None leaves position
             ids to the model, where they are more than a running count.
@@ -66,18 +83,29 @@ class FamilyAdapter(ABC):
             the patches rather than before them
         looks_for_places (bool): whether :meth:`check` compares the layout with the
             model, however the images were prepared
+        follows_resampler (bool): whether attributions of image tokens, which have no
+            places themselves, are spread over the patches that these read; then
+            layouts are those of the patches
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     processor_types: ClassVar[tuple[str, ...]]
+    shared_processors: ClassVar[tuple[str, ...]] = ()
     boxes_checked: ClassVar[str] = "end to end"
+    largest_error: ClassVar[float] = 1e-5
     pixel_input: ClassVar[str] = "pixel_values"
+    prompt_input: ClassVar[str] = "input_ids"
     required_inputs: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[Mapping[str, Any]] = {}
     grid_inputs: ClassVar[tuple[str, ...]] = ()
     flat_pixels: ClassVar[bool] = False
     pixel_dims: ClassVar[int] = 4
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {"attention_mask": 1}
+    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+    }
     position_offset: ClassVar[int | None] = 0
     replayable: ClassVar[bool] = True
     prompt_is_bidirectional: ClassVar[bool] = False
@@ -89,10 +117,32 @@ class FamilyAdapter(ABC):
     takes_several_images: ClassVar[bool] = True
     class_token_is_last: ClassVar[bool] = False
     looks_for_places: ClassVar[bool] = False
+    follows_resampler: bool = False
 
     def matches(self, config: Any) -> bool:
         """Whether a model of this configuration belongs to the family."""
         return getattr(config, "model_type", None) in self.model_types
+
+    def placed_by(self, places: str | None, are_given: bool = False) -> "FamilyAdapter":
+        """The family with the places that the user asks for.
+
+        Args:
+            places (str or None): None, the image tokens' own; ``"resampler"``, those of
+                the patches that they read
+            are_given (bool, optional): whether the user knows the places.
+                Default: False
+
+        Raises:
+            TypeError: The image tokens have no places.
+            ValueError: They have, or there is no such choice.
+        """
+        if places is None:
+            return self
+        check_choice(places, are_given)
+        raise ValueError(
+            f'places="resampler" is for models whose image tokens are queries, but '
+            f"those of {self.name} have places of their own. Leave it out."
+        )
 
     @abstractmethod
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
@@ -150,6 +200,19 @@ class FamilyAdapter(ABC):
         """The id of an image token, where the model's configuration is not known."""
         return int(processor.image_token_id)
 
+    def named(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """The processor's output by the names that the model takes it by, with what
+        ``generate`` puts in the place of a prompt that is left out."""
+        return dict(inputs)
+
+    def as_generated(self, inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """What ``generate`` makes of the inputs before it runs the model."""
+        return dict(inputs)
+
+    def num_keys_ahead(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """Number of positions before the prompt's, which have no ids."""
+        return 0
+
     def is_encoder_decoder(self, config: Any) -> bool:
         """Whether an encoder reads the prompt and a decoder writes the answer."""
         return bool(getattr(config, "is_encoder_decoder", False))
@@ -161,10 +224,30 @@ class FamilyAdapter(ABC):
         started = dict(inputs)
         if started.get("decoder_input_ids") is None:
             first = config.get_text_config(decoder=True).decoder_start_token_id
-            started["decoder_input_ids"] = inputs["input_ids"].new_full(
-                (inputs["input_ids"].shape[0], 1), first
+            rows: Tensor = inputs[
+                "input_ids" if "input_ids" in inputs else self.pixel_input
+            ]
+            started["decoder_input_ids"] = rows.new_full(
+                (rows.shape[0], 1), first, dtype=torch.long
             )
         return started
+
+    def cross_attention_of(self, config: Any) -> str | None:
+        """``cross_attention`` for a model of this configuration."""
+        return self.cross_attention
+
+    def computes_attention_itself(self, config: Any) -> bool:
+        """Whether the decoder's attention modules take the softmax themselves, without
+        transformers' attention interface.
+
+        Such a decoder is explained by plain autograd at the softmax, a pass per token.
+        """
+        return False
+
+    def probabilities_at_softmax(self, config: Any) -> bool:
+        """Whether plain autograd finds the probabilities at the softmax only, because
+        the attention modules do not return them."""
+        return self.computes_attention_itself(config)
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
         """Those of ``required_inputs`` that a model of this configuration uses."""
@@ -195,6 +278,7 @@ class FamilyAdapter(ABC):
         num_tokens: int,
         *,
         image_sizes: Sequence[Size] | None,
+        images: Sequence[Any] | None = None,
         processor: Any = None,
         image_processor: Any = None,
         config: Any = None,
@@ -210,6 +294,8 @@ class FamilyAdapter(ABC):
             num_tokens (int): image tokens of the example
             image_sizes (sequence of tuple of int or None): height and width of each
                 original image
+            images (sequence, optional): the images that the image processor was given,
+                of those sizes. Default: None
             processor (ProcessorMixin, optional): the processor that prepared the
                 images. Without it the grid is known, but not its place on the image.
                 Default: None
@@ -237,6 +323,7 @@ class FamilyAdapter(ABC):
                     index=index,
                     inputs=inputs,
                     size=size,
+                    image=None if images is None else images[index],
                     image_processor=image_processor,
                     processor=processor,
                     config=config,
@@ -322,6 +409,18 @@ class FamilyAdapter(ABC):
         """
         return None
 
+    def joined(self, inputs: dict[str, Any], examples: int) -> dict[str, Any]:
+        """Inputs of several examples, joined along their first axes, for one pass.
+
+        A family overrides this if its pixels are joined along another axis, or if some
+        of its inputs are indices among the pixels of all examples.
+
+        Args:
+            inputs (dict): those of all examples, one after the other
+            examples (int): how many have been joined, all of the same shape
+        """
+        return inputs
+
     def visible(self, pixels: Tensor) -> Tensor:
         """Pixels that the model does not drop, even where they are zero.
 
@@ -388,8 +487,10 @@ class FamilyAdapter(ABC):
         # A chat template writes the first token itself; it must not be added twice.
         first = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
         is_begun = isinstance(first, str) and text.startswith(first)
-        special = {"add_special_tokens": False} if is_begun else {}
-        return processor(images=images, text=text, return_tensors="pt", **special)
+        settings = dict(self.call_settings)
+        if is_begun:
+            settings["add_special_tokens"] = False
+        return processor(images=images, text=text, return_tensors="pt", **settings)
 
     def placeholder(self, processor: Any) -> str:
         """The text that stands for one image in a prompt."""

@@ -33,11 +33,6 @@ class GenericAdapter(FamilyAdapter):
     model_types: ClassVar[tuple[str, ...]] = ()
     processor_types: ClassVar[tuple[str, ...]] = ()
     boxes_checked: ClassVar[str] = "at run time"
-    sequence_inputs: ClassVar[Mapping[str, int | None]] = {
-        "attention_mask": 1,
-        "token_type_ids": 0,
-        "mm_token_type_ids": 0,
-    }
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
     steps_run_on: ClassVar[str] = "one full pass"
@@ -54,10 +49,9 @@ class GenericAdapter(FamilyAdapter):
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
-        grid_thw = image.inputs.get("image_grid_thw")
-        if isinstance(grid_thw, Tensor):
+        if isinstance(image.inputs.get("image_grid_thw"), Tensor):
             merge = self._merge_size(image)
-            rows, columns = (int(n) // merge for n in grid_thw[image.index][1:])
+            rows, columns = (n // merge for n in self._grid(image)[1:])
             return self.placed("full", (rows, columns), image.whole())
         try:
             side = side_of(image.remaining_tokens)
@@ -111,6 +105,13 @@ class GenericAdapter(FamilyAdapter):
                 "does not fit: where single cells of it were painted, their own image "
                 f"token changed most in {found} of {len(cells)} cases. {ADVICE}"
             )
+
+    def _grid(self, image: PreparedImage) -> list[int]:
+        try:
+            grid: list[int] = image.entry("image_grid_thw")
+        except ValueError as error:
+            raise ValueError(f"{error} {ADVICE}") from None
+        return grid
 
     def _merge_size(self, image: PreparedImage) -> int:
         vision = getattr(image.config, "vision_config", None)

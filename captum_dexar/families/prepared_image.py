@@ -40,6 +40,7 @@ class PreparedImage:
         remaining_tokens (int): image tokens of the prompt that belong to this image or
             to later ones
         num_images (int or None): number of images of the prompt, if known
+        image (Any): the image that the image processor was given, if known
     """
 
     index: int
@@ -50,6 +51,7 @@ class PreparedImage:
     config: Any
     remaining_tokens: int
     num_images: int | None = None
+    image: Any = None
 
     def whole(self) -> Rectangle | None:
         """The rectangle of the whole original image, if its size is known."""

@@ -1,48 +1,130 @@
-"""Families that are refused: their image tokens have no place on the image."""
+"""Models that are refused by name: an answer of theirs has no map of an image."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-_QUERIES = (
-    "image tokens are learned queries, each of which reads the whole image through "
-    "{reader}, so that none has a place on it. A map would have to follow {reader}'s "
-    "own attention back to the patches, which is another method"
-)
-_QFORMER = _QUERIES.format(reader="the Q-Former")
-_RESAMPLER = _QUERIES.format(reader="the resampler")
 
-REFUSED_MODELS = {
-    "blip-2": _QFORMER,
-    "instructblip": _QFORMER,
-    "idefics2": _RESAMPLER,
-    "kosmos-2": _RESAMPLER,
-}
-REFUSED_PROCESSORS = {
-    "Blip2Processor": _QFORMER,
-    "InstructBlipProcessor": _QFORMER,
-    "Idefics2Processor": _RESAMPLER,
-    "Kosmos2Processor": _RESAMPLER,
-}
+def _always(config: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why some models have no maps, and what to do.
+
+    Attributes:
+        model_types (tuple of str): ``config.model_type`` of the models
+        processor_types (tuple of str): class names of processors that belong to no
+            other models
+        reason (str): why they have no maps, to follow "not supported, because"
+        instead (str): what to do, as a sentence
+        applies (Callable): whether a configuration of these types is refused. Default:
+            all are
+        only (str): which models of the types are refused, if not all. Default: ""
+    """
+
+    model_types: tuple[str, ...]
+    processor_types: tuple[str, ...]
+    reason: str
+    instead: str
+    applies: Callable[[Any], bool] = _always
+    only: str = ""
+
+
+_QUERIES = (
+    "their image tokens are learned queries, each of which reads {all} through "
+    "{reader}, so that none has a place on it. A map would have to follow "
+    "{reader}'s own attention back to the patches, which is another method"
+)
+_OTHER_PLACES = (
+    "If you know places for the image tokens, register an adapter "
+    "(captum_dexar.families.register); otherwise use a model with a grid of patches."
+)
+
+
+def _queries(
+    reader: str,
+    model_type: str,
+    *processor_types: str,
+    read: str = "the whole image",
+    **more: Any,
+) -> Refusal:
+    reason = _QUERIES.format(reader=reader, all=read)
+    return Refusal((model_type,), processor_types, reason, _OTHER_PLACES, **more)
+
+
+REFUSALS: tuple[Refusal, ...] = (
+    _queries("the Q-Former", "blip-2", "Blip2Processor"),
+    _queries("the Q-Former", "instructblip", "InstructBlipProcessor"),
+    _queries(
+        "the Q-Former",
+        "instructblipvideo",
+        "InstructBlipVideoProcessor",
+        read="a whole frame",
+    ),
+    _queries(
+        "the resampler",
+        "idefics",
+        # IdeficsProcessor also belongs to models without a resampler.
+        applies=lambda config: bool(getattr(config, "use_resampler", False)),
+        only=" with a resampler (use_resampler=True)",
+    ),
+    _queries("the resampler", "kosmos-2", "Kosmos2Processor"),
+    _queries("the resampler", "kosmos-2.5", "Kosmos2_5Processor"),
+    _queries(
+        "the encoder",
+        "deepseek_ocr2",
+        "DeepseekOcr2Processor",
+        read="the whole image, or the whole of a tile,",
+    ),
+    Refusal(
+        ("diffusion_gemma",),
+        (),  # Gemma4Processor also belongs to Gemma 4.
+        "they denoise a block of tokens in several steps, so that no token is "
+        "predicted from the position before it, which is what a map explains",
+        "Use a model that writes one token after the other, such as Gemma 4.",
+    ),
+    Refusal(
+        ("pi0",),
+        ("PI0Processor",),
+        "they predict the actions of a robot, and no text whose words could be mapped",
+        "Use a model that answers in text, such as PaliGemma, on which they are built.",
+    ),
+    Refusal(
+        ("evolla",),
+        ("EvollaProcessor",),
+        "they read proteins, and no image that an answer could be mapped to",
+        "Use a vision-language model.",
+    ),
+    Refusal(
+        ("mistral4",),
+        (),
+        "on their own they read text only, and no image that an answer could be "
+        "mapped to",
+        "As the text part of a vision-language model (model type 'mistral3') they are "
+        "supported; for text alone use captum.attr.LLMAttribution.",
+    ),
+)
 
 
 def refuse_model(config: Any) -> None:
     """Raises TypeError if models of this configuration are known to have no map."""
     model_type = getattr(config, "model_type", None)
-    reason = REFUSED_MODELS.get(str(model_type))
-    if reason is not None:
-        raise TypeError(_message(f"Models of type {model_type!r}", reason))
+    for refusal in REFUSALS:
+        if model_type in refusal.model_types and refusal.applies(config):
+            raise _error(f"Models of type {model_type!r}{refusal.only}", refusal)
 
 
 def refuse_processor(processor: Any) -> None:
     """Raises TypeError if the processor belongs to a model that has no map."""
     for base in type(processor).__mro__:
-        reason = REFUSED_PROCESSORS.get(base.__name__)
-        if reason is not None:
-            raise TypeError(_message(type(processor).__name__, reason))
+        for refusal in REFUSALS:
+            if base.__name__ in refusal.processor_types:
+                raise _error(f"Models of {type(processor).__name__}", refusal)
 
 
-def _message(what: str, reason: str) -> str:
-    return (
-        f"{what}: not supported, because in this family {reason}. If you know places "
-        "for its image tokens, register an adapter (captum_dexar.families.register); "
-        "otherwise use a model with a grid of patches."
+def _error(what: str, refusal: Refusal) -> TypeError:
+    return TypeError(
+        f"{what} are not supported, because {refusal.reason}. {refusal.instead}"
     )

@@ -46,11 +46,14 @@ def adapter_for_config(config: Any) -> FamilyAdapter:
         raise TypeError(missing)
     for adapter in _ADAPTERS:
         if adapter.matches(config):
+            if type(adapter) in ADAPTERS:
+                # Some models of a family may be refused, but not the user's own family.
+                refuse_model(config)
             return adapter
     refuse_model(config)
     if _GENERIC.matches(config):
         return _GENERIC
-    known = ", ".join(sorted(t for adapter in _ADAPTERS for t in adapter.model_types))
+    known = ", ".join(sorted({t for adapter in _ADAPTERS for t in adapter.model_types}))
     raise TypeError(
         f"Models of type {model_type!r} are not supported. Supported are the "
         f"vision-language models of type {known}."
@@ -71,7 +74,7 @@ def adapter_for_processor(processor: Any) -> FamilyAdapter:
     if "ProcessorMixin" in names and hasattr(processor, "image_token_id"):
         return _GENERIC
     known = ", ".join(
-        sorted(t for adapter in _ADAPTERS for t in adapter.processor_types)
+        sorted({t for adapter in _ADAPTERS for t in adapter.processor_types})
     )
     raise TypeError(
         f"Expected the processor of a supported vision-language model ({known}), got "

@@ -7,18 +7,20 @@ from captum_dexar.families.registry import known_families
 HEADINGS = (
     "family",
     "`model_type`",
+    "processor",
+    "gradients, largest error",
     "places of image tokens, checked",
+    "batches",
     "images per prompt",
     "long answers are run on",
 )
 
 
 def families_table() -> str:
-    """A Markdown table of the families, sorted by name.
+    """A Markdown table of the families, sorted by name, with what was checked.
 
-    Attention gradients are checked in the same way for all of them, closed form against
-    plain autograd; the columns are what families differ in. Model types that the
-    installed version of transformers does not have are listed below the table.
+    Model types that the installed version of transformers does not have are listed
+    below the table.
     """
     families = sorted(known_families(), key=lambda adapter: adapter.name.lower())
     rows = [HEADINGS, ("---",) * len(HEADINGS), *map(_row, families)]
@@ -30,7 +32,10 @@ def _row(adapter: FamilyAdapter) -> tuple[str, ...]:
     return (
         adapter.name,
         ", ".join(adapter.model_types),
+        ", ".join((*adapter.processor_types, *adapter.shared_processors)),
+        f"{adapter.largest_error:.0e}".replace("e-0", "e-"),
         adapter.boxes_checked,
+        "yes" if adapter.can_be_batched else "no",
         "several" if adapter.takes_several_images else "one",
         adapter.steps_run_on,
     )

@@ -28,12 +28,13 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
         return prompts[0]
     first = prompts[0]
     pad_id = pad_token_id(first.config)
-    length = max(prompt.given_inputs["input_ids"].shape[1] for prompt in prompts)
+    length = max(map(_length, prompts))
     rows: dict[str, list[Any]] = {}
     for prompt in prompts:
         inputs = dict(prompt.given_inputs)
-        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
-        missing = length - inputs["input_ids"].shape[1]
+        if "input_ids" in inputs:
+            inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+        missing = length - _length(prompt)
         for name, value in inputs.items():
             if _grows(name, first.adapter):
                 filling = pad_id if name == "input_ids" else 0
@@ -44,7 +45,8 @@ def batch_of(prompts: Sequence[Prompt]) -> Prompt:
         name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
         for name, values in rows.items()
     }
-    return Prompt(first.model, joined, examples=prompts)
+    joined = first.adapter.joined(joined, len(prompts))
+    return Prompt(first.model, joined, adapter=first.adapter, examples=prompts)
 
 
 def answers_of(prompt: Prompt) -> Tensor | None:
@@ -60,6 +62,12 @@ def answers_of(prompt: Prompt) -> Tensor | None:
 def pad_token_id(config: Any) -> int:
     """The padding token of the text configuration, or 0 if it has none."""
     return getattr(config.get_text_config(), "pad_token_id", None) or 0
+
+
+def _length(prompt: Prompt) -> int:
+    """Number of tokens that a prompt is padded by; a decoder's start is not."""
+    ids = prompt.given_inputs.get("input_ids")
+    return 0 if ids is None else int(ids.shape[1])
 
 
 def _grows(name: str, adapter: FamilyAdapter) -> bool:

@@ -10,13 +10,13 @@ from captum_dexar.families import (
     given_layout,
 )
 from captum_dexar.inputs.given_processor import check_processor
-from captum_dexar.inputs.image_tokens import ImageTokenInput, one_or_all
 from captum_dexar.inputs.messages import Conversation
 from captum_dexar.inputs.pictures import Picture, picture_of
 from captum_dexar.inputs.places import derived_places, DerivedPlaces
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.inputs.processor_watch import watched_image_processors
 from captum_dexar.inputs.question import asked_texts, positions_of_texts
+from captum_dexar.maps.image_tokens import ImageTokenInput, one_or_all
 from captum_dexar.model.state import device_of
 from torch import nn, Tensor
 
@@ -55,6 +55,12 @@ class ImagePromptInput(ImageTokenInput):
         boxes (Tensor, optional): each image token's box, ``(N, 4)`` as y0, x0, y1, x1
             in pixels of the original image, for an unsupported family.
             Default: None, the family's boxes
+        places (str, optional): ``"resampler"`` for models whose image tokens are
+            queries, each of which reads the whole image (BLIP-2, Idefics2 ...):
+            attributions of a query are spread over the patches in proportion to its
+            attention, followed through the layers of the resampler, which is an
+            approximation. Needs ``model``. Default: None, the image tokens' own places,
+            without which such a model is refused
 
     Attributes:
         layout (ImageLayout): the image tokens' grid and boxes
@@ -66,7 +72,7 @@ class ImagePromptInput(ImageTokenInput):
 
     Raises:
         TypeError: an image or the prompt has another type, or the processor belongs to
-            no supported family.
+            no supported family, or to one whose image tokens have no places.
         ValueError: an image is empty, an address, or its levels or axes can have two
             meanings; the number of placeholders is not the number of images; the chat
             template is missing or does not take the messages; the image tokens do not
@@ -104,6 +110,7 @@ class ImagePromptInput(ImageTokenInput):
         *,
         grid: tuple[int, int] | None = None,
         boxes: Tensor | None = None,
+        places: str | None = None,
     ) -> None:
         config: Any = None if model is None else getattr(model, "config", None)
         if model is None:
@@ -111,6 +118,8 @@ class ImagePromptInput(ImageTokenInput):
         else:
             adapter = adapter_for_config(config)
             check_processor(processor)
+        are_given = grid is not None or boxes is not None
+        adapter = adapter.placed_by(places, are_given)
         given = _listed(image)
         asked = prompt if isinstance(prompt, str) else Conversation.of(prompt)
         if isinstance(asked, Conversation):
@@ -136,8 +145,8 @@ class ImagePromptInput(ImageTokenInput):
             model_inputs = make_inputs(one_or_all(images))
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]
-        if grid is None and boxes is None:
-            places = derived_places(
+        if not are_given:
+            found = derived_places(
                 adapter,
                 model_inputs,
                 num_tokens,
@@ -148,13 +157,14 @@ class ImagePromptInput(ImageTokenInput):
             )
         else:
             layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
-            places = DerivedPlaces(layout, are_certain=True)
-        super().__init__(images, places.layout, make_inputs, model_inputs=model_inputs)
+            found = DerivedPlaces(layout, are_certain=True)
+        super().__init__(images, found.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
         self.texts = asked_texts(asked, adapter.placeholder(processor))
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
-        self.places = places
-        self.places_are_given = grid is not None or boxes is not None
+        self.places = found
+        self.places_are_given = are_given
+        self.asked_places = places
 
     def asked_positions(self, ids: Sequence[int], after: int = 0) -> list[int] | None:
         """Which tokens of the prompt are the user's words and not the template's.

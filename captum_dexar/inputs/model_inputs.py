@@ -31,14 +31,15 @@ def model_inputs_of(inp: Any, model: nn.Module) -> dict[str, Any]:
             "processor_fn returns the processor's output, or that output itself (a "
             f"mapping), got {type(made).__name__}."
         )
+    config: Any = getattr(model, "config", None)
+    adapter = adapter_for_config(config)
     inputs = {
         key: prepared(value, model)
-        for key, value in made.items()
+        for key, value in adapter.named(made, config).items()
         if value is not None and key != "labels"
     }
-    config: Any = getattr(model, "config", None)
-    check_image_and_prompt(inputs, adapter_for_config(config), config)
-    batch = inputs["input_ids"].shape[0]
+    check_image_and_prompt(inputs, adapter, config)
+    batch = num_examples(inputs, adapter)
     if batch != 1:
         raise ValueError(f"inp must hold one prompt, got {batch}.")
     return inputs
@@ -65,13 +66,15 @@ def positional_inputs(
     arguments = additional_forward_args
     if not isinstance(arguments, tuple):
         arguments = (arguments,)
-    if not 1 <= len(arguments) <= 2 or arguments[0] is None:
+    adapter = adapter_for_config(getattr(model, "config", None))
+    # A decoder's start token need not be given.
+    is_missing = arguments[0] is None and adapter.prompt_input == "input_ids"
+    if not 1 <= len(arguments) <= 2 or is_missing:
         raise ValueError(
             "additional_forward_args must be (input_ids, other_model_inputs), got "
             f"{'None' if arguments == (None,) else f'{len(arguments)} arguments'}."
         )
     others = arguments[1] if len(arguments) == 2 else None
-    adapter = adapter_for_config(getattr(model, "config", None))
     joined = joined_inputs(pixel_values, arguments[0], others, adapter)
     model_inputs = {name: prepared(value, model) for name, value in joined.items()}
     model_inputs[adapter.pixel_input] = model_inputs[adapter.pixel_input].detach()
@@ -101,7 +104,8 @@ def check_image_and_prompt(
             "The input holds a video ('pixel_values_videos'), but only images can be "
             "explained. Pass single frames."
         )
-    if "input_ids" not in inputs:
+    ids = inputs.get(adapter.prompt_input)
+    if ids is None and adapter.prompt_input == "input_ids":
         raise ValueError(
             f"The input has no 'input_ids', only {sorted(inputs)}. Pass the "
             "processor's output for an image and a text."
@@ -120,10 +124,11 @@ def check_image_and_prompt(
             f"{sorted(inputs)}. A model of the family {adapter.name} was trained with "
             "it. Pass everything that the processor returns."
         )
-    if inputs["input_ids"].dim() != 2:
+    _check_entries_per_token(inputs, adapter, config)
+    if ids is not None and ids.dim() != 2:
         raise ValueError(
-            "input_ids must be (batch, tokens), got shape "
-            f"{tuple(inputs['input_ids'].shape)}."
+            f"{adapter.prompt_input} must be (batch, tokens), got shape "
+            f"{tuple(ids.shape)}."
         )
     mask = inputs.get("attention_mask")
     is_right_padded = (
@@ -141,6 +146,43 @@ def check_image_and_prompt(
         )
 
 
+def num_examples(inputs: Mapping[str, Any], adapter: FamilyAdapter) -> int:
+    """Number of prompts; a decoder's start token need not be among the inputs."""
+    ids = inputs.get(adapter.prompt_input)
+    rows: Tensor = inputs[adapter.pixel_input] if ids is None else ids
+    return rows.shape[0]
+
+
+def _check_entries_per_token(
+    inputs: Mapping[str, Any], adapter: FamilyAdapter, config: Any
+) -> None:
+    """Raises ValueError for an input that has to grow with the answer in a way that the
+    adapter does not know."""
+    ids = inputs.get(adapter.prompt_input)
+    if ids is None or adapter.is_encoder_decoder(config):
+        return
+    known = {
+        adapter.prompt_input,
+        "position_ids",
+        adapter.pixel_input,
+        *adapter.grid_inputs,
+        *adapter.sequence_inputs,
+    }
+    unknown = [
+        name
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.shape == ids.shape and name not in known
+    ]
+    if unknown:
+        raise ValueError(
+            f"{' and '.join(map(repr, unknown))} of the input have an entry for each "
+            f"of the {ids.shape[1]} tokens of the prompt, and which entries the tokens "
+            f"of an answer have is not known for models of the family {adapter.name}. "
+            "Leave them out if the model does without, or register an adapter that "
+            "has them in sequence_inputs (captum_dexar.families)."
+        )
+
+
 def model_dtype(model: nn.Module) -> torch.dtype:
     """The dtype of the model's floating point parameters."""
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
@@ -148,7 +190,7 @@ def model_dtype(model: nn.Module) -> torch.dtype:
 
 def joined_inputs(
     pixel_values: Tensor,
-    input_ids: Tensor,
+    input_ids: Tensor | None,
     other_model_inputs: OtherInputs,
     adapter: FamilyAdapter,
 ) -> dict[str, Any]:
@@ -157,7 +199,9 @@ def joined_inputs(
     Captum repeats pixels and ids when it evaluates several points at once, but not the
     tensors inside a mapping.
     """
-    if not isinstance(input_ids, Tensor):
+    name_of_ids = adapter.prompt_input
+    is_left_out = input_ids is None and name_of_ids != "input_ids"
+    if not is_left_out and not isinstance(input_ids, Tensor):
         raise TypeError(
             "additional_forward_args must be (input_ids, other_model_inputs), got "
             f"{type(input_ids).__name__} as input_ids."
@@ -170,7 +214,7 @@ def joined_inputs(
     others = dict(other_model_inputs or {})
     # Some processors also return training labels.
     others.pop("labels", None)
-    for name in (adapter.pixel_input, "input_ids"):
+    for name in (adapter.pixel_input, name_of_ids):
         if name in others:
             raise ValueError(
                 f"other_model_inputs must not hold {name!r}, which is a separate "
@@ -179,11 +223,15 @@ def joined_inputs(
     if adapter.flat_pixels:
         if pixel_values.dim() == adapter.pixel_dims + 1:
             pixel_values = pixel_values.flatten(0, 1)
+        assert input_ids is not None
         repeats = _repeats(input_ids, others)
         others = {name: tiled(value, repeats) for name, value in others.items()}
-        return {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+        flat = {adapter.pixel_input: pixel_values, name_of_ids: input_ids, **others}
+        return adapter.joined(flat, repeats)
     batch = pixel_values.shape[0]
-    joined = {adapter.pixel_input: pixel_values, "input_ids": input_ids, **others}
+    joined = {adapter.pixel_input: pixel_values, **others}
+    if input_ids is not None:
+        joined[name_of_ids] = input_ids
     return {name: _for_batch(value, batch, name) for name, value in joined.items()}
 
 
@@ -237,8 +285,11 @@ def complete_inputs(
 ) -> dict[str, Any]:
     """A copy with an attention mask, and the position ids or the decoder's start token
     that the family needs."""
-    complete = {key: value for key, value in inputs.items() if value is not None}
-    complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
+    complete = adapter.as_generated(
+        {key: value for key, value in inputs.items() if value is not None}, config
+    )
+    if "input_ids" in complete:
+        complete.setdefault("attention_mask", torch.ones_like(complete["input_ids"]))
     if adapter.is_encoder_decoder(config):
         return adapter.with_decoder_start(complete, config)
     positions = adapter.position_ids(complete["attention_mask"])

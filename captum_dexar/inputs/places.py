@@ -70,13 +70,16 @@ def derived_places(
     makers = [call for call in of_images if _is_same(_made(call, adapter), pixels)]
     call = makers[-1] if makers else (of_images[-1] if len(of_images) == 1 else None)
     seen, image_processor = sizes, None
+    given: Sequence[Any] = images
     if call is not None:
         image_processor = with_settings(call.image_processor, call.settings)
-        seen = [_size_of(image) for image in call.images]
+        given = call.images
+        seen = [_size_of(image) for image in given]
     layout = adapter.layout(
         made,
         num_tokens,
         image_sizes=seen,
+        images=given,
         processor=processor,
         image_processor=image_processor,
         config=config,
@@ -132,8 +135,8 @@ def places_of_processor_fn(
     given, process = inp.to_model_input(), inp.processor_fn
     with watched_image_processors() as calls:
         made = process(images[0] if len(images) == 1 else list(images))
-    for name in (adapter.pixel_input, "input_ids"):
-        if not _is_same(made[name], given[name]):
+    for name in (adapter.pixel_input, adapter.prompt_input):
+        if not _is_same(made.get(name), given.get(name)):
             raise ValueError(
                 f"processor_fn makes another {name!r} for the same image when it is "
                 "called again, so that the places of the image tokens on the image "

@@ -53,16 +53,26 @@ def watched_image_processors() -> Iterator[list[ImageProcessorCall]]:
 
 
 def _change_watches(change: int) -> None:
-    """The class is changed while anybody watches, and restored after the last one."""
+    """The classes are changed while anybody watches, and restored after the last
+    one."""
     global _watches
     with _lock:
         _watches += change
-        current = getattr(BaseImageProcessor, _METHOD)
-        plain = getattr(current, "_plain", None)
-        if _watches and plain is None:
-            setattr(BaseImageProcessor, _METHOD, _recording(current))
-        elif not _watches and plain is not None:
-            setattr(BaseImageProcessor, _METHOD, plain)
+        for kind in _with_own_method(BaseImageProcessor):
+            current = getattr(kind, _METHOD)
+            plain = getattr(current, "_plain", None)
+            if _watches and plain is None:
+                setattr(kind, _METHOD, _recording(current))
+            elif not _watches and plain is not None:
+                setattr(kind, _METHOD, plain)
+
+
+def _with_own_method(kind: type) -> Iterator[type]:
+    """The classes of image processors that define the method."""
+    if _METHOD in vars(kind):
+        yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_own_method(derived)
 
 
 def _recording(plain: Any) -> Any:

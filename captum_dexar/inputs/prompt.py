@@ -10,10 +10,10 @@ import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.families import adapter_for_config, FamilyAdapter, given_layout
 from captum_dexar.inputs.image_prompt import ImagePromptInput
-from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.inputs.model_inputs import complete_inputs, model_inputs_of
 from captum_dexar.inputs.places import checked_places, places_of_processor_fn
 from captum_dexar.inputs.targets import given_ids, Target
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.maps.layout import ImageLayout
 from PIL import Image
 from torch import nn, Tensor
@@ -30,6 +30,8 @@ class Prompt:
             derived from the model's inputs
         answer (Tensor, optional): the given answer, ``(T,)``. Default: None
         contrast (Tensor, optional): the contrasting answer, 1-D. Default: None
+        adapter (FamilyAdapter, optional): the adapter of the model's family, with the
+            places that were asked for. Default: None, that with the image tokens' own
         examples (sequence of Prompt, optional): the prompts of a batch. Default: None,
             this is a single prompt
 
@@ -43,6 +45,8 @@ class Prompt:
             or an encoder-decoder's start token
         length (int): number of tokens in ``ids``
         examples (tuple of Prompt): the prompts of the batch, one per row
+        shares (Tensor or None): how image tokens that are queries are spread over
+            patches, ``(image tokens, vision tokens)``, once that is known
     """
 
     def __init__(
@@ -54,11 +58,12 @@ class Prompt:
         layout: ImageLayout | None = None,
         answer: Tensor | None = None,
         contrast: Tensor | None = None,
+        adapter: FamilyAdapter | None = None,
         examples: Sequence[Prompt] | None = None,
     ) -> None:
         self.model = model
         self.config: Any = model.config
-        self.adapter: FamilyAdapter = adapter_for_config(self.config)
+        self.adapter: FamilyAdapter = adapter or adapter_for_config(self.config)
         self.given_inputs = dict(given_inputs)
         self.inputs = complete_inputs(self.adapter, given_inputs, self.config)
         self.image_keys = self.adapter.image_keys(self.inputs, self.config)
@@ -71,6 +76,7 @@ class Prompt:
         self.inp = inp
         self.answer = answer
         self.contrast = contrast
+        self.shares: Tensor | None = None
         self.examples: tuple[Prompt, ...] = tuple(examples or (self,))
         if layout is not None:
             self.layout = layout
@@ -111,19 +117,25 @@ def read_prompt(
     contrast: Target = None,
     grid: tuple[int, int] | None = None,
     boxes: Tensor | None = None,
+    places: str | None = None,
 ) -> Prompt:
     """Checks the arguments of :meth:`VLMAttribution.attribute` for one input."""
+    config: Any = model.config
+    places_are_given = grid is not None or boxes is not None
+    is_placed = isinstance(inp, ImagePromptInput) and not places_are_given
+    if is_placed:
+        places = places or inp.asked_places
+    adapter = adapter_for_config(config).placed_by(
+        places, places_are_given or (is_placed and inp.places_are_given)
+    )
     answer = None if target is None else given_ids(target, processor, model)
     against = None
     if contrast is not None:
         against = given_ids(contrast, processor, model, "contrast")
     inputs = model_inputs_of(inp, model)
-    config: Any = model.config
-    adapter = adapter_for_config(config)
     num_tokens = adapter.image_keys(inputs, config).shape[1]
     images = _original_images(inp, processor)
     sizes = [(image.height, image.width) for image in images] or None
-    places_are_given = grid is not None or boxes is not None
     if places_are_given:
         layout = given_layout(num_tokens, sizes, grid=grid, boxes=boxes)
     elif isinstance(inp, ImagePromptInput):
@@ -148,7 +160,13 @@ def read_prompt(
         process = inp.processor_fn if images else None
         adapter.check(model, inputs, layout, images, process)
     return Prompt(
-        model, inputs, inp=inp, layout=layout, answer=answer, contrast=against
+        model,
+        inputs,
+        inp=inp,
+        layout=layout,
+        answer=answer,
+        contrast=against,
+        adapter=adapter,
     )
 
 

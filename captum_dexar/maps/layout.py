@@ -141,11 +141,14 @@ class ImageLayout:
         views (tuple of View): the views that they cover, in key order
         image_sizes (tuple or None): height and width of each original image in pixels,
             if known
+        approximation (str): how the places were found, as a sentence, if they are an
+            approximation. Default: "", they are exact
     """
 
     num_tokens: int
     views: tuple[View, ...]
     image_sizes: tuple[Size, ...] | None = None
+    approximation: str = ""
 
     @property
     def num_images(self) -> int:
@@ -201,7 +204,8 @@ class ImageLayout:
             kept.append(torch.arange(column.start, column.stop))
             start += view.num_tokens
         sizes = None if self.image_sizes is None else (self.image_sizes[image],)
-        return ImageLayout(start, tuple(views), sizes), torch.cat(kept)
+        layout = ImageLayout(start, tuple(views), sizes, self.approximation)
+        return layout, torch.cat(kept)
 
     def boxes(self) -> Tensor | None:
         """Box of every token with a place, ``(N, 4)`` as y0, x0, y1, x1, or None."""

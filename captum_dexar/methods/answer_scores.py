@@ -8,7 +8,7 @@ from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.methods import scoring
 from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.target_logits import TargetLogits
-from torch import Tensor
+from torch import nn, Tensor
 
 # Maps of single layers and weights of single heads are kept up to so many bytes.
 KEPT_BYTES = 64 * 2**20
@@ -123,11 +123,16 @@ class AnswerScores:
     def _kept(
         self, kept: Tensor | None, layer: int, steps: slice, values: Tensor
     ) -> Tensor:
-        """Puts a layer's values ``(batch, steps, n)`` among those of all layers."""
+        """Puts a layer's values ``(batch, steps, n)`` among those of all layers.
+
+        Layers may differ in their number of heads: zeros follow those of the others.
+        """
+        batch, _, size = values.shape
         if kept is None:
-            batch, _, size = values.shape
             shape = (batch, self.num_steps, len(self.layer_indices), size)
             kept = values.new_zeros(shape, dtype=torch.float32)
+        elif kept.shape[3] < size:
+            kept = nn.functional.pad(kept, (0, size - kept.shape[3]))
         place = self.layer_indices.index(layer)
-        kept[:, steps, place] = values.to(kept.device, torch.float32)
+        kept[:, steps, place, :size] = values.to(kept.device, torch.float32)
         return kept

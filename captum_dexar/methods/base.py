@@ -14,6 +14,7 @@ from captum_dexar.inputs import (
     check_integers,
     check_vocabulary,
     ids_of,
+    num_examples,
     positional_inputs,
     Prompt,
 )
@@ -186,11 +187,11 @@ class DecoderLayerAttribution(LayerAttribution):
 
     def _target_ids(self, model_inputs: dict[str, Any], target: Any) -> Tensor:
         """One id for each example, ``(N,)``."""
-        batch = model_inputs["input_ids"].shape[0]
+        batch = num_examples(model_inputs, self.adapter)
         if target is None:
             inputs = dict(model_inputs)
             pixels = inputs.pop(self.adapter.pixel_input)
-            ids = inputs.pop("input_ids")
+            ids = inputs.pop(self.adapter.prompt_input, None)
             with torch.no_grad(), kept_state(self.model):
                 logits: Tensor = VLMForward(self.model)(pixels, ids, inputs)
             return logits.argmax(-1)
@@ -204,7 +205,7 @@ class DecoderLayerAttribution(LayerAttribution):
         check_integers(ids)
         config: Any = self.model.config
         check_vocabulary(ids.reshape(-1), config.get_text_config().vocab_size)
-        device = model_inputs["input_ids"].device
+        device = model_inputs[self.adapter.pixel_input].device
         return ids.reshape(-1).long().to(device).expand(batch)
 
     def has_convergence_delta(self) -> bool:

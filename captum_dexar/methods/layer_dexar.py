@@ -111,6 +111,13 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         DecoderLayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
 
+    @property
+    def uses_autograd(self) -> bool:
+        """Whether plain autograd explains the model, asked for or not."""
+        config: Any = self.model.config
+        is_only_way = self.adapter.computes_attention_itself(config)
+        return is_only_way or self.engine == "autograd"
+
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
         self,
@@ -229,7 +236,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         options = DexAROptions(**arguments)
-        if self.engine == "autograd":
+        if self.uses_autograd:
             engines = self._engines(steps, cache, options)
             return self._explained(steps, engines, options, on_layer)
         decoder: Any = self.model
@@ -303,13 +310,14 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     ) -> Iterator[AttentionGradients]:
         """One for each pass, to be run before the next."""
         shared = self._shared(steps, options)
-        if self.engine == "autograd":
+        if self.uses_autograd:
             yield AutogradReference(
                 self.model,
                 steps.prefixes(),
                 steps.target_ids,
                 steps.prompt.image_keys,
-                cross_attention=self.adapter.cross_attention,
+                cross_attention=self.adapter.cross_attention_of(self.model.config),
+                at_softmax=self.adapter.probabilities_at_softmax(self.model.config),
                 **shared,
             )
             return
@@ -327,7 +335,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     def online(self, prompt: Prompt, **arguments: Any) -> OnlineDexAR | None:
         """See :meth:`DecoderLayerAttribution.online`; fields of
         :class:`DexAROptions`."""
-        if self.engine != "closed_form":
+        if self.uses_autograd:
             return None
         check_model_state(self.model)
         options = DexAROptions(**arguments)
@@ -343,7 +351,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             self.layer_indices,
             prompt.image_keys,
             prompt.length,
-            self.adapter.cross_attention,
+            self.adapter.cross_attention_of(self.model.config),
             self.adapter.reuses_projections,
             options.attention_power,
             options.grad_kwargs,

@@ -88,8 +88,9 @@ def verify(
         prompt.image_keys,
         options.attention_power,
         options.grad_kwargs,
-        prompt.adapter.cross_attention,
+        prompt.adapter.cross_attention_of(prompt.config),
         steps.contrast_ids,
+        prompt.adapter.probabilities_at_softmax(prompt.config),
     )
     target_logits = reference(find_decoder(prompt.model), layers, add)
     expected = torch.stack(maps).sum(0)[0, 0]

@@ -6,19 +6,26 @@ and must reproduce the model's own logits.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from captum_dexar.model.endings import possible_endings
 from captum_dexar.model.layers import find_layers, hidden_of, output_head
+from captum_dexar.model.logit_transforms import (
+    declared_settings,
+    fitted_transform,
+    FittedTransform,
+    LogitTransform,
+)
 from captum_dexar.model.precision import logit_tolerance, widened
-from captum_dexar.model.state import device_of, kept_state
+from captum_dexar.model.probe_inputs import probe_inputs
+from captum_dexar.model.state import device_of, input_embeddings, kept_state
+from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import is_forbidden
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
-
-LogitTransform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +34,8 @@ class Decoder:
 
     Attributes:
         layers (list of nn.Module): the decoder layers, in order
-        final_norm (nn.Module or None): the norm between the last layer and the head
+        final_norm (nn.Module or None): what lies between the last layer's states (see
+            :func:`states_of`) and the head: a norm, or several modules as one
         head (nn.Module): the output head, hidden size to vocabulary
         logit_transform (Callable): what the model applies to the head's output
             (identity, a soft cap, a scale)
@@ -97,87 +105,117 @@ def forget_decoder(decoder: Decoder) -> None:
 
 
 def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decoder:
-    last_output: list[Tensor] = []
-    norm_of_last_output: list[nn.Module] = []
+    last_states: list[Tensor] = []
+    # What runs after the last layer: modules with their first argument, as they are
+    # called, and their outputs.
+    fed: list[tuple[nn.Module, Any]] = []
+    made: dict[nn.Module, Any] = {}
 
-    def keep_last_output(module: nn.Module, args: Any, output: Any) -> None:
+    def keep_last_states(
+        module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
         # Of the layers that run: a model may skip those that read an image.
-        last_output.append(hidden_of(output))
-        norm_of_last_output.clear()
+        last_states[:] = [states_of(module, args, kwargs, output)]
+        fed.clear()
+        made.clear()
+        made[module] = hidden_of(output)
+        fed.append((module, None))
 
-    def keep_if_fed_by_last(module: nn.Module, args: Any, kwargs: Any) -> None:
-        fed = args[0] if args else kwargs.get("hidden_states")
-        if last_output and fed is last_output[-1] and module is not head:
-            norm_of_last_output.append(module)
+    def keep_argument(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if fed:
+            fed.append((module, args[0] if args else kwargs.get("hidden_states")))
+
+    def keep_output(module: nn.Module, args: Any, output: Any) -> None:
+        if fed:
+            made.setdefault(module, output)
 
     ids = _probe_ids(model)
-    every_module = dict.fromkeys(model.modules(), keep_if_fed_by_last)
+    modules = [module for module in model.modules() if module not in layers]
     with (
         torch.no_grad(),
         kept_state(model),
-        forward_hooks(dict.fromkeys(layers, keep_last_output)),
+        forward_hooks(dict.fromkeys(modules, keep_output)),
+        forward_hooks(dict.fromkeys(layers, keep_last_states), with_kwargs=True),
         # Before a user's hook that changes what a module is fed.
-        forward_pre_hooks(every_module, with_kwargs=True, prepend=True),
+        forward_pre_hooks(
+            dict.fromkeys(modules, keep_argument), with_kwargs=True, prepend=True
+        ),
     ):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits = model(**probe_inputs(model, ids)).logits
 
-    final_norm = norm_of_last_output[0] if norm_of_last_output else None
-    is_allowed = ~is_forbidden(logits)
-    logits = widened(logits)
-    with torch.no_grad():
-        hidden = last_output[-1]
-        raw = widened(head(hidden if final_norm is None else final_norm(hidden)))
-        errors = [
-            (float((transform(raw) - logits)[is_allowed].abs().max()), desc, transform)
-            for desc, transform in _logit_transforms(model)
-        ]
-    error, description, transform = min(errors, key=lambda candidate: candidate[0])
-    largest = float(logits[is_allowed].abs().max())
-    if error <= logit_tolerance(hidden.dtype, largest):
-        rounds_to = torch.float16 if _settings(model)[-1] else None
-        return Decoder(layers, final_norm, head, transform, description, rounds_to)
+    for ending in possible_endings(model, _chain(fed, made, head)):
+        fitted = _compared(model, ending, head, last_states[0], logits)
+        largest = float(logits[~is_forbidden(logits)].abs().max())
+        # Some models give logits of another precision than they compute in.
+        dtypes = {last_states[0].dtype, logits.dtype}
+        if fitted.error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
+            rounds_to = torch.float16 if _has_int8(model) else None
+            transform, description = fitted.transform, fitted.description
+            return Decoder(layers, ending, head, transform, description, rounds_to)
     raise RuntimeError(
         f"The output head of {type(model).__name__} on its last decoder layer does not "
-        "reproduce the model's logits, neither as it is nor with the soft cap or scale "
-        "of its configuration. The logit lens has no meaning for this model as it is."
+        "reproduce the model's logits, neither as it is nor with a scale or the soft "
+        "cap of its configuration. The logit lens has no meaning for this model as it "
+        "is."
     )
 
 
-def _logit_transforms(model: nn.Module) -> Iterator[tuple[str, LogitTransform]]:
-    """Candidates, the plain head first: a declared cap or scale may not be applied."""
-    yield "the head's output as it is", _identity
-    cap, scale, divisor, _ = _settings(model)
-    if scale is None and divisor:
-        scale = 1.0 / divisor
-    if cap:
-        yield f"a soft cap of {cap}", lambda raw: cap * torch.tanh(raw / cap)
-    if scale:
-        yield f"a scale of {scale}", lambda raw: raw * scale
-    if cap and scale:
-        yield (
-            f"a scale of {scale} and a soft cap of {cap}",
-            lambda raw: cap * torch.tanh(raw * scale / cap),
-        )
+def _chain(
+    fed: Iterable[tuple[nn.Module, Any]], made: dict[nn.Module, Any], head: nn.Module
+) -> list[nn.Module]:
+    """The modules that run one after the other on the last layer's output."""
+    (last, _), *calls = fed
+    chain: list[nn.Module] = []
+    state = made[last]
+    for module, argument in calls:
+        # The outermost of several modules is called first.
+        has_head = any(part is head for part in module.modules())
+        if _is_same(argument, state) and not has_head:
+            chain.append(module)
+            state = made.get(module)
+    return chain
+
+
+def _is_same(argument: Any, state: Any) -> bool:
+    """Whether they are the same tensor, or one is a view of all of the other."""
+    if argument is state:
+        return True
+    if not isinstance(argument, Tensor) or not isinstance(state, Tensor):
+        return False
+    return argument.data_ptr() == state.data_ptr() and argument.shape == state.shape
+
+
+def _compared(
+    model: nn.Module,
+    ending: nn.Module | None,
+    head: nn.Module,
+    states: Tensor,
+    logits: Tensor,
+) -> FittedTransform:
+    """How well the head gives the model's logits, with the transform that fits best."""
+    with torch.no_grad():
+        raw = widened(head(states if ending is None else ending(states)))
+    # Some models drop the end of a padded vocabulary.
+    raw = raw[..., : logits.shape[-1]]
+    is_allowed = ~is_forbidden(logits)
+    return fitted_transform(
+        model, raw[is_allowed], widened(logits)[is_allowed], states.dtype
+    )
 
 
 def _settings(model: nn.Module) -> tuple[Any, ...]:
-    """The soft cap, scale and divisor of a configuration, and whether weights are
-    integers."""
-    config: Any = model.config
-    text = config.get_text_config(decoder=True)
-    names = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    is_int8 = any(weight.dtype == torch.int8 for weight in model.parameters())
-    return (*(getattr(text, name, None) for name in names), is_int8)
+    """What a decoder is derived from, beside the modules."""
+    return (*declared_settings(model), _has_int8(model))
 
 
-def _identity(raw: Tensor) -> Tensor:
-    return raw
+def _has_int8(model: nn.Module) -> bool:
+    return any(weight.dtype == torch.int8 for weight in model.parameters())
 
 
 def _probe_ids(model: nn.Module) -> Tensor:
     """A few text tokens; neither padding, whose embedding may be zero, nor an image."""
     root: Any = model
-    embeddings = root.get_input_embeddings().weight
+    embeddings: Any = input_embeddings(model).weight
     special = {
         value
         for config in (root.config, root.config.get_text_config(decoder=True))

@@ -54,6 +54,11 @@ def output_head(model: nn.Module) -> nn.Module:
         for name in ("config", "get_decoder", "get_output_embeddings")
     )
     head = root.get_output_embeddings() if has_parts else None
+    if head is None and has_parts:
+        # A whole language model inside may have it.
+        inner = (getattr(m, "get_output_embeddings", None) for m in model.modules())
+        heads = (get() for get in inner if get is not None)
+        head = next((one for one in heads if one is not None), None)
     if not isinstance(head, nn.Module):
         raise TypeError(
             "Expected a Hugging Face vision-language model with a decoder and an "

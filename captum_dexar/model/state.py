@@ -50,8 +50,7 @@ def device_of(model: nn.Module) -> torch.device:
     Weights that accelerate has offloaded are on the meta device between two passes; for
     these it is the device that they are run on.
     """
-    root: Any = model
-    embeddings: Any = root.get_input_embeddings()
+    embeddings: Any = input_embeddings(model)
     device = torch.device(embeddings.weight.device)
     if device.type != "meta":
         return device
@@ -61,6 +60,17 @@ def device_of(model: nn.Module) -> torch.device:
             if runs_on is not None:
                 return torch.device(runs_on)
     return device
+
+
+def input_embeddings(model: nn.Module) -> nn.Module:
+    """The embeddings of the language model's ids."""
+    root: Any = model
+    try:
+        embeddings: nn.Module = root.get_input_embeddings()
+    except NotImplementedError:
+        # Some models know only those of their decoder.
+        embeddings = root.get_decoder().get_input_embeddings()
+    return embeddings
 
 
 @contextmanager

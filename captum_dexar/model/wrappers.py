@@ -30,10 +30,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def generating(model: nn.Module) -> nn.Module:
     """The module whose passes ``model.generate`` runs: an adapter's wrapper may call
-    its base model."""
+    its base model, and BLIP its text decoder."""
     for module in model.modules():
         if issubclass(type(module), GenerationMixin):
-            return module
+            inner = getattr(module, "text_decoder", None)
+            is_own = type(module).generate is not GenerationMixin.generate
+            return inner if is_own and isinstance(inner, GenerationMixin) else module
     return model
 
 

@@ -8,6 +8,7 @@ from captum_dexar.decoding import StepAttributions
 from captum_dexar.inputs import ImageTokenInput, Prompt
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.maps.layout import ImageLayout
+from captum_dexar.methods.resampler import spread_over_patches
 from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.methods.verification import Verification
 from captum_dexar.result.answer_tokens import AnswerTokens
@@ -50,6 +51,8 @@ def answer_result(
         # A copy: a view would keep, and pickle, the values of the whole batch.
         return tensor[example, : len(target_ids)].detach().cpu().clone()
 
+    if explained.layout is None and prompt.adapter.follows_resampler:
+        explained = spread_over_patches(explained, prompt)
     layout = prompt.layout if explained.layout is None else explained.layout
     answer = AnswerTokens(target_ids.cpu().clone(), processor, earlier_ids)
     every_token = of_answer(explained.token_attr)

@@ -204,6 +204,8 @@ def _common(result: AnswerMaps, has_stripes: bool) -> Lines:
                 "lie on another one.",
             )
         )
+    if result.layout.approximation:
+        lines.append(("Places", result.layout.approximation))
     if has_stripes:
         lines.append(("Stripes", "parts of the image that the model does not see."))
     return [*lines, *_method(result)]

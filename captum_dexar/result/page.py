@@ -168,7 +168,7 @@ def _explanation(
     has_weights = result.token_weights is not None
     return PageResult(
         name=name or "unknown method",
-        note=note,
+        note=" ".join(filter(None, (note, result.layout.approximation))),
         signed=result.is_signed,
         maps=maps,
         places=seen,

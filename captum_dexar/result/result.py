@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TYPE_CHECKING
 
-from captum_dexar.inputs import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.result import coco, plots, serialization
 from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.result.page import page_of
@@ -55,7 +55,8 @@ class VLMAttributionResult(AnswerMaps):
         token_log_probs (Tensor or None): the model's log-probabilities, ``(T,)``
         convergence_delta (Tensor or None): each step's delta, ``(T,)``, if requested
             with ``return_convergence_delta=True``
-        head_weights (Tensor or None): equation (5), ``(T, layers, heads)``
+        head_weights (Tensor or None): equation (5), ``(T, layers, heads)``; zeros
+            follow the heads of a layer that has fewer than others
         layer_attr (Tensor or None): each layer's part of ``token_attr``, ``(T, layers,
             N)``
         layer_maps (Tensor or None): the same as maps, un-normalised, ``(T, layers, h,
@@ -242,6 +243,7 @@ class VLMAttributionResult(AnswerMaps):
 
         ``head_weights``, the head filter of equation (5): by how much more a head's
         gradient for the image exceeds that for the text. Of several tokens, the mean.
+        Where layers differ in their number of heads, shorter rows end in zeros.
 
         Args:
             word (int, str, tuple, sequence of int or Word, optional): as in

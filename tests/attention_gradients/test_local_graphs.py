@@ -12,6 +12,7 @@ from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraph
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
+from tests.families.cases import joined_states
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from tests.helpers.untouched import GET_INTERFACE, state_of
@@ -93,6 +94,54 @@ def test_a_layer_that_mixes_positions_has_a_graph_of_all() -> None:
     assert graphs_of(model, steps) == [
         (layer, (1, 1, 48), length) for layer in range(3) for _ in range(3)
     ]
+
+
+def row_gradients(
+    model: nn.Module, query_positions: Any, replays: bool = True
+) -> dict[int, list[Tensor]]:
+    """Of each layer's states at each explained position, with respect to its attention
+    output there."""
+    decoder = find_decoder(model)
+    found: dict[int, list[Tensor]] = {}
+
+    def keep(graph: LocalGraph) -> None:
+        with torch.enable_grad():
+            total = graph.hidden.sin().sum()
+        (gradient,) = torch.autograd.grad(
+            total, graph.outputs, retain_graph=graph.is_shared
+        )
+        if graph.output_positions is not None:
+            gradient = gradient[:, graph.output_positions]
+        found.setdefault(graph.layer, []).extend(gradient.unbind(1))
+
+    graphs = LocalGraphs(
+        decoder,
+        list(range(len(decoder.layers))),
+        query_positions,
+        keep,
+        None,
+        256,
+        reuses_projections=False,
+        replays=replays,
+    )
+    with graphs.watching():
+        model(input_ids=torch.arange(4, 13)[None])
+    assert graphs.failure is None
+    return found
+
+
+@pytest.mark.parametrize("family", ["inkling_mm_model", "gemma3n", "glm5_next"])
+def test_positions_are_differentiated_one_by_one_where_they_mix(family: str) -> None:
+    """Inkling has convolutions behind its attention; the others do not mix."""
+    model = joined_states.build(family)
+    every = row_gradients(model, lambda _: None)
+    assert every
+    for position in (0, 4, 8):
+        alone = row_gradients(
+            model, lambda _, p=position: torch.tensor([p]), replays=False
+        )
+        for layer, (gradient,) in alone.items():
+            assert relative_error(every[layer][position], gradient) <= 1e-5
 
 
 def test_logits_that_depend_on_the_length_of_a_pass_are_refused() -> None:

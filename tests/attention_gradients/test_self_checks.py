@@ -105,8 +105,8 @@ def test_a_wrong_record_of_a_layer(
         def joined(self) -> Tensor:
             return super().joined().flip(1)
 
-    def wrong(self: LayerRecord, with_attention: bool) -> None:
-        init(self, with_attention)
+    def wrong(self: LayerRecord, *args: Any) -> None:
+        init(self, *args)
         setattr(self, name, Wrong(axis=1))
 
     monkeypatch.setattr(LayerRecord, "__init__", wrong)

@@ -10,7 +10,7 @@ from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import Prompt
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from tests.families.cases import squares
 from tests.helpers.blocks import (
     block_report,

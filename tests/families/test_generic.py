@@ -40,11 +40,11 @@ def test_the_readme_s_adapter(model: Any, processor: Any) -> None:
     """It is complete: it puts the tokens where the padded square has them."""
     readme = Path(__file__).parents[2] / "captum_dexar/families/README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if "class DeepseekVLAdapter" in block]
+    (block,) = [block for block in blocks if "class OwnAdapter" in block]
     known = list(registry._ADAPTERS)
     try:
         exec(block, {"__name__": "readme"})
-        assert adapter_for_config(model.config).name == "DeepSeek-VL"
+        assert adapter_for_config(model.config).name == "our model"
         silenced: Any = silence_vision_attention(copy.deepcopy(model), "vision_model")
         for shape in ((20, 60), (60, 15), (37, 37), (300, 100), (9, 12)):
             inp = ImagePromptInput(dark_image(*shape), "<image> a", processor, silenced)

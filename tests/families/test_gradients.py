@@ -34,6 +34,7 @@ def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
             "do_sample": False,
             "eos_token_id": -1,
         },
+        places=case.places,
     )
     return result.target_ids[None]
 
@@ -90,8 +91,12 @@ def test_generated_equals_teacher_forced(case: FamilyCase) -> None:
     method = VLMAttribution(LayerDexAR(model))
     inputs = case.inputs(0, 3)
     with untouched(warm(model, inputs)):
-        generated = method.attribute(inputs, gen_args={"max_new_tokens": 5})
-        given = method.attribute(inputs, target=generated.target_ids)
+        generated = method.attribute(
+            inputs, gen_args={"max_new_tokens": 5}, places=case.places
+        )
+        given = method.attribute(
+            inputs, target=generated.target_ids, places=case.places
+        )
     torch.testing.assert_close(
         generated.token_attr, given.token_attr, rtol=case.tolerance, atol=1e-6
     )

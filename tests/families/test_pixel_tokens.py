@@ -24,6 +24,7 @@ from tests.families.cases import (
     CASES as EVERY_CASE,
     cross_attention,
     idefics3,
+    image_encoders,
     patch_grid,
     pixtral,
     tiled_canvas,
@@ -33,16 +34,21 @@ from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
 CASES = {case.name: case for case in EVERY_CASE}
-# Their vision towers are convolutions that overlap; see the test of their own.
+# Their vision towers are convolutions that overlap, or tokens read windows of patches;
+# see the tests of their own.
 OVERLAPPING = (
     "florence2",
     "chameleon",
     "chameleon_swin",
+    "emu3",
     "got_ocr2",
+    "granite4_vision",
     "pp_chart2table",
 )
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
+# Their encoders are no vision towers of a text model; see their own tests.
+ENCODERS = tuple(case.name for case in image_encoders.CASES)
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",
@@ -200,7 +206,7 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in CASES if n not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION)],
+    [n for n in CASES if n not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS)],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]

@@ -1,10 +1,12 @@
 """Models whose image tokens have no place are refused, with the reason."""
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import transformers
 from captum_dexar import ImagePromptInput, LayerDexAR
 from captum_dexar.families import (
     adapter_for_config,
@@ -16,8 +18,10 @@ from captum_dexar.families import (
     register,
     registry,
 )
-from captum_dexar.families.refused import REFUSED_MODELS, REFUSED_PROCESSORS
+from captum_dexar.families.refused import Refusal, REFUSALS, refuse_model
+from tests.families.cases import queries
 from tests.families.cases.cross_attention import finished
+from tests.families.cases.queries import NUM_QUERIES, SMALL, VISION
 from tests.helpers.blocks import dark_image, silence_vision_attention
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
@@ -26,51 +30,24 @@ from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2Processor,
-    Idefics2Config,
-    Idefics2ForConditionalGeneration,
-    Idefics2Processor,
+    CONFIG_MAPPING,
+    IdeficsConfig,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
     Kosmos2Config,
     Kosmos2ForConditionalGeneration,
     Kosmos2Processor,
+    LlamaConfig,
+    Mistral3Config,
+    Mistral4Config,
 )
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.idefics2.image_processing_pil_idefics2 import (
-    Idefics2ImageProcessorPil,
-)
 
-NUM_QUERIES = 6
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-VISION = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.1}
 TEXT = {**SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}
 QFORMER = {**SMALL, "vocab_size": VOCABULARY, "encoder_hidden_size": 32}
-
-
-def idefics2() -> nn.Module:
-    perceiver = {
-        "hidden_size": 32,
-        "resampler_n_latents": NUM_QUERIES,
-        "resampler_depth": 1,
-        "resampler_n_heads": 2,
-        "resampler_head_dim": 16,
-        "num_key_value_heads": 1,
-    }
-    config = Idefics2Config(
-        vision_config=VISION,
-        perceiver_config=perceiver,
-        text_config={**TEXT, "model_type": "mistral", "num_key_value_heads": 2},
-        image_token_id=IMAGE_TOKEN,
-    )
-    model = finished(lambda: Idefics2ForConditionalGeneration(config), 0, "sdpa")
-    return silence_vision_attention(model, "vision_model")
 
 
 def blip2() -> nn.Module:
@@ -140,15 +117,15 @@ def features_of(model: Any, pixels: Tensor) -> Tensor:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "idefics2": idefics2,
+    "idefics2": lambda: silence_vision_attention(
+        queries.idefics2(0, "sdpa"), "vision_model"
+    ),
+    "aria": lambda: silence_vision_attention(queries.aria(0, "sdpa")),
     "blip-2": blip2,
     "instructblip": instructblip,
     "kosmos-2": kosmos2,
 }
 PROCESSORS: dict[str, Callable[[], Any]] = {
-    "Idefics2Processor": lambda: Idefics2Processor(
-        Idefics2ImageProcessorPil(), tokenizer_of("<image>"), image_seq_len=NUM_QUERIES
-    ),
     "Blip2Processor": lambda: Blip2Processor(
         BlipImageProcessorPil(), tokenizer_of("<image>"), NUM_QUERIES
     ),
@@ -164,12 +141,53 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
 }
 
 
-def test_every_refusal_is_tried_on_the_real_class() -> None:
-    assert set(MODELS) == set(REFUSED_MODELS)
-    assert set(PROCESSORS) == set(REFUSED_PROCESSORS)
+REFUSED_TYPES = [kind for refusal in REFUSALS for kind in refusal.model_types]
 
 
-@pytest.mark.parametrize("name", MODELS)
+def refused_config(model_type: str) -> Any:
+    settings = {"use_resampler": True} if model_type == "idefics" else {}
+    return CONFIG_MAPPING[model_type](**settings)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: one.model_types[0])
+def test_the_reason_is_said_for_the_real_configuration(refusal: Refusal) -> None:
+    for model_type in refusal.model_types:
+        with pytest.raises(TypeError) as caught:
+            adapter_for_config(refused_config(model_type))
+        message = str(caught.value)
+        assert message.startswith(f"Models of type {model_type!r}{refusal.only} are")
+        assert refusal.reason in message and message.endswith(refusal.instead)
+
+
+def test_some_models_of_a_type_may_be_refused() -> None:
+    refuse_model(IdeficsConfig())
+    with pytest.raises(TypeError, match="with a resampler"):
+        refuse_model(IdeficsConfig(use_resampler=True))
+
+
+def test_text_models_as_part_of_others_are_not_refused() -> None:
+    config = Mistral3Config(text_config=Mistral4Config().to_dict())
+    assert config.get_text_config().model_type == "mistral4"
+    assert "mistral3" in adapter_for_config(config).model_types
+
+
+def test_no_processor_of_another_model_is_refused() -> None:
+    refused = {name for refusal in REFUSALS for name in refusal.processor_types}
+    assert all(hasattr(transformers, name) for name in refused)
+    for model_type, name in PROCESSOR_MAPPING_NAMES.items():
+        processor = getattr(transformers, str(name))
+        names = {base.__name__ for base in processor.__mro__}
+        assert model_type in REFUSED_TYPES or not names & refused
+
+
+def test_the_supported_types_are_listed_once() -> None:
+    with pytest.raises(TypeError, match="'llama' are not supported") as caught:
+        adapter_for_config(LlamaConfig())
+    listed = re.findall(r"[a-z]\w+(?=[,.])", str(caught.value).split("of type")[-1])
+    assert "llava" in listed and len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() & set(REFUSED_TYPES)))
 def test_models_are_refused(name: str) -> None:
     model: Any = MODELS[name]()
     assert model.config.model_type == name

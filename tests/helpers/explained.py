@@ -9,6 +9,9 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
 from torch import nn, Tensor
 
+# Their routers compute in float32, whatever the model's precision.
+ONLY_IN_FLOAT32 = ("inkling2",)
+
 
 def explained(
     model: nn.Module,
@@ -21,11 +24,14 @@ def explained(
 ) -> StepAttributions:
     """All decoding steps of ``target_ids`` ``(batch, steps)``.
 
-    Autograd, the reference for a float32 model, runs in float64: head weights are
-    differences and maps products of gradients, so that its own rounding in float32 can
-    be larger than the closed form's.
+    Autograd, the reference for a float32 model, runs in float64 if it can: head weights
+    are differences and maps products of gradients, so that its own rounding in float32
+    can be larger than the closed form's.
     """
-    if engine == "autograd" and next(model.parameters()).dtype == torch.float32:
+    root: Any = model
+    widens = root.config.model_type not in ONLY_IN_FLOAT32
+    widens &= next(model.parameters()).dtype == torch.float32
+    if engine == "autograd" and widens:
         model = copy.deepcopy(model).double()
         inputs = {
             name: value.double() if value.dtype == torch.float32 else value

@@ -26,6 +26,7 @@ class FamilyCase:
             before torch 2.7, whose float32 kernels are less precise
         implementations: attention implementations under which it is compared
         can_be_padded: whether left-padded batches are to equal single prompts
+        places: what has to be asked for, where image tokens have no places
     """
 
     name: str
@@ -34,6 +35,7 @@ class FamilyCase:
     tolerance: float = 1e-5
     implementations: Sequence[str] = ("sdpa", "eager")
     can_be_padded: bool = True
+    places: str | None = None
 
     def __post_init__(self) -> None:
         if (installed("torch") or (2, 7)) < (2, 7):
@@ -58,4 +60,8 @@ def left_padded_batch(
                 ahead = value[:, :1].expand(-1, missing, *value.shape[2:])
                 value = torch.cat([torch.full_like(ahead, filling), value], dim=1)
             rows.setdefault(name, []).append(prepared(value, model))
-    return {name: torch.cat(values) for name, values in rows.items()}
+    joined = {
+        name: torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+        for name, values in rows.items()
+    }
+    return adapter.joined(joined, len(examples))

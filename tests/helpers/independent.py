@@ -73,7 +73,7 @@ def independent(
         answer (Tensor): the answer's ids, ``(steps,)``
     """
     steps = [
-        _one_step(reference, _prefix(reference, inputs, answer[:step]), int(token))
+        _one_step(reference, grown_inputs(reference, inputs, answer[:step]), int(token))
         for step, token in enumerate(answer)
     ]
     return Reference(*(torch.stack(values) for values in zip(*steps)))
@@ -97,7 +97,7 @@ def _one_step(model: Any, prefix: dict[str, Any], token: int) -> tuple[Tensor, .
         )
         image, text = _split(model.config, prefix, calls, gradients)
         # (4): the largest positive gradient of each head; no key at all gives zero.
-        image_scores, text_scores = _largest(image), _largest(text)
+        image_scores, text_scores = largest(image), largest(text)
         # (5): heads that the image would raise more than the text does.
         of_head = (image_scores - text_scores).relu()
         maps.append((of_head[:, None] * image.relu()).sum(0))
@@ -150,7 +150,7 @@ def _split(
     return torch.cat(images), torch.cat(padded)
 
 
-def _largest(gradients: Tensor) -> Tensor:
+def largest(gradients: Tensor) -> Tensor:
     """The largest positive value of each row, zero where there is none."""
     return nn.functional.pad(gradients, (0, 1)).amax(-1)
 
@@ -203,7 +203,9 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
-def _prefix(model: Any, inputs: Mapping[str, Any], answer: Tensor) -> dict[str, Any]:
+def grown_inputs(
+    model: Any, inputs: Mapping[str, Any], answer: Tensor
+) -> dict[str, Any]:
     """The model's inputs for the prompt and the first tokens of the answer."""
     config = model.config
     grown = {

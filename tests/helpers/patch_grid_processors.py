@@ -44,7 +44,7 @@ CLASSES: dict[str, tuple[Any, Any]] = {
 SIZE = {"shortest_edge": 40 * 40, "longest_edge": 100 * 100}
 
 
-class _WithoutVideo:
+class WithoutVideo:
     """Takes None for the video processor, which can't be built without torchvision."""
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> type:
@@ -66,7 +66,7 @@ def grid_processor(family: str, **image_settings: Any) -> Any:
         settings["size"] = {name: 2 * area for name, area in SIZE.items()}
     tokenizer: Any = word_tokenizer()
     tokenizer.video_token = f"word{FIRST_SPECIAL}"
-    named = type(processor_class.__name__, (_WithoutVideo, processor_class), {})
+    named = type(processor_class.__name__, (WithoutVideo, processor_class), {})
     processor: Any = named(
         image_processor=image_class(**{**settings, **image_settings}),
         tokenizer=tokenizer,

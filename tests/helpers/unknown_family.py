@@ -1,4 +1,7 @@
-"""A model type that no adapter of this package knows, and its processor."""
+"""A model of a user's own type, which no adapter knows, and its processor.
+
+They are DeepSeek-VL's under other names.
+"""
 
 from typing import Any
 
@@ -8,8 +11,8 @@ from tests.helpers.tiny_models import IMAGE_TOKEN, roughen, VOCABULARY
 from transformers import (
     DeepseekVLConfig,
     DeepseekVLForConditionalGeneration,
-    DeepseekVLProcessor,
     LlamaConfig,
+    ProcessorMixin,
     SiglipVisionConfig,
 )
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
@@ -17,9 +20,31 @@ from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
 )
 
 
+class OwnConfig(DeepseekVLConfig):
+    model_type = "own_vl"
+
+
+class OwnModel(DeepseekVLForConditionalGeneration):
+    config_class = OwnConfig
+
+
+class OwnProcessor(ProcessorMixin):
+    """It has no chat template."""
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any
+    ) -> None:
+        self.image_token = tokenizer.image_token
+        self.image_token_id = tokenizer.image_token_id
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def replace_image_token(self, *args: Any, **kwargs: Any) -> str:
+        return self.image_token * 16
+
+
 def unknown_model() -> Any:
     """4 x 4 image tokens; the family pads its images to squares."""
-    config = DeepseekVLConfig(
+    config = OwnConfig(
         vision_config=SiglipVisionConfig(
             hidden_size=32,
             intermediate_size=48,
@@ -43,17 +68,13 @@ def unknown_model() -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tiny = DeepseekVLForConditionalGeneration(config)
+        tiny = OwnModel(config)
         roughen(tiny)
     return tiny.eval()
 
 
 def unknown_processor() -> Any:
-    """It has no chat template."""
-    return DeepseekVLProcessor(
-        image_processor=DeepseekVLImageProcessorPil(
-            size={"height": 32, "width": 32}, min_size=8
-        ),
-        tokenizer=word_tokenizer(),
-        num_image_tokens=16,
+    return OwnProcessor(
+        DeepseekVLImageProcessorPil(size={"height": 32, "width": 32}, min_size=8),
+        word_tokenizer(),
     )

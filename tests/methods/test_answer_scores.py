@@ -11,9 +11,13 @@ from captum_dexar import (
     VLMAttribution,
     VLMAttributionResult,
 )
+from captum_dexar.attention_gradients import LayerGradients
 from captum_dexar.cli.reports import Outputs, report
 from captum_dexar.methods import answer_scores
+from captum_dexar.methods.answer_scores import AnswerScores
+from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model import memory as memory_budget
+from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +58,29 @@ def test_layers_of_a_large_answer_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
             assert (result.layer_attr is not None) == is_kept
         kept = method.attribute(inputs, TARGET, keep_layers=True)
         assert kept.layer_attr is not None
+
+
+def test_layers_with_other_numbers_of_heads_are_followed_by_zeros() -> None:
+    numbers = (2, 4, 1)
+    scores = AnswerScores(torch.arange(3)[None], slice(0, 2), [0, 1, 2], DexAROptions())
+    generator = torch.Generator().manual_seed(0)
+    for layer, heads in enumerate(numbers):
+        image = torch.rand(1, 2, heads, 3, generator=generator)
+        scores.add(
+            LayerGradients(
+                layer=layer,
+                image=image,
+                text_blocks=[torch.zeros(1, 2, heads, 5)],
+                num_image_keys=torch.full((1, 2, 1), 3),
+                num_text_keys=torch.full((1, 2, 1), 5),
+            )
+        )
+    logits = TargetLogits.of(torch.rand(1, 2, 9), torch.tensor([[1, 2]]))
+    weights = scores.result(logits).head_weights
+    assert weights is not None and weights.shape == (1, 2, 3, 4)
+    for layer, heads in enumerate(numbers):
+        assert (weights[:, :, layer, :heads] > 0).all()
+        assert not weights[:, :, layer, heads:].any()
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "paligemma2"])

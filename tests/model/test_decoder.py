@@ -1,6 +1,7 @@
 """Finding layers, norm and head, and refusing what does not reproduce the logits."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -99,6 +100,53 @@ def test_a_soft_cap_that_is_applied_is_found() -> None:
     assert decoder.description == "a soft cap of 5.0"
     raw = torch.tensor([100.0])
     assert decoder.logit_transform(raw).item() == pytest.approx(5.0)
+
+
+def with_logits(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A model that changes its logits on the way."""
+    model: Any = tiny_vlm()
+    model.register_forward_hook(
+        lambda module, args, output: setattr(output, "logits", change(output.logits))
+    )
+    return model
+
+
+def test_a_scale_that_is_not_declared_is_fitted() -> None:
+    decoder = find_decoder(with_logits(lambda logits: 0.37 * logits))
+    assert decoder.description == "a scale of 0.37"
+    raw = torch.tensor([100.0])
+    assert decoder.logit_transform(raw).item() == pytest.approx(37.0)
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_a_declared_scale_may_multiply_or_divide(times: bool) -> None:
+    model = with_logits(lambda logits: logits * 8 if times else logits / 8)
+    model.config.text_config.logits_scaling = 8.0
+    raw = torch.tensor([16.0])
+    expected = 128.0 if times else 2.0
+    assert find_decoder(model).logit_transform(raw).item() == expected
+
+
+def test_a_scale_goes_into_a_declared_cap() -> None:
+    cap = 0.5
+    model = with_logits(lambda logits: cap * torch.tanh(0.37 * logits / cap))
+    model.config.text_config.final_logit_softcapping = cap
+    decoder = find_decoder(model)
+    assert decoder.description == "a scale of 0.37 and a soft cap of 0.5"
+    raw = torch.tensor([0.3, 100.0])
+    expected = cap * torch.tanh(0.37 * raw / cap)
+    torch.testing.assert_close(decoder.logit_transform(raw), expected)
+
+
+def test_a_cap_that_is_not_declared_is_no_scale() -> None:
+    model = with_logits(lambda logits: 0.2 * torch.tanh(logits / 0.2))
+    with pytest.raises(RuntimeError, match="does not reproduce"):
+        find_decoder(model)
+
+
+def test_a_vocabulary_may_be_cut() -> None:
+    model = with_logits(lambda logits: logits[..., :90])
+    assert find_decoder(model).description == "the head's output as it is"
 
 
 def test_a_new_head_is_noticed() -> None:

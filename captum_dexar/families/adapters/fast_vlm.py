@@ -18,6 +18,7 @@ class FastVlmAdapter(FamilyAdapter):
     name: ClassVar[str] = "FastVLM"
     model_types: ClassVar[tuple[str, ...]] = ("fast_vlm",)
     processor_types: ClassVar[tuple[str, ...]] = ()
+    shared_processors: ClassVar[tuple[str, ...]] = ("LlavaProcessor",)
     boxes_checked: ClassVar[str] = (
         "end to end, with a tower without overlap in place of timm's, whose "
         "convolutions see far more than a box, centred half a box above and to the left"

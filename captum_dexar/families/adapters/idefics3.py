@@ -1,5 +1,6 @@
 """Idefics3 and SmolVLM."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from captum_dexar.families.shared.image_blocks import (
     num_blocks,
     unplaced_blocks,
 )
-from captum_dexar.maps.layout import View
+from captum_dexar.maps.layout import Size, View
 from torch import Tensor
 
 
@@ -33,14 +34,13 @@ class Idefics3Adapter(FamilyAdapter):
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
         tile = int(image.inputs["pixel_values"].shape[-1])
-        side, seen = self._tokens_across_tile(image, tile)
+        side, seen = self.tokens_across_tile(image, tile)
         grid = (side, side)
         if image.size is None or image.image_processor is None:
             lengths = [side**2] * (image.remaining_tokens // side**2)
-            blocks = num_blocks(self, image, lengths, offset=-1)
+            blocks = self.num_blocks(image, lengths)
             return unplaced_blocks([grid] * blocks, last="global")
-        processed = blank_processed(image, return_row_col_info=True)
-        rows, columns = processed["rows"][0][0], processed["cols"][0][0]
+        rows, columns = self.tile_grid(image)
         whole = tile_rectangles(image.size, 1, 1, seen)[0]
         if rows * columns == 0:
             return self.placed("full", grid, whole)
@@ -48,12 +48,21 @@ class Idefics3Adapter(FamilyAdapter):
         views = [View("tile", grid, rectangle) for rectangle in tiles]
         return in_sequence([*views, View("global", grid, whole)])
 
+    def tile_grid(self, image: PreparedImage) -> Size:
+        """Rows and columns of tiles, both 0 where there is only the whole image."""
+        processed = blank_processed(image, return_row_col_info=True)
+        return processed["rows"][0][0], processed["cols"][0][0]
+
+    def num_blocks(self, image: PreparedImage, lengths: Sequence[int]) -> int:
+        """The number of tiles and copies of an image whose size is not known."""
+        return num_blocks(self, image, lengths, offset=-1)
+
     def visible(self, pixels: Tensor) -> Tensor:
         """See :meth:`FamilyAdapter.visible`; pictures of zeros only are dropped."""
         # Zeros are added to, not replaced, so that gradients flow.
         return pixels + torch.finfo(pixels.dtype).tiny * (pixels == 0)
 
-    def _tokens_across_tile(self, image: PreparedImage, tile: int) -> tuple[int, float]:
+    def tokens_across_tile(self, image: PreparedImage, tile: int) -> tuple[int, float]:
         """Tokens along the side of a tile of ``tile`` pixels, and the part of the side
         that they cover."""
         if image.config is None:

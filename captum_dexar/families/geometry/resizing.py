@@ -37,7 +37,7 @@ def resized_crop(
         height = width = side
     resized = (height, width)
     if image_processor.do_resize:
-        resized = _resized(image_processor.size, (height, width))
+        resized = resized_size(image_processor.size, (height, width))
     cut_top = cut_left = 0
     if getattr(image_processor, "do_center_crop", None):
         crop = image_processor.crop_size
@@ -82,7 +82,7 @@ def resized_and_padded(
     return (starts[0], starts[1], stops[0], stops[1])
 
 
-def _resized(size: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+def resized_size(size: Any, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width after resizing; ``size`` as image processors state it."""
     shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
     if shortest and longest:

@@ -61,15 +61,38 @@ def num_blocks(
         offset (int): where the marker is: 1 for the token after a block, -1 for the one
             before it
     """
+    markers = _markers(adapter, image, lengths, offset)
+    if markers is None:
+        return max(len(lengths), 1)
+    return int((markers == markers[-1]).nonzero()[0, 0]) + 1
+
+
+def num_blocks_from_first(
+    adapter: FamilyAdapter, image: PreparedImage, lengths: Sequence[int]
+) -> int:
+    """As :func:`num_blocks`, where an image's first block is the one that is marked.
+
+    The token before it is the same for all images, and is before no other block.
+    """
+    markers = _markers(adapter, image, lengths, offset=-1)
+    if markers is None:
+        return max(len(lengths), 1)
+    is_next = markers[1:] == markers[0]
+    return 1 + int(is_next.int().argmax()) if bool(is_next.any()) else len(markers)
+
+
+def _markers(
+    adapter: FamilyAdapter, image: PreparedImage, lengths: Sequence[int], offset: int
+) -> Tensor | None:
+    """The token next to each block; None where these are not the remaining tokens."""
     ids: Tensor = image.inputs["input_ids"][0]
     positions = (ids == known_token_id(adapter, image)).nonzero()[:, 0]
     positions = positions[len(positions) - image.remaining_tokens :]
     ends = torch.tensor(list(lengths)).cumsum(0)
     if not lengths or int(ends[-1]) != len(positions):
-        return max(len(lengths), 1)
+        return None
     edges = ends - 1 if offset > 0 else ends - torch.tensor(list(lengths))
-    markers = ids[(positions[edges] + offset).clamp(0, len(ids) - 1)]
-    return int((markers == markers[-1]).nonzero()[0, 0]) + 1
+    return ids[(positions[edges] + offset).clamp(0, len(ids) - 1)]
 
 
 def known_token_id(adapter: FamilyAdapter, image: PreparedImage) -> int:

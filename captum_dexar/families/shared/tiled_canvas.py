@@ -66,7 +66,7 @@ class TiledCanvasAdapter(FamilyAdapter):
         The first picture of an image is its copy (or square), the next ones are the
         tiles of its canvas; any others are padding.
         """
-        shape, patch = inputs[self.pixel_input].shape, patch_of(config)
+        shape, patch = inputs[self.pixel_input].shape, self.token_pixels(config)
         if len(shape) != 5 or patch is None:
             raise self.unknown_pixels(shape)
         tile = int(shape[-1])
@@ -103,6 +103,10 @@ class TiledCanvasAdapter(FamilyAdapter):
     @abstractmethod
     def patch_size(self, image: PreparedImage, tile: int) -> int:
         """Pixels along a token's side, in a tile of ``tile`` pixels along its side."""
+
+    def token_pixels(self, config: Any) -> Size | None:
+        """Height and width of a token in pixels, where the canvas is not shrunk."""
+        return patch_of(config)
 
     def is_one_square(self, image: PreparedImage) -> bool:
         """Whether the image is padded to a square rather than cut into tiles."""

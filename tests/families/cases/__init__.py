@@ -1,16 +1,30 @@
 """Every variant that is checked, as tiny random models of the real classes."""
 
 from tests.families.cases import (
+    chosen_keys,
     cross_attention,
     early_fusion,
+    emu3,
     gemma,
+    granite4_vision,
+    granite_docling,
     idefics3,
+    image_encoders,
+    joined_states,
+    kept_prompt,
     lfm2_llama4,
     llava,
+    minicpm,
+    molmo2,
+    other_grids,
     paligemma,
     patch_grid,
     pixtral,
+    queries,
+    rope_grids,
+    scaled_logits,
     squares,
+    step3p7,
     tiled_canvas,
     tiles,
 )
@@ -22,6 +36,11 @@ CASES: tuple[FamilyCase, ...] = (
     *tiled_canvas.CASES,
     *tiles.CASES,
     *patch_grid.CASES,
+    *rope_grids.CASES,
+    *other_grids.CASES,
+    *chosen_keys.CASES,
+    *kept_prompt.CASES,
+    *step3p7.CASES,
     *pixtral.CASES,
     *idefics3.CASES,
     *gemma.CASES,
@@ -29,6 +48,15 @@ CASES: tuple[FamilyCase, ...] = (
     *paligemma.CASES,
     *cross_attention.CASES,
     *early_fusion.CASES,
+    *scaled_logits.CASES,
+    *joined_states.CASES,
+    *minicpm.CASES,
+    *granite_docling.CASES,
+    *molmo2.CASES,
+    *granite4_vision.CASES,
+    *emu3.CASES,
+    *image_encoders.CASES,
+    *queries.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
@@ -54,6 +82,8 @@ _DISTINCT = (
     "mllama",
     "fuyu",
     "chameleon",
+    "dots3_note",
+    "unlimited_ocr",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)

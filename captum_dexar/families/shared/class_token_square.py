@@ -1,0 +1,75 @@
+"""Families whose decoder reads a class token and a square of patches, uncut."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from captum_dexar.families.base import ImageTokens, PreparedImage
+from captum_dexar.families.geometry.grids import patch_of
+from captum_dexar.families.geometry.resizing import resized_crop
+from captum_dexar.families.shared.plain_prompt import SingleImageAdapter
+from captum_dexar.maps.layout import Size, View
+from torch import Tensor
+
+
+class ClassTokenSquareAdapter(SingleImageAdapter):
+    """The keys of one image are a class token, and its patches row by row.
+
+    The decoder computes its attention itself, and is explained by plain autograd at the
+    softmax. Positions count padding, so that prompts can't be padded.
+    """
+
+    position_offset: ClassVar[int | None] = None
+    replayable: ClassVar[bool] = False
+    can_be_batched: ClassVar[bool] = False
+    steps_run_on: ClassVar[str] = "one pass per token, by plain autograd"
+
+    def computes_attention_itself(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.computes_attention_itself`."""
+        return True
+
+    def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
+        """See :meth:`FamilyAdapter.image_keys`."""
+        pixels: Tensor = inputs["pixel_values"]
+        if pixels.dim() != 4:
+            raise ValueError(
+                f"{self.name} takes one image per prompt, but pixel_values has the "
+                f"shape {tuple(pixels.shape)}."
+            )
+        rows, columns = _grid(pixels, config)
+        keys = torch.arange(1 + rows * columns, device=pixels.device)
+        return keys.expand(pixels.shape[0], -1)
+
+    def num_image_tokens(
+        self, inputs: Mapping[str, Any], processor: Any, config: Any
+    ) -> int:
+        """See :meth:`FamilyAdapter.num_image_tokens`.
+
+        Raises:
+            ValueError: The configuration is not known.
+        """
+        if config is None:
+            raise ValueError(
+                f"The processor of {self.name} does not know how many patches the "
+                "model makes of an image. Pass the model too: ImagePromptInput(image, "
+                "prompt, processor, model)."
+            )
+        return super().num_image_tokens(inputs, processor, config)
+
+    def image_tokens(self, image: PreparedImage) -> ImageTokens:
+        """See :meth:`FamilyAdapter.image_tokens`."""
+        grid = _grid(image.inputs["pixel_values"], image.config)
+        rectangle = None
+        if image.size is not None and image.image_processor is not None:
+            patch = patch_of(image.config)
+            assert patch is not None
+            seen = (grid[0] * patch[0], grid[1] * patch[1])
+            rectangle = resized_crop(image.image_processor, image.size, seen)
+        view = View("full", grid, rectangle, start=1)
+        return ImageTokens(1 + view.num_tokens, (view,))
+
+
+def _grid(pixels: Tensor, config: Any) -> Size:
+    patch = patch_of(config)
+    assert patch is not None
+    return pixels.shape[-2] // patch[0], pixels.shape[-1] // patch[1]

@@ -1,0 +1,111 @@
+"""Attention modules that choose keys, and layers that keep the prompt: both engines
+equal plain autograd at the softmax itself."""
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from captum_dexar import LayerDexAR, VLMAttribution
+from tests.families.cases import chosen_keys, kept_prompt, llava, step3p7
+from tests.helpers.explained import explained, relative_error
+from tests.helpers.family_case import FamilyCase
+from tests.helpers.independent import decoder_layers, exact, independent, Reference
+from tests.helpers.softmax_level import by_softmax
+from torch import nn, Tensor
+
+# More than any window or number of chosen keys.
+NUM_TOKENS = 8
+CASES = (*chosen_keys.CASES, *kept_prompt.CASES, *step3p7.CASES)
+FIELDS = ("token_attr", "layer_attr", "head_weights", "token_weights")
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@lru_cache(maxsize=None)
+def setting(case: FamilyCase) -> tuple[Any, dict[str, Any], Tensor, Reference]:
+    """A model, a prompt, what the model answers, and the answer's explanation."""
+    model, inputs = case.model(0, case.implementations[0]), case.inputs(0, 3)
+    every: Any = model
+    said = every.generate(
+        **inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None
+    )
+    answer = said[0, inputs["input_ids"].shape[1] :]
+    on_own_cache = case in kept_prompt.CASES
+    right = by_softmax(exact(model), inputs, answer, on_own_cache)
+    return model, inputs, answer, right
+
+
+@every_case
+@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
+def test_both_engines_equal_the_softmax(case: FamilyCase, engine: str) -> None:
+    model, inputs, answer, right = setting(case)
+    ours = explained(model, inputs, answer[None], engine=engine)
+    for name in FIELDS:
+        given = getattr(ours, name)[0]
+        assert relative_error(given, getattr(right, name)) <= case.tolerance, name
+    torch.testing.assert_close(
+        ours.token_log_probs[0].double(), right.token_log_probs, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("case", chosen_keys.CASES, ids=lambda case: case.name)
+def test_no_indexer_runs_again(
+    case: FamilyCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass is run once, and no layer's attention module a second time."""
+    model, inputs, answer, _ = setting(case)
+    indexers = [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("Indexer")
+    ]
+    indexer: Any = type(indexers[0])
+    original, runs = indexer.forward, []
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        runs.append(self)
+        return original(self, *args, **kwargs)
+
+    # A hook would be a change of the user's.
+    monkeypatch.setattr(indexer, "forward", forward)
+    explained(model, inputs, answer[None])
+    assert runs == indexers
+    runs.clear()
+    gen_args = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": -1}
+    VLMAttribution(LayerDexAR(model)).attribute(inputs, gen_args=gen_args)
+    assert runs == 3 * indexers
+
+
+@every_case
+def test_the_maps_do_not_depend_on_the_tokens_per_pass(case: FamilyCase) -> None:
+    model, inputs, answer, right = setting(case)
+    ours = explained(model, inputs, answer[None], max_tokens_per_pass=3)
+    assert relative_error(ours.token_attr[0], right.token_attr) <= case.tolerance
+
+
+def test_both_references_agree() -> None:
+    case = llava.CASES[0]
+    model, inputs = exact(case.model(0, "eager")), case.inputs(0, 3)
+    answer = torch.tensor([7, 8, 9])
+    one, other = independent(model, inputs, answer), by_softmax(model, inputs, answer)
+    for name in FIELDS:
+        assert relative_error(getattr(one, name), getattr(other, name)) <= 1e-6
+
+
+@every_case
+def test_the_cases_are_what_they_stand_for(case: FamilyCase) -> None:
+    """Some keys of the prompt are not read, or heads differ, or tokens are dropped."""
+    model, inputs, answer, _ = setting(case)
+    config = model.config.get_text_config()
+    length = inputs["input_ids"].shape[1] + len(answer)
+    if case.name == "unlimited_ocr":
+        assert config.sliding_window < len(answer)
+    elif case.name == "step3p7":
+        heads = {layer.self_attn.num_heads for layer in decoder_layers(model)}
+        assert len(heads) > 1
+    elif case.name == "minimax_m3_vl":
+        assert config.index_block_size * config.index_topk_blocks < length
+    else:
+        chosen = getattr(config, "index_topk", None) or config.indexer_budget
+        assert chosen < inputs["input_ids"].shape[1]

@@ -1,0 +1,129 @@
+"""Families whose image tokens are queries, each of which reads the whole image."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from tests.families.cases.cross_attention import finished
+from tests.helpers.family_case import FamilyCase
+from tests.helpers.tiny_models import IMAGE_TOKEN, VOCABULARY
+from torch import nn
+from transformers import (
+    AriaConfig,
+    AriaForConditionalGeneration,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+)
+
+NUM_QUERIES = 6
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+VISION = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.1}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TEXT = {**SMALL, **SPECIAL, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
+
+
+def built(make: Any, seed: int, implementation: str) -> nn.Module:
+    """A model whose queries differ: they start all alike, from zeros or ones."""
+    model = finished(make, seed, implementation)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and not parameter.std():
+                parameter.normal_()
+    return model
+
+
+def idefics2(seed: int, implementation: str) -> nn.Module:
+    perceiver = {
+        "hidden_size": 32,
+        "resampler_n_latents": NUM_QUERIES,
+        "resampler_depth": 2,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 16,
+        "num_key_value_heads": 1,
+    }
+    config = Idefics2Config(
+        vision_config=VISION,
+        perceiver_config=perceiver,
+        text_config={**TEXT, "model_type": "mistral", "num_key_value_heads": 2},
+        image_token_id=IMAGE_TOKEN,
+    )
+    make = partial(Idefics2ForConditionalGeneration, config)
+    return built(make, seed, implementation)
+
+
+def aria(seed: int, implementation: str, patch: int = 8, side: int = 32) -> nn.Module:
+    config = AriaConfig(
+        vision_config={
+            **VISION,
+            "model_type": "idefics3_vision",
+            "patch_size": patch,
+            "image_size": side,
+        },
+        text_config={
+            **TEXT,
+            "intermediate_size": 24,
+            # Of fewer heads all may be outweighed by text.
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "moe_num_experts": 4,
+            "moe_topk": 2,
+            "moe_num_shared_experts": 1,
+        },
+        image_token_index=IMAGE_TOKEN,
+        projector_patch_to_query_dict={(side // patch) ** 2: NUM_QUERIES},
+    )
+    make = partial(AriaForConditionalGeneration, config)
+    model: Any = built(make, seed, implementation)
+    # Those of the other implementation have no float64, in which the reference runs.
+    model.set_experts_implementation("eager")
+    return model
+
+
+def ids_of(seed: int, before: int, pictures: int = 1) -> torch.Tensor:
+    """A prompt with the queries of every picture, and a token between two pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(4, VOCABULARY, (before + pictures + 4,), generator=generator)
+    image = torch.full((NUM_QUERIES,), IMAGE_TOKEN)
+    parts = [text[:before]]
+    for mark in text[before : before + pictures]:
+        parts += [mark[None], image]
+    return torch.cat([*parts, text[before + pictures :]])[None]
+
+
+def pixels_of(seed: int, *shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 + seed)
+    return torch.randn(*shape, 3, 32, 32, generator=generator)
+
+
+def idefics2_inputs(seed: int, before: int) -> dict[str, Any]:
+    """Two images, the second of which is padded."""
+    mask = torch.ones(1, 2, 32, 32, dtype=torch.long)
+    mask[:, 1, 24:] = 0
+    return {
+        "input_ids": ids_of(seed, before, 2),
+        "pixel_values": pixels_of(seed, 1, 2),
+        "pixel_attention_mask": mask,
+    }
+
+
+def aria_inputs(seed: int, before: int) -> dict[str, Any]:
+    return {
+        "input_ids": ids_of(seed, before),
+        "pixel_values": pixels_of(seed, 1),
+        "pixel_mask": torch.ones(1, 32, 32, dtype=torch.bool),
+    }
+
+
+CASES = (
+    FamilyCase("idefics2", idefics2, idefics2_inputs, places="resampler"),
+    FamilyCase(
+        "aria", aria, aria_inputs, implementations=("sdpa",), places="resampler"
+    ),
+)
