@@ -58,9 +58,8 @@ class DecodingSteps:
     def _num_before(self) -> int:
         """Positions before the answer's."""
         prompt = self.prompt
-        return prompt.length + prompt.adapter.num_keys_ahead(
-            prompt.inputs, prompt.config
-        )
+        ahead = prompt.adapter.num_keys_ahead(prompt.inputs, prompt.config)
+        return int(prompt.length + ahead)
 
     @property
     def contrast_ids(self) -> Tensor | None:

@@ -236,7 +236,7 @@ class FamilyAdapter(ABC):
         """``cross_attention`` for a model of this configuration."""
         return self.cross_attention
 
-    def computes_attention_itself(self, config: Any) -> bool:
+    def needs_autograd(self, config: Any) -> bool:
         """Whether the decoder's attention modules take the softmax themselves, without
         transformers' attention interface.
 
@@ -247,7 +247,7 @@ class FamilyAdapter(ABC):
     def probabilities_at_softmax(self, config: Any) -> bool:
         """Whether plain autograd finds the probabilities at the softmax only, because
         the attention modules do not return them."""
-        return self.computes_attention_itself(config)
+        return self.needs_autograd(config)
 
     def inputs_required_by(self, config: Any) -> tuple[str, ...]:
         """Those of ``required_inputs`` that a model of this configuration uses."""

@@ -67,7 +67,7 @@ def _change_watches(change: int) -> None:
                 setattr(kind, _METHOD, plain)
 
 
-def _with_own_method(kind: type) -> Iterator[type]:
+def _with_own_method(kind: Any) -> Iterator[Any]:
     """The classes of image processors that define the method."""
     if _METHOD in vars(kind):
         yield kind

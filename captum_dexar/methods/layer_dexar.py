@@ -115,7 +115,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     def uses_autograd(self) -> bool:
         """Whether plain autograd explains the model, asked for or not."""
         config: Any = self.model.config
-        is_only_way = self.adapter.computes_attention_itself(config)
+        is_only_way = self.adapter.needs_autograd(config)
         return is_only_way or self.engine == "autograd"
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]

@@ -23,9 +23,9 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
         decoder = decoder.get_decoder()
         names = ["decoder_layers", "num_decoder_layers", *names]
     num_layers = next(getattr(text, name) for name in names if hasattr(text, name))
-    waiting: deque[nn.Module] = deque([decoder])
+    waiting: deque[tuple[nn.Module, nn.Module]] = deque([(decoder, decoder)])
     while waiting:
-        module = waiting.popleft()
+        module, owner = waiting.popleft()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:
             layers = list(module)
             if len(set(layers)) < num_layers:
@@ -34,12 +34,25 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
                     "places, so that its attention can't be told apart. Use copies of "
                     "the layer."
                 )
-            return layers
-        waiting.extend(module.children())
+            return _with_gated_blocks(owner, layers)
+        waiting.extend((child, module) for child in module.children())
     raise TypeError(
         f"No list of {num_layers} decoder layers was found in the decoder of "
         f"{type(model).__name__}."
     )
+
+
+def _with_gated_blocks(owner: Any, layers: list[nn.Module]) -> list[nn.Module]:
+    """The layers with the blocks of cross-attention that run between them (IDEFICS)."""
+    blocks = getattr(owner, "gated_cross_attn_layers", None)
+    if blocks is None:
+        return layers
+    every: list[nn.Module] = []
+    for index, layer in enumerate(layers):
+        if index % owner.cross_layer_interval == 0:
+            every.append(blocks[index // owner.cross_layer_interval])
+        every.append(layer)
+    return every
 
 
 def output_head(model: nn.Module) -> nn.Module:

@@ -38,12 +38,18 @@ def probe_inputs(model: nn.Module, ids: Tensor) -> dict[str, Any]:
 
 
 def _blank_image(model: nn.Module, parameters: Any, ids: Tensor) -> dict[str, Any]:
-    wanted = parameters.get("pixel_values")
-    if wanted is None or wanted.default is not Parameter.empty:
+    """An image of zeros, for a model that does not run without one."""
+    pixels_of = parameters.get("pixel_values")
+    is_needed = pixels_of is not None and pixels_of.default is Parameter.empty
+    # By its own argument for what a token may see of which image.
+    has_mask = "image_attention_mask" in parameters
+    if not is_needed and not has_mask:
         return {}
     root: Any = model
-    vision = root.config.vision_config
+    side = root.config.vision_config.image_size
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    side = vision.image_size
     pixels = torch.zeros(1, 3, side, side, dtype=dtype, device=ids.device)
-    return {"pixel_values": pixels}
+    if not has_mask:
+        return {"pixel_values": pixels}
+    sees = torch.ones_like(ids)[..., None]
+    return {"pixel_values": pixels[None], "image_attention_mask": sees}

@@ -34,7 +34,8 @@ def generating(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if issubclass(type(module), GenerationMixin):
             inner = getattr(module, "text_decoder", None)
-            is_own = type(module).generate is not GenerationMixin.generate
+            kind: Any = type(module)
+            is_own = kind.generate is not GenerationMixin.generate
             return inner if is_own and isinstance(inner, GenerationMixin) else module
     return model
 

@@ -27,13 +27,11 @@ def model_of(case: FamilyCase, seed: int, implementation: str) -> nn.Module:
 
 def targets_of(case: FamilyCase, model: nn.Module, seed: int) -> Tensor:
     """What the model itself generates."""
+    # BLIP sets the end itself.
+    ending = {} if case.name == "blip" else {"eos_token_id": -1}
     result = VLMAttribution(LayerDexAR(model)).attribute(
         case.inputs(seed, 3),
-        gen_args={
-            "max_new_tokens": NUM_TARGETS,
-            "do_sample": False,
-            "eos_token_id": -1,
-        },
+        gen_args={"max_new_tokens": NUM_TARGETS, "do_sample": False, **ending},
         places=case.places,
     )
     return result.target_ids[None]

@@ -21,8 +21,10 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import (
+    captioners,
     CASES as EVERY_CASE,
     cross_attention,
+    idefics,
     idefics3,
     image_encoders,
     patch_grid,
@@ -47,8 +49,10 @@ OVERLAPPING = (
 )
 # The image is in two inputs; pixels of one of them are refused.
 TWO_INPUTS = ("deepseek_vl_hybrid",)
-# Their encoders are no vision towers of a text model; see their own tests.
-ENCODERS = tuple(case.name for case in image_encoders.CASES)
+# Their image tokens do not enter the text model's layers; see their own tests.
+ENCODERS = tuple(
+    case.name for kind in (image_encoders, captioners, idefics) for case in kind.CASES
+)
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",

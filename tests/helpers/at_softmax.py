@@ -135,7 +135,7 @@ def _recorded(layers: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
     for index, layer in enumerate(layers):
         handles.append(layer.register_forward_pre_hook(enter(index)))
         handles.append(layer.register_forward_hook(leave))
-    nn.functional.softmax = softmax  # type: ignore[assignment]
+    nn.functional.softmax = softmax
     try:
         yield attention
     finally:

@@ -26,6 +26,8 @@ class FamilyCase:
             before torch 2.7, whose float32 kernels are less precise
         implementations: attention implementations under which it is compared
         can_be_padded: whether left-padded batches are to equal single prompts
+        has_own_tests: whether its inputs or its attention are so special that it is
+            compared with a reference in tests of its own
         places: what has to be asked for, where image tokens have no places
     """
 
@@ -35,6 +37,7 @@ class FamilyCase:
     tolerance: float = 1e-5
     implementations: Sequence[str] = ("sdpa", "eager")
     can_be_padded: bool = True
+    has_own_tests: bool = False
     places: str | None = None
 
     def __post_init__(self) -> None:

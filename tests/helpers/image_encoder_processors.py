@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pytest
 from tests.families.cases.image_encoders import DONUT_SIZE, FORMULA_SIDE, PATCH
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from transformers import DonutProcessor, Pix2StructProcessor, TrOCRProcessor
@@ -24,6 +25,8 @@ REVISION = 40 * "0"
 
 def pix2struct_processor(**settings: Any) -> Pix2StructProcessor:
     """At most 30 patches. Normalising would let every patch change with any other."""
+    if not hasattr(Pix2StructProcessor, "images_kwargs"):
+        pytest.skip("before transformers 5.23 its number of patches is fixed")
     made = Pix2StructProcessor(
         Pix2StructImageProcessorPil(
             patch_size={"height": PATCH, "width": PATCH}, do_normalize=False, **settings

@@ -21,6 +21,7 @@ from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
+from captum_dexar.families.adapters.idefics import IdeficsAdapter
 from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
@@ -98,6 +99,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     GraniteDoclingAdapter,
     Idefics2Adapter,
     Idefics3Adapter,
+    IdeficsAdapter,
     InklingAdapter,
     Inkling2Adapter,
     InternVLAdapter,

@@ -40,13 +40,16 @@ class VisionEncoderDecoderAdapter(ImageEncoderAdapter):
         "DonutProcessor",
         "NougatProcessor",
     )
+    steps_run_on: ClassVar[str] = (
+        "the encoder's output; TrOCR: one pass per token, by plain autograd"
+    )
 
     def cross_attention_of(self, config: Any) -> str | None:
         """See :meth:`FamilyAdapter.cross_attention_of`."""
         return str(_known(CROSS_ATTENTION, config.decoder, "decoder"))
 
-    def computes_attention_itself(self, config: Any) -> bool:
-        """See :meth:`FamilyAdapter.computes_attention_itself`."""
+    def needs_autograd(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.needs_autograd`."""
         return bool(config.decoder.model_type == "trocr")
 
     def needs_start(self, config: Any) -> bool:

@@ -24,8 +24,8 @@ class ClassTokenSquareAdapter(SingleImageAdapter):
     can_be_batched: ClassVar[bool] = False
     steps_run_on: ClassVar[str] = "one pass per token, by plain autograd"
 
-    def computes_attention_itself(self, config: Any) -> bool:
-        """See :meth:`FamilyAdapter.computes_attention_itself`."""
+    def needs_autograd(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.needs_autograd`."""
         return True
 
     def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """Every variant that is checked, as tiny random models of the real classes."""
 
 from tests.families.cases import (
+    captioners,
     chosen_keys,
     cross_attention,
     early_fusion,
@@ -8,6 +9,7 @@ from tests.families.cases import (
     gemma,
     granite4_vision,
     granite_docling,
+    idefics,
     idefics3,
     image_encoders,
     joined_states,
@@ -56,6 +58,8 @@ CASES: tuple[FamilyCase, ...] = (
     *granite4_vision.CASES,
     *emu3.CASES,
     *image_encoders.CASES,
+    *captioners.CASES,
+    *idefics.CASES,
     *queries.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested

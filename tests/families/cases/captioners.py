@@ -60,5 +60,7 @@ def inputs(seed: int, before: int) -> dict[str, Any]:
     }
 
 
-case = partial(FamilyCase, implementations=("eager",), can_be_padded=False)
+case = partial(
+    FamilyCase, implementations=("eager",), can_be_padded=False, has_own_tests=True
+)
 CASES = (case("blip", build_blip, inputs), case("git", build_git, inputs))

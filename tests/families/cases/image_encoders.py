@@ -166,7 +166,7 @@ def donut_inputs(seed: int, before: int) -> dict[str, Any]:
 
 
 # There is no prompt to be padded.
-case = partial(FamilyCase, can_be_padded=False)
+case = partial(FamilyCase, can_be_padded=False, has_own_tests=True)
 
 CASES = (
     case("pix2struct", build_pix2struct, pix2struct_inputs),
