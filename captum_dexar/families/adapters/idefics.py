@@ -21,7 +21,6 @@ class IdeficsAdapter(FamilyAdapter):
     name: ClassVar[str] = "IDEFICS without a resampler"
     model_types: ClassVar[tuple[str, ...]] = ("idefics",)
     processor_types: ClassVar[tuple[str, ...]] = ("IdeficsProcessor",)
-    boxes_checked: ClassVar[str] = "by reading the processor"
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {
         "attention_mask": 1,
         "image_attention_mask": None,
