@@ -38,7 +38,8 @@ from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.precision import rounding_dtype
 from captum_dexar.model.state import check_model_state
-from captum_dexar.result import answer_result, VLMAttributionResult
+from captum_dexar.result.factory import answer_result
+from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 from tqdm.auto import tqdm
 

@@ -62,11 +62,11 @@ def words_so_far(result: VLMAttributionResult) -> str:
 def _word(word: Word, largest: float) -> str:
     text = escape(label(word.text, _LONGEST_WORD))
     if word.weight is None:
-        return f"<bdi>{text}</bdi>"
+        return f"<span>{text}</span>"
     share = max(0.0, word.weight) / largest
     return (
-        f'<bdi class="dexar-word" style="--share:{share:.3f}" '
-        f'title="weight {word.weight:.3g}">{text}</bdi>'
+        f'<span class="dexar-word" style="--share:{share:.3f}" '
+        f'title="weight {word.weight:.3g}">{text}</span>'
     )
 
 

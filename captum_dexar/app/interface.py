@@ -141,9 +141,16 @@ class _Parts:
 
 def theme() -> Any:
     """Gradio's own, with the fonts of the visitor's system: none is downloaded."""
-    return gr.themes.Default(
+    ours = gr.themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
+    # White text on Gradio's own shades is too faint.
+    colours = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+    }
+    dark = {f"{name}_dark": shade for name, shade in colours.items()}
+    return ours.set(**colours, **dark)
 
 
 def page(settings: Settings, visitors: Visitors) -> gr.Blocks:

@@ -72,7 +72,8 @@ class Visitors:
     def session_of(self, visitor: str | None, key: str) -> Session | None:
         """The session of a link; None unless it is the visitor's own."""
         for visit in list(self._visits.values()):
-            if secrets.compare_digest(visit.key, key) and visit.visitor == visitor:
+            same = secrets.compare_digest(visit.key.encode(), key.encode())
+            if same and visit.visitor == visitor:
                 return visit.session
         return None
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.captum_methods.request import StepRequest
-from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.maps.composition import map_grid
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.maps.segments import SegmentLayout
 from torch import Tensor

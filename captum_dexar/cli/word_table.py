@@ -33,7 +33,7 @@ def token_table(
         padding = " " * (width - cells(word))
         share = (weight or 0.0) / largest if largest else 0.0
         shown_weight = "-" if weight is None else f"{weight:.4g}"
-        shown_log_prob = "-" if log_prob is None else f"{log_prob:.3f}"
+        shown_log_prob = "-" if log_prob is None else f"{round(log_prob, 3) + 0.0:.3f}"
         lines.append(
             f"{word}{padding}  {shown_weight:>9}  "
             f"{bar(share, _BAR_CELLS, encoding, colour)}  {shown_log_prob:>8}"

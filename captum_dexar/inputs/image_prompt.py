@@ -10,13 +10,13 @@ from captum_dexar.families import (
     given_layout,
 )
 from captum_dexar.inputs.given_processor import check_processor
-from captum_dexar.inputs.image_tokens import ImageTokenInput, one_or_all
 from captum_dexar.inputs.messages import Conversation
 from captum_dexar.inputs.pictures import Picture, picture_of
 from captum_dexar.inputs.places import derived_places, DerivedPlaces
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.inputs.processor_watch import watched_image_processors
 from captum_dexar.inputs.question import asked_texts, positions_of_texts
+from captum_dexar.maps.image_tokens import ImageTokenInput, one_or_all
 from captum_dexar.model.state import device_of
 from torch import nn, Tensor
 

@@ -10,10 +10,10 @@ import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.families import adapter_for_config, FamilyAdapter, given_layout
 from captum_dexar.inputs.image_prompt import ImagePromptInput
-from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.inputs.model_inputs import complete_inputs, model_inputs_of
 from captum_dexar.inputs.places import checked_places, places_of_processor_fn
 from captum_dexar.inputs.targets import given_ids, Target
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.maps.layout import ImageLayout
 from PIL import Image
 from torch import nn, Tensor

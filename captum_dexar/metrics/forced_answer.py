@@ -12,8 +12,8 @@ import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import batch_key, batch_of, ImageTokenInput, Prompt
-from captum_dexar.inputs.image_tokens import one_or_all
 from captum_dexar.inputs.model_inputs import model_inputs_of
+from captum_dexar.maps.image_tokens import one_or_all
 from captum_dexar.metrics.fills import Fill, filling_pixels
 from captum_dexar.metrics.image_parts import Bools
 from captum_dexar.model.precision import logit_tolerance, rounding_dtype

@@ -1,8 +1,11 @@
-"""The result type of all methods, with its words, plots and files."""
+"""The result type of all methods, with its words, plots and files.
 
-from captum_dexar.result.factory import answer_result
+Nothing here imports transformers, so that a saved result is soon shown; ``factory.py``,
+which makes results, is imported by itself.
+"""
+
 from captum_dexar.result.regions import Region
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
 
-__all__ = ["Region", "VLMAttributionResult", "Word", "answer_result"]
+__all__ = ["Region", "VLMAttributionResult", "Word"]

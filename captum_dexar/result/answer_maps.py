@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from captum.attr import InterpretableInput, LLMAttributionResult
-from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid, map_view
+from captum_dexar.maps.image_tokens import ImageTokenInput, token_names
 from captum_dexar.maps.layout import ImageLayout, Size, View
 from captum_dexar.maps.normalization import min_max_normalize, scale_signed
 from captum_dexar.maps.segments import SegmentLayout
-from captum_dexar.methods.verification import Verification
 from captum_dexar.result.selection import selected_tokens, Selection
 from captum_dexar.result.words import Word, word_groups, words_of
 from captum_dexar.visualization.text import label
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from captum_dexar.methods.verification import Verification
     from typing_extensions import Self
 
 _LONGEST_ANSWER = 60

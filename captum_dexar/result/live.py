@@ -85,8 +85,8 @@ def _so_far(parts: Sequence[VLMAttributionResult], normalize: bool) -> str:
         result = joined(parts, normalize)
     words = "".join(map(_tinted, parts, _shares(result)))
     return (
-        '<div style="white-space: pre-wrap; font-family: sans-serif; line-height: 1.6">'
-        f"{words}</div>{_picture(result)}"
+        '<div dir="auto" style="white-space: pre-wrap; font-family: sans-serif; '
+        f'line-height: 1.6">{words}</div>{_picture(result)}'
     )
 
 
@@ -106,7 +106,7 @@ def _tinted(part: VLMAttributionResult, share: float) -> str:
     after = text[len(text.rstrip()) :] if text.strip() else ""
     word = escape(label(text.strip())) if text.strip() else ""
     tint = f"background: rgba({_TINT}, {0.85 * share:.3f})"
-    return f'{before}<bdi style="{tint}">{word}</bdi>{after}' if word else before
+    return f'{before}<span style="{tint}">{word}</span>{after}' if word else before
 
 
 def _picture(result: VLMAttributionResult) -> str:

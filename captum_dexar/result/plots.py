@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TYPE_CHECKING
 
 from captum.attr import LLMAttributionResult
-from captum_dexar.inputs import display_input
+from captum_dexar.maps.image_tokens import display_input
 from captum_dexar.result import how_to_read
 from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.result.canvas import Canvas, known_image

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TYPE_CHECKING
 
-from captum_dexar.inputs import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.result import coco, plots, serialization
 from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.result.page import page_of

@@ -12,6 +12,13 @@ import numpy as np
 import torch
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.maps.segments import SegmentLayout
+from captum_dexar.result.file_checks import (
+    check_content,
+    check_images,
+    check_labels,
+    check_tensors,
+    Damaged,
+)
 from PIL import Image, UnidentifiedImageError
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
@@ -43,6 +50,10 @@ UNREADABLE = (
     TypeError,
     json.JSONDecodeError,
     UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OverflowError,
+    RecursionError,
+    Damaged,
 )
 
 
@@ -91,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
                     f"{path} is a safetensors file, but not a result saved by "
                     "VLMAttributionResult.save."
                 )
-            if int(metadata["version"]) != VERSION:
+            if metadata["version"] != str(VERSION):
                 raise ValueError(
                     f"{path} has format version {metadata['version']}; this version of "
                     f"captum-dexar reads version {VERSION}. Use the captum-dexar that "
@@ -105,6 +116,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str, Any]:
+    check_content(content)
     stored = content["layout"]
     views = tuple(
         View(
@@ -130,17 +142,26 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
     )
     arguments["layout"] = ImageLayout(*places)
     if SEGMENTS in tensors:
+        check_labels(tensors[SEGMENTS], content)
         arguments["layout"] = SegmentLayout(
             *places, labels=tensors[SEGMENTS], names=tuple(stored["names"])
         )
+    check_tensors(tensors, content, arguments["layout"])
     num_images = sum(name.startswith("image") for name in tensors)
     arguments["images"] = [
-        Image.open(io.BytesIO(tensors[f"image{index}"].numpy().tobytes())).convert(
-            "RGB"
-        )
-        for index in range(num_images)
+        _decoded(tensors[f"image{index}"], index) for index in range(num_images)
     ]
+    check_images(arguments["images"], arguments["layout"])
     return arguments
+
+
+def _decoded(png: Tensor, index: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(png.numpy().tobytes()), formats=["PNG"])
+        converted: Image.Image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Damaged(f"image {index} can't be read: {error}") from error
+    return converted
 
 
 def same_content(one: Any, other: Any) -> bool:

@@ -91,3 +91,20 @@ def test_from_a_question_to_a_words_heatmap(page: AppPage) -> None:
     loaded = page.run(_LOADED)
     assert loaded and all(one.startswith((address, "data:")) for one in loaded)
     assert page.errors() == []
+
+
+def test_everybody_can_read_it(page: AppPage) -> None:
+    """Axe finds nothing on our page around the frame, light and dark."""
+    axe = pytest.importorskip("axe_core_python.selenium").Axe()
+    page.button("Ask").click()
+    page.wait(lambda: page.find("iframe").is_displayed())
+    page.wait(lambda: page.button("Explain the same answer").is_enabled())
+    for theme in ("light", "dark"):
+        page.run(
+            "document.body.classList.toggle('dark', arguments[0])", theme == "dark"
+        )
+        # Colours of buttons fade from one to the other.
+        time.sleep(1)
+        report = axe.run(page.browser)
+        assert report["violations"] == [], theme
+        assert "color-contrast" in {one["id"] for one in report["passes"]}

@@ -27,7 +27,7 @@ HOSTILE = [
     "&lt;b&gt; &#0; &amp;amp;",
     "x" * 10_000,
 ]
-TAGS = {"p", "div", "bdi", "figure", "img", "figcaption", "nav", "a"}
+TAGS = {"p", "div", "bdi", "span", "figure", "img", "figcaption", "nav", "a"}
 ATTRIBUTES = {"class", "role", "dir", "style", "title", "src", "alt", "href"} | {
     "download",
     "aria-label",

@@ -135,3 +135,12 @@ def test_nothing_is_fetched_from_other_servers(visitors: Visitors) -> None:
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
         path = f"{route}https://example.org/a.png"
         assert answered(visitors, path, "ada")[0] == 403
+
+
+def test_links_of_any_characters_belong_to_nobody(visitors: Visitors) -> None:
+    session, key = visitors.visit("ada", "page")
+    assert visitors.session_of("ada", key) is session
+    for other in ("é", key + "é", "", "\0", key[:-1]):
+        assert visitors.session_of("ada", other) is None
+    for visitor in ("bob", "é", None):
+        assert visitors.session_of(visitor, key) is None

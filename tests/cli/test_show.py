@@ -195,3 +195,17 @@ def test_a_failing_figure_keeps_all_else(
     printed = capsys.readouterr()
     assert "tokens.png could not be written" in printed.err
     assert "no room for a figure" in printed.err and "violet" in printed.out
+
+
+def test_a_saved_result_is_shown_without_transformers(saved: Path) -> None:
+    """Importing it takes as long as all else together."""
+    program = (
+        "import sys; from captum_dexar.cli import main; main(sys.argv[1:]);"
+        "sys.exit('transformers' in sys.modules)"
+    )
+    arguments = ["show", str(saved), "--out", str(saved.parent / "shown")]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL
+    )
+    assert run.returncode == 0
+    assert (saved.parent / "shown" / "page.html").exists()

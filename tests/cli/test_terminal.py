@@ -115,6 +115,15 @@ def test_a_table_has_one_line_per_word(encoding: str) -> None:
     assert [line.count(block) for line in table[1:]] == [0, 3, 6, 9, 11, 14, 17, 20]
 
 
+def test_a_log_probability_of_nearly_zero_has_no_sign() -> None:
+    table = token_table(["a", "b", "c"], [None] * 3, [-1e-6, 1e-6, -0.04])
+    assert [line.split()[-1] for line in table.splitlines()[1:]] == [
+        "0.000",
+        "0.000",
+        "-0.040",
+    ]
+
+
 def test_bars_and_words_take_their_colour_from_the_weight() -> None:
     plain = token_table(["a", "b"], [1.0, 4.0], [None, None])
     coloured = token_table(["a", "b"], [1.0, 4.0], [None, None], colour=True)

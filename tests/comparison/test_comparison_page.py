@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from captum_dexar import Comparison, VLMAttributionResult
 from tests.helpers.browser import OpenPage
-from tests.result.test_page import assert_drawn, made, OPACITY, signed, strength_of
+from tests.result.pages import assert_drawn, made, OPACITY, signed, strength_of
 
 
 @pytest.fixture(name="comparison", scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar.families import adapter_for_config
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from tests.families.cases.pixtral import build, MERGE, PATCH
 from tests.helpers.blocks import (
     block_report,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from captum.attr import ImageMaskInput
 from captum_dexar.inputs import read_prompt
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from tests.helpers.blocks import block_report, check, dark_image, random_blocks
 from tests.helpers.real_families import FAMILIES, prompt_of, RealFamily
 from torch import nn

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.maps.layout import ImageLayout
 from PIL import Image
 from torch import nn, Tensor

@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
-from captum_dexar.inputs.image_tokens import ImageTokenInput
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from PIL import Image
 from tests.helpers.processors import CROP, llava_processor
 from tests.helpers.tiny_models import NUM_IMAGE_TOKENS, tiny_vlm

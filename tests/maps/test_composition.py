@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from captum_dexar.inputs.image_tokens import ImageTokenInput
 from captum_dexar.maps.composition import compose, map_grid, map_view
+from captum_dexar.maps.image_tokens import ImageTokenInput
 from captum_dexar.maps.layout import ImageLayout, View
 from PIL import Image
 

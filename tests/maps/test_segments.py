@@ -3,8 +3,8 @@
 import pytest
 import torch
 from captum.attr import ImageMaskInput
-from captum_dexar.inputs import ImageTokenInput, token_names
 from captum_dexar.maps.composition import compose, map_grid
+from captum_dexar.maps.image_tokens import ImageTokenInput, token_names
 from captum_dexar.maps.segments import LONGEST_SIDE, SegmentLayout
 from PIL import Image
 from torch import Tensor

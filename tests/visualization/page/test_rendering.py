@@ -135,7 +135,7 @@ def test_whatever_is_said_is_text(one: str, two: str, prompt: str, name: str) ->
     skeleton, plain = Skeleton(document), Skeleton(page_html(page_of()))
     assert skeleton.elements == plain.elements
     texts = skeleton.texts
-    assert texts["bdi"][-2:] == [word_label(one), word_label(two)]
+    assert texts["span"][-2:] == [word_label(one), word_label(two)]
     assert visible(f"?{prompt}") in texts["p"]
     assert texts["h2"] == [""] and texts["bdi"][0] == visible(f"m{name}")
     data = json.loads(texts["script"][0])
@@ -147,7 +147,8 @@ def test_whatever_is_said_is_text(one: str, two: str, prompt: str, name: str) ->
     assert frame.isascii()
     (source,) = re.findall(r'srcdoc="([^"]*)"', frame)
     inside = Skeleton(entities.unescape(source))
-    assert inside.texts["bdi"] == texts["bdi"]
+    for tag in ("span", "bdi"):
+        assert inside.texts[tag] == texts[tag]
 
 
 @given(strategies.text())
@@ -263,3 +264,20 @@ def test_regions_as_runs() -> None:
     packed = encoding.places(RegionPlaces(cells, 3, None))
     runs = np.frombuffer(b64decode(packed["runs"]), "<u4").reshape(-1, 2)
     np.testing.assert_array_equal(np.repeat(runs[:, 1], runs[:, 0]), cells.ravel())
+
+
+@pytest.mark.parametrize(
+    "words, from_left",
+    [
+        (("שלום", "hello", "big", "world", "עולם"), (4, 1, 2, 3, 0)),
+        (("one", "שלום", "עולם", "two"), (0, 2, 1, 3)),
+    ],
+    ids=["Latin in Hebrew", "Hebrew in Latin"],
+)
+def test_words_of_another_direction_keep_their_order(
+    browser: Any, tmp_path: Path, words: tuple[str, ...], from_left: tuple[int, ...]
+) -> None:
+    """Several of them are read as in any text, not word by word the other way."""
+    page = OpenPage(browser, page_html(page_of(words)), tmp_path / "page.html")
+    left = {word: page.word(word).rect["x"] for word in range(len(words))}
+    assert tuple(sorted(left, key=left.__getitem__)) == from_left

@@ -1,0 +1,203 @@
+"""Result files that are damaged or made by somebody else: refused, with a reason."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum_dexar import VLMAttributionResult
+from captum_dexar.cli import main
+from captum_dexar.maps.segments import SegmentLayout
+from captum_dexar.result.page import page_of
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tests.result.test_result import make_result
+
+Content = tuple[dict[str, torch.Tensor], Any, dict[str, str]]
+
+
+def content_of(path: Path) -> Content:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = file.metadata()
+    return tensors, json.loads(metadata["content"]), metadata
+
+
+def write(path: Path, content: Content) -> Path:
+    tensors, plain, metadata = content
+    save_file(tensors, path, metadata={**metadata, "content": json.dumps(plain)})
+    return path
+
+
+@pytest.fixture(name="saved")
+def _saved(tmp_path: Path) -> Path:
+    path = tmp_path / "saved.dexar"
+    make_result().save(path)
+    return path
+
+
+def png(width: int, height: int, mode: str = "RGB") -> torch.Tensor:
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG")
+    return torch.from_numpy(np.frombuffer(file.getvalue(), dtype=np.uint8).copy())
+
+
+def changed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    return lambda tensors, plain: tensors.update(
+        {name: change(tensors[name]).contiguous().clone()}
+    )
+
+
+def view(**changes: Any) -> Any:
+    return lambda tensors, plain: plain["layout"]["views"][0].update(changes)
+
+
+CASES: dict[str, tuple[Callable[[Any, Any], object], str]] = {
+    "token too few": (changed("token_attr", lambda t: t[1:]), r"shape \(5, 8\)"),
+    "no axes": (changed("seq_attr", lambda t: t[0]), "seq_attr must be of the shape"),
+    "weights too many": (
+        changed("token_weights", lambda t: t.repeat(2)),
+        r"token_weights .* \(5\), got \(10,\)",
+    ),
+    "layers missing": (changed("layer_attr", lambda t: t[:, 1:]), "2 layers"),
+    "words as numbers": (changed("word_starts", lambda t: t.float()), "bool"),
+    "ids as fractions": (changed("target_ids", lambda t: t + 0.5), "integer"),
+    "complex": (changed("seq_attr", lambda t: t.to(torch.complex64)), "float"),
+    "image cut": (changed("image0", lambda t: t[:-30]), "image 0 can't be read"),
+    "image of another format": (
+        lambda tensors, plain: tensors.update(image0=torch.tensor([1, 2, 3])),
+        "image 0 can.t be read",
+    ),
+    "image of another size": (
+        lambda tensors, plain: tensors.update(image0=png(3, 3)),
+        "images must be of the sizes",
+    ),
+    "image too large": (
+        lambda tensors, plain: tensors.update(image0=png(16_000, 12_000, mode="1")),
+        "exceeds limit",
+    ),
+    "grid without end": (view(grid=[10**9, 4]), "grid must be rows and columns"),
+    "grid too large": (view(grid=[2**10, 4]), "views must be within 9 tokens"),
+    "grid too small": (view(grid=[1, 4]), r"token_attr .* \(5, 4\)"),
+    "grid without rows": (view(grid=[0, 4]), "grid must be rows and columns"),
+    "rows without end": (view(row_stride=10**7), "views must be within 9 tokens"),
+    "nowhere": (view(rectangle=[0.0, 5.0, 0.0, 9.0]), "rectangle must be"),
+    "of no image": (view(image=1), "images must be numbered from 0"),
+    "tokens without end": (
+        lambda tensors, plain: plain["layout"].update(num_tokens=10**12),
+        "num_tokens must be",
+    ),
+    "pixels without end": (
+        lambda tensors, plain: plain["layout"].update(image_sizes=[[10**9, 10**9]]),
+        "image_sizes must be",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_says_what_is_wrong(saved: Path, name: str) -> None:
+    change, reason = CASES[name]
+    content = content_of(saved)
+    change(*content[:2])
+    with pytest.raises(ValueError, match=f"not a readable result file: .*{reason}"):
+        VLMAttributionResult.load(write(saved, content))
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    if isinstance(value, (dict, list)):
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        for key in keys[:12]:
+            yield from paths(value[key], (*path, key))
+
+
+def put(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copied = json.loads(json.dumps(whole))
+    inner = copied
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copied
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**30,
+    float("inf"),
+    float("nan"),
+    "\ud800",
+    [],
+    {},
+    [[1]],
+    ["a"],
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_any_value_anywhere_is_refused_or_shown(saved: Path, odd: Any) -> None:
+    """Nothing but ValueError, whatever stands in the place of any part."""
+    tensors, plain, metadata = content_of(saved)
+    for path in paths(plain):
+        write(saved, (tensors, put(plain, path, odd), metadata))
+        try:
+            result = VLMAttributionResult.load(saved)
+        except ValueError:
+            continue
+        assert page_of({result.method: result}).words
+
+
+def test_segments_are_checked(tmp_path: Path) -> None:
+    masks = torch.zeros(2, 40, 60, dtype=torch.bool)
+    masks[0, :10], masks[1, 5:] = True, True
+    layout = SegmentLayout.of_masks(masks, ["one", "two"], (40, 60))
+    attr = torch.rand(5, 2)
+    result = make_result(
+        layout=layout,
+        token_attr=attr,
+        seq_attr=attr.sum(0),
+        placeless_attr=None,
+        layer_attr=None,
+        layer_indices=None,
+    )
+    path = tmp_path / "segments.dexar"
+    result.save(path)
+    assert VLMAttributionResult.load(path) == result
+    content = content_of(path)
+    labels = content[0]["segments"]
+    for wrong in (labels + 1, labels - 1, labels[0], labels[:, 1:], labels.float()):
+        content[0]["segments"] = wrong.contiguous().clone()
+        with pytest.raises(ValueError, match="segments must be"):
+            VLMAttributionResult.load(write(path, content))
+    content[0]["segments"] = labels
+    content[1]["layout"]["names"] = ["one"]
+    with pytest.raises(ValueError, match="names must be 2 names"):
+        VLMAttributionResult.load(write(path, content))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "null", "\x00"])
+def test_other_text_than_json(saved: Path, text: str) -> None:
+    tensors, _, metadata = content_of(saved)
+    save_file(tensors, saved, metadata={**metadata, "content": text})
+    with pytest.raises(ValueError, match="not a readable result file"):
+        VLMAttributionResult.load(saved)
+    save_file(tensors, saved, metadata={**metadata, "version": "x"})
+    with pytest.raises(ValueError, match="has format version x"):
+        VLMAttributionResult.load(saved)
+
+
+def test_the_command_says_so_too(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = content_of(saved)
+    CASES["token too few"][0](*content[:2])
+    assert main(["show", str(write(saved, content))]) == 2
+    assert "token_attr must be of the shape" in capsys.readouterr().err
