@@ -20,7 +20,31 @@ from torch import nn, Tensor
 from transformers import StoppingCriteria
 
 # Every other family is replayed.
-PLANS = {"qwen3_5": "full_pass", "paligemma2": "full_pass", "florence2": "encoder"}
+PLANS = {
+    **dict.fromkeys(
+        (
+            "dots3_note",
+            "glm5_next",
+            "inkling2",
+            "inkling_mm_model",
+            "minicpm_ocr",
+            "minicpmv4_6",
+            "minicpmv4_6_fine",
+            "minicpmv4_7",
+            "minimax_m3_vl",
+            "mistral_large4",
+            "nemotron_h_omni",
+            "paligemma2",
+            "pp_formulanet",
+            "qwen3_5",
+            "qwen3_5_moe",
+            "qwen4_exp",
+            "unlimited_ocr",
+        ),
+        "full_pass",
+    ),
+    **dict.fromkeys(("donut", "florence2", "pix2struct", "trocr"), "encoder"),
+}
 NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
