@@ -66,7 +66,11 @@ def shares_of_patches(prompt: Prompt) -> Tensor:
         keep(module, output[1])
 
     # torch's own module calls no interface, but returns the mean of its heads.
-    own = {m: keep_returned for m in keys_of if isinstance(m, nn.MultiheadAttention)}
+    own: dict[nn.Module, Any] = {
+        module: keep_returned
+        for module in keys_of
+        if isinstance(module, nn.MultiheadAttention)
+    }
     with (
         torch.no_grad(),
         kept_state(model),
@@ -81,7 +85,7 @@ def shares_of_patches(prompt: Prompt) -> Tensor:
             "known. Pass grid= or boxes=, or leave the model as transformers made it."
         )
     count = adapter.num_vision_tokens(prompt.inputs, prompt.config)
-    shares = torch.block_diag(*rolled(read, count))
+    shares: Tensor = torch.block_diag(*rolled(read, count))
     expected = prompt.image_keys.shape[1], prompt.layout.num_tokens
     assert shares.shape == expected, (shares.shape, expected)
     return shares

@@ -22,8 +22,9 @@ class AriaAdapter(QueryAdapter):
 
     def num_vision_tokens(self, inputs: Mapping[str, Any], config: Any) -> int:
         """See :meth:`QueryAdapter.num_vision_tokens`."""
-        side = int(inputs["pixel_values"].shape[-1]) // config.vision_config.patch_size
-        return side**2
+        patch = int(config.vision_config.patch_size)
+        side = int(inputs["pixel_values"].shape[-1]) // patch
+        return side * side
 
     def attentions(self, model: Any) -> list[QueryAttention]:
         """See :meth:`QueryAdapter.attentions`."""
