@@ -37,7 +37,10 @@ def check_streamed(case: FamilyCase, implementation: str, power: float) -> None:
     model = model_of(case, 1, implementation)
     inputs = case.inputs(1, 3)
     method = VLMAttribution(LayerDexAR(model))
-    whole = method.attribute(inputs, gen_args=GREEDY, attention_power=power)
+    # The reference's maps are those of the queries, not spread over patches.
+    num_tokens = Prompt(model, inputs).image_keys.shape[1]
+    places = {} if case.places is None else {"grid": (1, num_tokens)}
+    whole = method.attribute(inputs, gen_args=GREEDY, attention_power=power, **places)
     reference = explained(
         model,
         inputs,
@@ -46,7 +49,7 @@ def check_streamed(case: FamilyCase, implementation: str, power: float) -> None:
         attention_power=power,
     )
     with untouched(warm(model, inputs)):
-        maps = streamed(method, inputs, attention_power=power)
+        maps = streamed(method, inputs, attention_power=power, **places)
     expected = reference.token_attr[0][:, whole.layout.placed]
     assert relative_error(maps, expected) <= case.tolerance
 

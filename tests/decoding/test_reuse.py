@@ -20,7 +20,19 @@ from torch import nn, Tensor
 from transformers import StoppingCriteria
 
 # Every other family is replayed.
-PLANS = {"qwen3_5": "full_pass", "paligemma2": "full_pass", "florence2": "encoder"}
+PLANS = {
+    "qwen3_5": "full_pass",
+    "paligemma2": "full_pass",
+    "florence2": "encoder",
+    "pix2struct": "encoder",
+    "trocr": "encoder",
+    "donut": "encoder",
+    # Its decoder reads what is pooled from the encoder's states.
+    "pp_formulanet": "full_pass",
+}
+# Its decoder computes attention itself: each token is explained by plain autograd, in a
+# pass of its own.
+PASS_PER_TOKEN = ("trocr",)
 NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
@@ -88,14 +100,18 @@ def test_no_position_is_run_twice(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
-    method.attribute(inputs, gen_args=GREEDY)
+    # Pix2Struct's configuration turns the cache off.
+    gen_args = {**GREEDY, "use_cache": True}
+    method.attribute(inputs, gen_args=gen_args, places=case.places)
     first_layer = find_decoder(model).layers[0]
     expected = [positions_of_prompt(model, inputs), *[1] * (NUM_TOKENS - 1)]
+    if case.name in PASS_PER_TOKEN:
+        expected += [1] * NUM_TOKENS
     with _Counter(first_layer) as positions:
-        method.attribute(inputs, gen_args=GREEDY)
+        method.attribute(inputs, gen_args=gen_args, places=case.places)
     assert positions == expected
     with _Counter(first_layer) as positions:
-        list(method.stream(inputs, gen_args=GREEDY))
+        list(method.stream(inputs, gen_args=gen_args, places=case.places))
     assert positions == expected
 
 
