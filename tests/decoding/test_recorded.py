@@ -39,7 +39,7 @@ def check_streamed(case: FamilyCase, implementation: str, power: float) -> None:
     method = VLMAttribution(LayerDexAR(model))
     # The reference's maps are those of the queries, not spread over patches.
     num_tokens = Prompt(model, inputs).image_keys.shape[1]
-    places = {} if case.places is None else {"grid": (1, num_tokens)}
+    places: dict[str, Any] = {} if case.places is None else {"grid": (1, num_tokens)}
     whole = method.attribute(inputs, gen_args=GREEDY, attention_power=power, **places)
     reference = explained(
         model,

@@ -216,8 +216,7 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
     [
         name
         for name in CASES
-        if name
-        not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS, *QUERIES)
+        if name not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS, *QUERIES)
     ],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
