@@ -110,8 +110,11 @@ def test_no_position_is_run_twice(case: FamilyCase) -> None:
     with _Counter(first_layer) as positions:
         method.attribute(inputs, gen_args=gen_args, places=case.places)
     assert positions == expected
+    if case.places is not None:
+        # A stream knows them from its input alone, see test_queries.py.
+        return
     with _Counter(first_layer) as positions:
-        list(method.stream(inputs, gen_args=gen_args, places=case.places))
+        list(method.stream(inputs, gen_args=gen_args))
     assert positions == expected
 
 
