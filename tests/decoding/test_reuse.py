@@ -45,6 +45,9 @@ PLANS = {
     ),
     **dict.fromkeys(("donut", "florence2", "pix2struct", "trocr"), "encoder"),
 }
+# Its decoder computes attention itself: each token is explained by plain autograd, in a
+# pass of its own over the whole prefix.
+PASS_PER_TOKEN = ("trocr",)
 NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
@@ -112,14 +115,25 @@ def test_no_position_is_run_twice(case: FamilyCase) -> None:
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
-    method.attribute(inputs, gen_args=GREEDY)
+    # Pix2Struct's configuration turns the cache off.
+    gen_args = {**GREEDY, "use_cache": True}
+    method.attribute(inputs, gen_args=gen_args, places=case.places)
     first_layer = find_decoder(model).layers[0]
     expected = [positions_of_prompt(model, inputs), *[1] * (NUM_TOKENS - 1)]
+    if case.name in PASS_PER_TOKEN:
+        expected += range(1, 1 + NUM_TOKENS)
     with _Counter(first_layer) as positions:
-        method.attribute(inputs, gen_args=GREEDY)
+        method.attribute(inputs, gen_args=gen_args, places=case.places)
     assert positions == expected
+    if case.places is not None:
+        # A stream knows them from its input alone, see test_queries.py.
+        return
     with _Counter(first_layer) as positions:
-        list(method.stream(inputs, gen_args=GREEDY))
+        list(method.stream(inputs, gen_args=gen_args))
+    if case.name in PASS_PER_TOKEN:
+        # Between those of generating.
+        positions.sort()
+        expected.sort()
     assert positions == expected
 
 
