@@ -8,6 +8,7 @@ from captum_dexar.baselines.baseline import LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.layers import hidden_argument, with_hidden
+from captum_dexar.model.states import positions_first
 from captum_dexar.model.target_logits import TargetLogits
 from captum_dexar.model.thread_hooks import forward_pre_hooks
 from torch import Tensor
@@ -66,9 +67,14 @@ class LayerImageGradCam(LayerBaseline):
         hooks = forward_pre_hooks({decoder.layers[0]: start_graph}, with_kwargs=True)
         with torch.enable_grad(), hooks:
             logits = steps.full_pass().logits()
-        index = steps.prompt.image_keys.to(leaves[0].device)[..., None]
-        index = index.expand(-1, -1, leaves[0].shape[-1])
-        tokens = leaves[0].detach().gather(1, index).float()
+
+        def of_image(hidden: Tensor) -> Tensor:
+            """The image tokens' features, of several streams side by side."""
+            rows = positions_first(decoder.layers[0], hidden).flatten(2)
+            index = steps.prompt.image_keys.to(rows.device)[..., None]
+            return rows.gather(1, index.expand(-1, -1, rows.shape[-1])).float()
+
+        tokens = of_image(leaves[0].detach())
         maps = []
         for step in range(steps.num_steps):
             target = steps.target_ids[:, step].to(logits.device)
@@ -76,7 +82,7 @@ class LayerImageGradCam(LayerBaseline):
             with torch.enable_grad():
                 reading = logits[:, step].gather(1, target[:, None]).sum()
             (gradient,) = torch.autograd.grad(reading, leaves, retain_graph=True)
-            weights = gradient.gather(1, index).float().mean(1, keepdim=True)
+            weights = of_image(gradient).mean(1, keepdim=True)
             maps.append((tokens * weights).sum(-1).relu())
         on_layer()
         attributions = torch.stack(maps, dim=1)[:, :, None]

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
+from captum_dexar.attention_gradients import ClosedForm
+from captum_dexar.methods import layer_dexar
 from tests.families.cases import chosen_keys, kept_prompt, llava, step3p7
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.independent import decoder_layers, exact, independent, Reference
 from tests.helpers.softmax_level import by_softmax
-from torch import nn, Tensor
+from torch import Tensor
 
 # More than any window or number of chosen keys.
 NUM_TOKENS = 8
@@ -50,31 +52,25 @@ def test_both_engines_equal_the_softmax(case: FamilyCase, engine: str) -> None:
 
 
 @pytest.mark.parametrize("case", chosen_keys.CASES, ids=lambda case: case.name)
-def test_no_indexer_runs_again(
+def test_layers_that_choose_keys_are_replayed(
     case: FamilyCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pass is run once, and no layer's attention module a second time."""
+    """Their graphs of whole passes, which are slow, are not needed."""
     model, inputs, answer, _ = setting(case)
-    indexers = [
-        module
-        for module in model.modules()
-        if type(module).__name__.endswith("Indexer")
-    ]
-    indexer: Any = type(indexers[0])
-    original, runs = indexer.forward, []
+    replays: list[bool] = []
 
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        runs.append(self)
-        return original(self, *args, **kwargs)
+    def closed_form(*args: Any, **kwargs: Any) -> ClosedForm:
+        replays.append(kwargs.get("replays", True))
+        return ClosedForm(*args, **kwargs)
 
-    # A hook would be a change of the user's.
-    monkeypatch.setattr(indexer, "forward", forward)
+    monkeypatch.setattr(layer_dexar, "ClosedForm", closed_form)
     explained(model, inputs, answer[None])
-    assert runs == indexers
-    runs.clear()
-    gen_args = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": -1}
+    assert replays == [True]
+    replays.clear()
+    gen_args = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": -1}
     VLMAttribution(LayerDexAR(model)).attribute(inputs, gen_args=gen_args)
-    assert runs == 3 * indexers
+    # From what generating has recorded.
+    assert replays == []
 
 
 @every_case

@@ -19,6 +19,7 @@ from captum_dexar.attention_gradients.layer_record import GrowingKeys, LayerReco
 from captum_dexar.baselines import LayerAttentionGradient
 from captum_dexar.decoding import generation, raw_logits
 from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.model.layers import with_hidden
 from captum_dexar.model.target_logits import GrowingLogits
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -128,15 +129,14 @@ def test_a_record_of_too_few_keys(
 
 
 @pytest.mark.parametrize("way", [streamed, given])
-def test_arguments_at_wrong_positions(
+def test_other_hidden_states(
     way: Way, monkeypatch: pytest.MonkeyPatch, retried: list[bool]
 ) -> None:
     model, inputs = tiny_vlm(seed=1), prompt_inputs(1)
-    at_positions = layer_replay.at_positions
     monkeypatch.setattr(
         local_graphs,
-        "at_positions",
-        lambda value, length, positions: at_positions(value, length, positions - 1),
+        "with_hidden",
+        lambda args, kwargs, hidden: with_hidden(args, kwargs, hidden.flip(-1)),
     )
     maps = way(model, inputs)
     assert relative_error(maps, expected(model, inputs)) <= 1e-5

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.families.cases.joined_states import MERGE, PATCH, SIDE
-from tests.helpers.patch_grid_processors import _WithoutVideo
+from tests.helpers.patch_grid_processors import WithoutVideo
 from tests.helpers.processors import CHAT_TEMPLATE, word_tokenizer
 from transformers import Gemma3nProcessor, Glm5NextProcessor, InklingProcessor
 from transformers.models.siglip.image_processing_pil_siglip import (
@@ -47,7 +47,7 @@ def glm5_next_processor(**settings: Any) -> Any:
 
     tokenizer: Any = word_tokenizer()
     tokenizer.video_token = "word98"
-    named = type("Glm5NextProcessor", (_WithoutVideo, Glm5NextProcessor), {})
+    named = type("Glm5NextProcessor", (WithoutVideo, Glm5NextProcessor), {})
     processor: Any = named(
         image_processor=Glm5NextImageProcessor(
             **{

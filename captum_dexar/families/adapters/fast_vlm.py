@@ -20,7 +20,8 @@ class FastVlmAdapter(FamilyAdapter):
     processor_types: ClassVar[tuple[str, ...]] = ()
     shared_processors: ClassVar[tuple[str, ...]] = ("LlavaProcessor",)
     boxes_checked: ClassVar[str] = (
-        "end to end, with another convolutional tower in place of timm's"
+        "end to end, with a tower without overlap in place of timm's, whose "
+        "convolutions see far more than a box, centred half a box above and to the left"
     )
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
