@@ -20,7 +20,21 @@ from torch import nn, Tensor
 from transformers import StoppingCriteria
 
 # Every other family is replayed.
-PLANS = {"qwen3_5": "full_pass", "paligemma2": "full_pass", "florence2": "encoder"}
+PLANS = {
+    "qwen3_5": "full_pass",
+    "paligemma2": "full_pass",
+    "florence2": "encoder",
+    "pix2struct": "encoder",
+    "pp_formulanet": "full_pass",
+    "trocr": "encoder",
+    "donut": "encoder",
+    "blip": "full_pass",
+    "git": "full_pass",
+    "idefics": "full_pass",
+    "idefics_two_images": "full_pass",
+}
+# They generate without a cache, or are explained by autograd.
+RUN_AGAIN = ("pix2struct", "trocr", "blip", "git")
 NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
@@ -85,6 +99,8 @@ def positions_of_prompt(model: nn.Module, inputs: Any) -> int:
 @every_case
 def test_no_position_is_run_twice(case: FamilyCase) -> None:
     """The prompt once, and each generated token once."""
+    if case.name in RUN_AGAIN:
+        pytest.skip("positions are run again in this family")
     model = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = VLMAttribution(LayerDexAR(model))
