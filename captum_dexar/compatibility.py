@@ -23,6 +23,7 @@ OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
     "fuyu": (5, 21),
     "granite_docling": (5, 23),
     "inkling2": (5, 23),
+    "lfm3_vl": (5, 23),
     "minicpm_ocr": (5, 21),
     "mistral_large4": (5, 22),
 }
