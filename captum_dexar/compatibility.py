@@ -27,6 +27,9 @@ OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
     "minicpm_ocr": (5, 21),
     "mistral_large4": (5, 22),
 }
+# Models of transformers that need a newer torch: earlier ones do not take their int32
+# indices.
+OLDEST_TORCH_OF: dict[str, Version] = {"glm5_next": (2, 8)}
 
 
 def installed(package: str) -> Version | None:
@@ -79,7 +82,7 @@ def warn_user(message: str) -> None:
 
 
 def missing_model(model_type: str) -> str | None:
-    """Why models of a type cannot be explained with the installed transformers.
+    """Why models of a type cannot be explained with the installed packages.
 
     Args:
         model_type (str): as in the model's configuration
@@ -87,17 +90,19 @@ def missing_model(model_type: str) -> str | None:
     Returns:
         **str or None**: the reason, None if there is none
     """
-    oldest = OLDEST_TRANSFORMERS_OF.get(model_type)
-    if oldest is None:
-        return None  # without reading the metadata, which takes milliseconds
-    there = installed("transformers")
-    if there is None or there >= oldest:
-        return None
-    return (
-        f"Models of type {model_type!r} need transformers>={_text(oldest)}, but "
-        f"transformers {version('transformers')} is installed: run "
-        f'pip install -U "transformers>={_text(oldest)}"'
-    )
+    oldest_of = {"transformers": OLDEST_TRANSFORMERS_OF, "torch": OLDEST_TORCH_OF}
+    for package, oldest_by_type in oldest_of.items():
+        oldest = oldest_by_type.get(model_type)
+        if oldest is None:
+            continue  # without reading the metadata, which takes milliseconds
+        there = installed(package)
+        if there is not None and there < oldest:
+            return (
+                f"Models of type {model_type!r} need {package}>={_text(oldest)}, but "
+                f"{package} {version(package)} is installed: run "
+                f'pip install -U "{package}>={_text(oldest)}"'
+            )
+    return None
 
 
 def image_settings(processor: Any) -> dict[str, Any]:

@@ -10,7 +10,12 @@ import matplotlib
 import pytest
 import torch
 import transformers
-from captum_dexar.compatibility import installed, missing_model, OLDEST_TRANSFORMERS_OF
+from captum_dexar.compatibility import (
+    installed,
+    missing_model,
+    OLDEST_TORCH_OF,
+    OLDEST_TRANSFORMERS_OF,
+)
 from tests.helpers.browser import started_browser
 
 matplotlib.use("Agg")
@@ -33,7 +38,10 @@ DIFFERS_IN_TRANSFORMERS = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the installed versions do not have, or do otherwise."""
-    reasons = {kind: missing_model(kind) for kind in OLDEST_TRANSFORMERS_OF}
+    reasons = {
+        kind: missing_model(kind)
+        for kind in (*OLDEST_TRANSFORMERS_OF, *OLDEST_TORCH_OF)
+    }
     if (installed("transformers") or (5, 23)) < (5, 23):
         for part, difference in DIFFERS_IN_TRANSFORMERS.items():
             reasons[part] = f"transformers {transformers.__version__}: {difference}"

@@ -67,10 +67,14 @@ def test_a_list_equals_single_inputs(case: FamilyCase) -> None:
     model = case.model(0, "sdpa")
     method = VLMAttribution(LayerDexAR(model))
     inputs = [case.inputs(seed, 0) for seed in (0, 1, 2)]
-    for more in ({"gen_args": LONG}, {"target": [[40, 41], [42], [43, 44, 45]]}):
+    ways: list[dict[str, Any]] = [
+        {"gen_args": LONG},
+        {"target": [[40, 41], [42], [43, 44, 45]]},
+    ]
+    for more in ways:
         together = method.attribute(inputs, **more)
         for index, (one, result) in enumerate(zip(inputs, together)):
-            only = dict(more)
+            only: dict[str, Any] = dict(more)
             if "target" in more:
                 only["target"] = more["target"][index]
             single = method.attribute(one, **only)

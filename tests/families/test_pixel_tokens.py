@@ -53,6 +53,9 @@ TWO_INPUTS = ("deepseek_vl_hybrid",)
 ENCODERS = tuple(
     case.name for kind in (image_encoders, captioners, idefics) for case in kind.CASES
 )
+# Each image token is a query that reads the whole image: no pixel is its own. See
+# test_queries.py.
+QUERIES = tuple(case.name for case in EVERY_CASE if case.places is not None)
 # These differ from others in the text model only.
 SAME_VISION = (
     "bakllava",
@@ -210,7 +213,11 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in CASES if n not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS)],
+    [
+        name
+        for name in CASES
+        if name not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS, *QUERIES)
+    ],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]

@@ -18,10 +18,22 @@ from torch import nn, Tensor
 # Inputs with an entry for each token, and that of a generated token. None repeats the
 # last one.
 GROWING: dict[str, dict[str, int | None]] = {
-    "default": {"attention_mask": 1, "token_type_ids": 0, "mm_token_type_ids": 0},
+    "default": {
+        "attention_mask": 1,
+        "token_type_ids": 0,
+        "mm_token_type_ids": 0,
+        "moe_mm_token_type_ids": 0,
+    },
     "mllama": {"attention_mask": 1, "cross_attention_mask": None},
     "paligemma": {"attention_mask": 1, "token_type_ids": 1},
 }
+# Layers whose class is not called a decoder layer.
+OTHER_LAYERS = ("NemotronHBlock",)
+# Families whose layers pass on several streams, the first axis of their states.
+STREAMS_FIRST = ("gemma3n",)
+# Families that this reference cannot read: the tail joins the last layer's states with
+# those of earlier blocks, which are not side by side, and routers take no float64.
+WITHOUT_REFERENCE = ("inkling2",)
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
 CROSS_ATTENTION = ("cross_attn", "encoder_attn")
 
@@ -111,7 +123,8 @@ def _one_step(model: Any, prefix: dict[str, Any], token: int) -> tuple[Tensor, .
     return (
         layer_maps.sum(0),
         weight,
-        torch.stack(weights),
+        # Layers may differ in their number of heads: zeros follow those of the others.
+        nn.utils.rnn.pad_sequence(weights, batch_first=True),
         layer_maps,
         log_prob.detach(),
     )
@@ -162,6 +175,8 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     layers = decoder_layers(model)
     attention: list[list[_Attention]] = [[] for _ in layers]
     outputs: list[Tensor] = []
+    root: Any = model
+    batch_axis = 1 if root.config.model_type in STREAMS_FIRST else 0
 
     def keep_attention(index: int, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -176,7 +191,7 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
         outputs.append(output[0] if isinstance(output, tuple) else output)
         if len(outputs) < len(layers):
             return None
-        every = torch.cat(outputs)
+        every = torch.cat(outputs, dim=batch_axis)
         return (every, *output[1:]) if isinstance(output, tuple) else every
 
     handles = []
@@ -199,7 +214,8 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for name, module in model.named_modules()
-        if type(module).__name__.endswith("DecoderLayer") and "vision" not in name
+        if type(module).__name__.endswith(("DecoderLayer", *OTHER_LAYERS))
+        and "vision" not in name
     ]
 
 

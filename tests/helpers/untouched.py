@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum_dexar.inputs import Prompt
 from torch import nn
 from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import AttentionInterface
@@ -94,6 +95,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 def warm(model: nn.Module, inputs: dict[str, Any]) -> nn.Module:
     """Runs the model once: transformers installs capture hooks in the first pass."""
+    if "input_ids" not in inputs:
+        # The decoder's start token, which ``generate`` adds, is added here.
+        inputs = Prompt(model, inputs).inputs
     with torch.no_grad():
         model(**inputs)
     return model

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.families.cases import CASES
 from tests.helpers.family_case import FamilyCase
+from tests.helpers.independent import WITHOUT_REFERENCE
 from tests.right_or_refused.argument import GREEDY, values
 from tests.right_or_refused.cells import outcome
 from tests.right_or_refused.settings import setting_of
@@ -24,7 +25,13 @@ CELLS = {
 
 
 # Attributions of image tokens that are queries are spread, see test_queries.py.
-PLACED = [case for case in CASES if case.places is None and not case.has_own_tests]
+PLACED = [
+    case
+    for case in CASES
+    if case.places is None
+    and not case.has_own_tests
+    and case.name not in WITHOUT_REFERENCE
+]
 
 
 @pytest.mark.parametrize("cell", CELLS)

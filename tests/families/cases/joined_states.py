@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from captum_dexar.compatibility import missing_model
 from tests.families.cases.idefics3 import tiled_ids
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.tiny_models import IMAGE_TOKEN, roughen, VOCABULARY
@@ -252,5 +253,5 @@ CASES = tuple(
         implementations=("eager" if variant == "inkling2" else "sdpa",),
     )
     for variant in BUILDERS
-    if variant != "inkling2" or hasattr(transformers, "Inkling2Config")
+    if missing_model(variant) is None
 )

@@ -116,6 +116,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_config": {
             **PLAIN_TEXT,
             "head_dim": 16,
+            # With as many as by default, attention underflows to zero.
+            "global_head_dim": 32,
             "sliding_window": 8,
             "layer_types": SLIDING * 2,
             "final_logit_softcapping": 4.0,
