@@ -17,7 +17,7 @@ class Blip2Adapter(QuerySquareAdapter):
     )
     reader: ClassVar[str] = "the Q-Former"
     boxes_checked: ClassVar[str] = found_places(
-        "11 of 24 queries (16 cells; InstructBLIP: 8 of 24)"
+        "9 of 24 queries (16 cells; InstructBLIP: 8 of 24)"
     )
 
     def matches(self, config: Any) -> bool:

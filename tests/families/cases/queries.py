@@ -100,6 +100,8 @@ def blip2(seed: int, implementation: str) -> nn.Module:
         text_config={
             **TEXT,
             "model_type": "opt",
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
             "ffn_dim": 48,
             "word_embed_proj_dim": 32,
         },
