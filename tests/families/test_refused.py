@@ -113,7 +113,10 @@ def test_no_processor_of_another_model_is_refused() -> None:
     refused = {name for refusal in REFUSALS for name in refusal.processor_types}
     assert all(hasattr(transformers, name) for name in refused)
     for model_type, name in PROCESSOR_MAPPING_NAMES.items():
-        processor = getattr(transformers, str(name))
+        try:
+            processor = getattr(transformers, str(name))
+        except ModuleNotFoundError:
+            continue  # In earlier versions some need torchvision.
         names = {base.__name__ for base in processor.__mro__}
         assert model_type in REFUSED_TYPES or not names & refused
 
