@@ -9,6 +9,10 @@ def _always(config: Any) -> bool:
     return True
 
 
+def _has_encoder(config: Any) -> bool:
+    return bool(config.text_config.is_encoder_decoder)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why some models have no maps, and what to do.
@@ -55,8 +59,19 @@ def _queries(
 
 
 REFUSALS: tuple[Refusal, ...] = (
-    _queries("the Q-Former", "blip-2", "Blip2Processor"),
-    _queries("the Q-Former", "instructblip", "InstructBlipProcessor"),
+    # Their processors also belong to models that have an adapter.
+    _queries(
+        "the Q-Former",
+        "blip-2",
+        applies=_has_encoder,
+        only=" with an encoder-decoder as language model",
+    ),
+    _queries(
+        "the Q-Former",
+        "instructblip",
+        applies=_has_encoder,
+        only=" with an encoder-decoder as language model",
+    ),
     _queries(
         "the Q-Former",
         "instructblipvideo",
@@ -70,7 +85,6 @@ REFUSALS: tuple[Refusal, ...] = (
         applies=lambda config: bool(getattr(config, "use_resampler", False)),
         only=" with a resampler (use_resampler=True)",
     ),
-    _queries("the resampler", "kosmos-2", "Kosmos2Processor"),
     _queries("the resampler", "kosmos-2.5", "Kosmos2_5Processor"),
     _queries(
         "the encoder",

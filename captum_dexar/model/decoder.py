@@ -25,6 +25,7 @@ from captum_dexar.model.state import device_of, input_embeddings, kept_state
 from captum_dexar.model.states import states_of
 from captum_dexar.model.target_logits import is_forbidden
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
+from captum_dexar.model.wrappers import generating
 from torch import nn, Tensor
 
 
@@ -141,7 +142,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
             dict.fromkeys(modules, keep_argument), with_kwargs=True, prepend=True
         ),
     ):
-        logits = model(**probe_inputs(model, ids)).logits
+        logits = _logits(model, ids)
 
     for ending in possible_endings(model, _chain(fed, made, head)):
         fitted = _compared(model, ending, head, last_states[0], logits)
@@ -210,6 +211,19 @@ def _settings(model: nn.Module) -> tuple[Any, ...]:
 
 def _has_int8(model: nn.Module) -> bool:
     return any(weight.dtype == torch.int8 for weight in model.parameters())
+
+
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """The logits of a few text tokens."""
+    root: Any = generating(model)
+    if root in (
+        getattr(model, name, None) for name in ("language_model", "text_model")
+    ):
+        # It needs no image.
+        logits: Tensor = root(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    else:
+        logits = model(**probe_inputs(model, ids)).logits
+    return logits
 
 
 def _probe_ids(model: nn.Module) -> Tensor:

@@ -17,6 +17,9 @@ REFUSED = {
     "FSDPModule": "spreads the weights over processes",
 }
 
+# Parts of a model that may generate in its place, by name.
+INNER = ("text_decoder", "language_model", "text_model")
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside ``torch.compile(model)``, which computes the same.
@@ -30,13 +33,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def generating(model: nn.Module) -> nn.Module:
     """The module whose passes ``model.generate`` runs: an adapter's wrapper may call
-    its base model, and BLIP its text decoder."""
+    its base model, and BLIP and BLIP-2 their text models."""
     for module in model.modules():
         if issubclass(type(module), GenerationMixin):
-            inner = getattr(module, "text_decoder", None)
             kind: Any = type(module)
             is_own = kind.generate is not GenerationMixin.generate
-            return inner if is_own and isinstance(inner, GenerationMixin) else module
+            inner = [getattr(module, name, None) for name in INNER] if is_own else []
+            return next((m for m in inner if isinstance(m, GenerationMixin)), module)
     return model
 
 

@@ -9,8 +9,9 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
 from torch import nn, Tensor
 
-# Their routers compute in float32, whatever the model's precision.
-ONLY_IN_FLOAT32 = ("inkling2",)
+# Routers of the first, and masks of the second, are in float32, whatever the model's
+# precision.
+ONLY_IN_FLOAT32 = ("inkling2", "kosmos-2")
 
 
 def explained(

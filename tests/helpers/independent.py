@@ -31,9 +31,10 @@ GROWING: dict[str, dict[str, int | None]] = {
 OTHER_LAYERS = ("NemotronHBlock",)
 # Families whose layers pass on several streams, the first axis of their states.
 STREAMS_FIRST = ("gemma3n",)
-# Families that this reference cannot read: the tail joins the last layer's states with
-# those of earlier blocks, which are not side by side, and routers take no float64.
-WITHOUT_REFERENCE = ("inkling2",)
+# Families that this reference cannot read. Inkling 2: the tail joins the last layer's
+# states with those of earlier blocks, which are not side by side, and routers take no
+# float64. Kosmos-2: its mask is made in float32.
+WITHOUT_REFERENCE = ("inkling2", "kosmos2")
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
 CROSS_ATTENTION = ("cross_attn", "encoder_attn")
 

@@ -3,6 +3,7 @@
 from captum_dexar.families.adapters.aria import AriaAdapter
 from captum_dexar.families.adapters.aya_vision import AyaVisionAdapter
 from captum_dexar.families.adapters.blip import BlipAdapter
+from captum_dexar.families.adapters.blip2 import Blip2Adapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
@@ -26,6 +27,7 @@ from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
+from captum_dexar.families.adapters.kosmos2 import Kosmos2Adapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
 from captum_dexar.families.adapters.llama4 import Llama4Adapter
 from captum_dexar.families.adapters.llava import LlavaAdapter
@@ -75,6 +77,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     AriaAdapter,
     AyaVisionAdapter,
     BlipAdapter,
+    Blip2Adapter,
     ChameleonAdapter,
     Cohere2VisionAdapter,
     CohereCompassAdapter,
@@ -104,6 +107,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Inkling2Adapter,
     InternVLAdapter,
     KimiK25Adapter,
+    Kosmos2Adapter,
     Lfm2VlAdapter,
     Llama4Adapter,
     LlavaAdapter,

@@ -31,8 +31,8 @@ class QueryAttention:
 
     Attributes:
         module (nn.Module): the module
-        keys (str): what is attended to: ``"patches"``; ``"queries"``, which may be
-            followed by others; ``"both"``, the patches first
+        keys (str): what is attended to: ``"patches"``; ``"queries"``, which a text may
+            follow; ``"both"``, the patches first
     """
 
     module: nn.Module
@@ -139,13 +139,16 @@ def rolled(attentions: list[tuple[str, Tensor]], num_tokens: int) -> Tensor:
     Returns:
         *Tensor* ``(pictures, queries, num_tokens)``; rows sum to 1
     """
-    held = attentions[0][1].new_zeros(*attentions[0][1].shape[:2], num_tokens)
-    for keys, attention in attentions:
-        read = torch.zeros_like(held)
+    rows = [attention.shape[1] for _, attention in attentions]
+    # Text that queries attend to has read them, and so the image.
+    held = attentions[0][1].new_zeros(len(attentions[0][1]), max(rows), num_tokens)
+    for (keys, attention), count in zip(attentions, rows):
+        read = torch.zeros_like(held[:, :count])
         if keys != "queries":
             read = read + attention[..., :num_tokens]
             attention = attention[..., num_tokens:]
         if keys != "patches":
-            read = read + attention[..., : held.shape[1]] @ held
-        held = (held + read) / 2
-    return held / held.sum(-1, keepdim=True)
+            read = read + attention @ held[:, : attention.shape[2]]
+        held = torch.cat([(held[:, :count] + read) / 2, held[:, count:]], dim=1)
+    found = held[:, : min(rows)]
+    return found / found.sum(-1, keepdim=True)

@@ -11,8 +11,14 @@ from torch import nn
 from transformers import (
     AriaConfig,
     AriaForConditionalGeneration,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
 )
 
 NUM_QUERIES = 6
@@ -25,6 +31,7 @@ SMALL: dict[str, Any] = {
 VISION = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.1}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 TEXT = {**SMALL, **SPECIAL, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
+QFORMER = {**SMALL, "vocab_size": VOCABULARY, "encoder_hidden_size": 32}
 
 
 def built(make: Any, seed: int, implementation: str) -> nn.Module:
@@ -86,6 +93,58 @@ def aria(seed: int, implementation: str, patch: int = 8, side: int = 32) -> nn.M
     return model
 
 
+def blip2(seed: int, implementation: str) -> nn.Module:
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config={
+            **TEXT,
+            "model_type": "opt",
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "ffn_dim": 48,
+            "word_embed_proj_dim": 32,
+        },
+        num_query_tokens=NUM_QUERIES,
+        image_token_index=IMAGE_TOKEN,
+    )
+    make = partial(Blip2ForConditionalGeneration, config)
+    return built(make, seed, implementation)
+
+
+def instructblip(seed: int, implementation: str) -> nn.Module:
+    config = InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config={**TEXT, "model_type": "llama", "num_key_value_heads": 2},
+        num_query_tokens=NUM_QUERIES,
+        image_token_index=IMAGE_TOKEN,
+    )
+    make = partial(InstructBlipForConditionalGeneration, config)
+    return built(make, seed, implementation)
+
+
+def kosmos2(
+    seed: int,
+    implementation: str,
+    num_queries: int = NUM_QUERIES,
+    vocabulary: int = VOCABULARY,
+) -> nn.Module:
+    text = {
+        **SPECIAL,
+        "vocab_size": vocabulary,
+        "embed_dim": 32,
+        "layers": 3,
+        "ffn_dim": 48,
+        "attention_heads": 4,
+    }
+    config = Kosmos2Config(
+        text_config=text, vision_config=VISION, latent_query_num=num_queries
+    )
+    make = partial(Kosmos2ForConditionalGeneration, config)
+    return built(make, seed, implementation)
+
+
 def ids_of(seed: int, before: int, pictures: int = 1) -> torch.Tensor:
     """A prompt with the queries of every picture, and a token between two pictures."""
     generator = torch.Generator().manual_seed(seed)
@@ -121,9 +180,42 @@ def aria_inputs(seed: int, before: int) -> dict[str, Any]:
     }
 
 
+def blip2_inputs(seed: int, before: int) -> dict[str, Any]:
+    return {"input_ids": ids_of(seed, before), "pixel_values": pixels_of(seed, 1)}
+
+
+def instructblip_inputs(seed: int, before: int) -> dict[str, Any]:
+    instruction = torch.tensor([[5, 6, 7]]) + seed
+    return {**blip2_inputs(seed, before), "qformer_input_ids": instruction}
+
+
+def kosmos2_inputs(seed: int, before: int) -> dict[str, Any]:
+    inputs = blip2_inputs(seed, before)
+    is_image = inputs["input_ids"] == IMAGE_TOKEN
+    return {**inputs, "image_embeds_position_mask": is_image.long()}
+
+
 CASES = (
     FamilyCase("idefics2", idefics2, idefics2_inputs, places="resampler"),
     FamilyCase(
         "aria", aria, aria_inputs, implementations=("sdpa",), places="resampler"
+    ),
+    FamilyCase(
+        "blip2", blip2, blip2_inputs, implementations=("sdpa",), places="resampler"
+    ),
+    FamilyCase(
+        "instructblip",
+        instructblip,
+        instructblip_inputs,
+        implementations=("sdpa",),
+        places="resampler",
+    ),
+    FamilyCase(
+        "kosmos2",
+        kosmos2,
+        kosmos2_inputs,
+        implementations=("sdpa",),
+        can_be_padded=False,
+        places="resampler",
     ),
 )
