@@ -23,7 +23,7 @@ TITLES = {
 # Spreadsheets take a cell for a formula that begins with one of these.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _DPI = 130
-# Half the time of Pillow's own level, and the same size.
+# Half the time of Pillow's own level, and a size within a few per cent of its.
 _PNG = {"compress_level": 4}
 
 
