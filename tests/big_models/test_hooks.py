@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
+from tests.helpers.explained import relative_error
 from tests.helpers.literal import assert_literal, WAYS
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
@@ -291,17 +292,35 @@ def test_subclasses_of_linear_layers() -> None:
         assert_literal(model, way)
 
 
-def test_a_patch_of_the_whole_model_is_refused() -> None:
+def patched(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A model whose own forward does something to its logits."""
     model: Any = tiny_vlm(seed=1)
     original = type(model).forward
 
     @functools.wraps(original)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = original(self, *args, **kwargs)
-        output.logits = output.logits * 1.2
+        output.logits = change(output.logits)
         return output
 
     model.forward = types.MethodType(forward, model)
+    return model
+
+
+def test_a_patch_that_scales_the_logits_is_found() -> None:
+    scaled, plain = patched(lambda logits: logits * 1.2), tiny_vlm(seed=1)
+    for way in WAYS.values():
+        for of_scaled, of_plain in zip(way(LayerDexAR(scaled)), way(LayerDexAR(plain))):
+            assert of_scaled[0] == of_plain[0]
+            # A reading's gradient, and the weight that it is multiplied by.
+            assert relative_error(of_scaled[1], 1.2**2 * of_plain[1]) < 1e-5
+
+
+@pytest.mark.parametrize("change", [torch.sinh, lambda logits: logits - logits.mean()])
+def test_other_patches_of_the_whole_model_are_refused(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    model = patched(change)
     for way in WAYS.values():
         with pytest.raises(RuntimeError, match="does not reproduce"):
             way(LayerDexAR(model))

@@ -46,9 +46,12 @@ OVERLAPPING = (
     "got_ocr2",
     "granite4_vision",
     "pp_chart2table",
+    "unlimited_ocr",
 )
 # The image is in two inputs; pixels of one of them are refused.
-TWO_INPUTS = ("deepseek_vl_hybrid",)
+TWO_INPUTS = ("deepseek_vl_hybrid", "step3p7")
+# Their pixels are tested with their boxes, in test_boxes_joined_states.py.
+JOINED_STATES = ("gemma3n", "inkling2", "inkling_mm_model")
 # Their image tokens do not enter the text model's layers; see their own tests.
 ENCODERS = tuple(
     case.name for kind in (image_encoders, captioners, idefics) for case in kind.CASES
@@ -67,11 +70,22 @@ SAME_VISION = (
     "gemma4_bidirectional",
     "mllama_cross_last",
 )
+ELSEWHERE = (
+    *OVERLAPPING,
+    *TWO_INPUTS,
+    *JOINED_STATES,
+    *SAME_VISION,
+    *ENCODERS,
+    *QUERIES,
+)
 SILENCED = (
     r"(vis|image_tower).*"
     r"(out_proj|o_proj|o_proj\.linear|attn\.proj|projection_layer|pwconv2)$"
 )
 BLOCK = r"vis.*\.(layers|layer|blocks)\.0$"
+WITHOUT_TOWER = ("fuyu", "gemma4_unified")
+# Layers of their towers have more tokens than patches, or padding of their own.
+MORE_TOKENS = ("mllama", "nemotron_h_omni")
 NUM_TOKENS = 12
 NUM_OUTSIDE = 4
 PERTURBATION = 5.0
@@ -88,7 +102,7 @@ def silenced(model: nn.Module) -> nn.Module:
         for name in names:
             for parameter in model.get_submodule(name).parameters():
                 nn.init.zeros_(parameter)
-        has_vision_tower = model.config.model_type != "fuyu"
+        has_vision_tower = model.config.model_type not in WITHOUT_TOWER
         assert names or not has_vision_tower
     return model
 
@@ -192,8 +206,7 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
     assert torch.equal(values, placed.sort().values), "a token without a pixel"
     before, block_before = seen(seen.pixels)
     has_layer = block_before is not None and model.config.model_type != "fast_vlm"
-    if model.config.model_type == "mllama":
-        # Between its patches and its projector there is padding of its own.
+    if model.config.model_type in MORE_TOKENS:
         has_layer = False
         with pytest.raises(ValueError, match="can't be matched with the"):
             seen.layer_tokens(len(block_before))
@@ -213,11 +226,7 @@ def check(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        for name in CASES
-        if name not in (*OVERLAPPING, *TWO_INPUTS, *SAME_VISION, *ENCODERS, *QUERIES)
-    ],
+    [name for name in CASES if name not in ELSEWHERE],
 )
 def test_single_elements_change_their_own_token(name: str) -> None:
     case = CASES[name]
