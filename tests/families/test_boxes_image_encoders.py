@@ -26,6 +26,8 @@ from tests.helpers.blocks import (
     dark_image,
     patch_features,
     random_blocks,
+    unclipped_boxes,
+    within_reach,
 )
 from tests.helpers.image_encoder_processors import (
     donut_processor,
@@ -175,9 +177,17 @@ def test_pp_formulanet(shape: tuple[int, int]) -> None:
         made: Tensor = tower.multi_modal_projector(hidden)[0]
         return made
 
-    # A token sees a patch and a half more than its cell on all sides.
-    support = 2 * BICUBIC_SUPPORT + 1.5 * 4
-    checked(inp, features, 16, support, blocks_inside(*shape))
+    blocks = blocks_inside(*shape)
+    report = block_report(inp, blocks, features, 16)
+    assert report.covering.any() and not report.changed.all()
+    assert not (report.covering & ~report.changed).any()
+    # The image is resized twice. A token sees three patches more than its cell, above
+    # and to the left.
+    boxes, reaches = unclipped_boxes(inp.layout, 16, 2 * BICUBIC_SUPPORT)
+    seen = boxes.clone()
+    seen[:, :2] -= 3 / 4 * (boxes[:, 2:] - boxes[:, :2])
+    for block, changed in zip(blocks, report.changed):
+        assert not (changed & ~within_reach(seen, reaches, block)).any()
 
 
 def test_rotated_images_are_refused() -> None:

@@ -1,5 +1,6 @@
 """On every variant the closed form equals plain autograd, whatever the pass."""
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -9,8 +10,9 @@ from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
 from tests.families.cases import CASES, DISTINCT
-from tests.helpers.explained import assert_same, explained
+from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import FamilyCase, left_padded_batch
+from tests.helpers.in_double import EverythingInDouble
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
@@ -50,6 +52,27 @@ def check_closed_form(case: FamilyCase, seed: int, implementation: str) -> None:
 def test_closed_form_equals_autograd(case: FamilyCase) -> None:
     for implementation in case.implementations:
         check_closed_form(case, 0, implementation)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.tolerance > CASES[0].tolerance],
+    ids=lambda case: case.name,
+)
+def test_less_exact_families_are_so_in_float32_only(case: FamilyCase) -> None:
+    given = model_of(case, 0, case.implementations[0])
+    targets = targets_of(case, given, 0)
+    model = copy.deepcopy(given).double()
+    inputs = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in case.inputs(0, 3).items()
+    }
+    with EverythingInDouble():
+        reference = explained(model, inputs, targets, engine="autograd")
+        ours = explained(model, inputs, targets)
+    for name in ("token_attr", "layer_attr", "head_weights"):
+        error = relative_error(getattr(ours, name), getattr(reference, name))
+        assert error <= 1e-11, name
 
 
 @distinct_cases

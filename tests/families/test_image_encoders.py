@@ -140,13 +140,16 @@ def test_pixels_change_their_own_token(build: Any, size: tuple[int, int]) -> Non
             assert is_other.nonzero()[:, 0].tolist() == [int(token[0, 0, y, x])]
 
 
-def test_formula_tokens_are_centred_on_the_patches_that_they_see() -> None:
+def test_a_formula_token_sees_its_cell_and_three_patches_ahead_of_it() -> None:
+    """Its 7 x 7 patches begin three above and to the left of the 4 x 4 of its cell."""
     model: Any = image_encoders.build_pp_formulanet(0, "eager")
     tower = model.model.encoder
     side, patch = image_encoders.FORMULA_SIDE, 4
     inputs = image_encoders.pixels(0, 0, side, side)
     prompt = Prompt(model, inputs)
     token = prompt.adapter.token_of_pixel_input(inputs, prompt.layout, model.config)
+    grid = prompt.layout.views[0].grid
+    assert grid == (3, 3)
 
     def features(pixels: Tensor) -> Tensor:
         # The layers and the neck mix patches, too.
@@ -161,9 +164,8 @@ def test_formula_tokens_are_centred_on_the_patches_that_they_see() -> None:
             y, x = row * patch + 1, side // 2
             pixels[0, :, y, x] += 5.0
             seeing = (features(pixels) - before).abs().amax(-1) > 1e-6
-            rows = seeing.view(prompt.layout.views[0].grid).any(1).nonzero()[:, 0]
-            own = int(token[0, 0, y, x]) // prompt.layout.views[0].grid[1]
-            assert own in rows.tolist()
-            # Of the tokens that see the patch, its own is nearest to it.
-            distances = {int(r): abs(4 * int(r) - row) for r in rows}
-            assert distances[own] == min(distances.values())
+            rows = seeing.view(grid).any(1).nonzero()[:, 0].tolist()
+            assert rows == [cell for cell in range(3) if abs(4 * cell - row) <= 3]
+            own = int(token[0, 0, y, x])
+            assert own // grid[1] == row // 4 and own // grid[1] in rows
+            assert own % grid[1] == x // patch // 4

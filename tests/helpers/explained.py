@@ -1,17 +1,18 @@
 """Explaining with either engine, and comparing."""
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from captum_dexar.decoding import DecodingSteps, StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.layer_dexar import LayerDexAR
+from tests.helpers.in_double import in_double
 from torch import nn, Tensor
 
-# Routers of the first, and masks of the second, are in float32, whatever the model's
-# precision.
-ONLY_IN_FLOAT32 = ("inkling2", "kosmos-2")
+# Its masks are in float32, whatever the model's precision.
+ONLY_IN_FLOAT32 = ("kosmos-2",)
 
 
 def explained(
@@ -32,18 +33,21 @@ def explained(
     root: Any = model
     widens = root.config.model_type not in ONLY_IN_FLOAT32
     widens &= next(model.parameters()).dtype == torch.float32
+    precision: AbstractContextManager[Any] = nullcontext()
     if engine == "autograd" and widens:
+        precision = in_double(root.config.model_type)
         model = copy.deepcopy(model).double()
         inputs = {
             name: value.double() if value.dtype == torch.float32 else value
             for name, value in inputs.items()
         }
-    method = LayerDexAR(model, engine=engine)
-    if layers is not None:
-        every = method.layer
-        method = LayerDexAR(model, [every[index] for index in layers], engine=engine)
-    steps = DecodingSteps(Prompt(model, inputs, contrast=contrast), target_ids)
-    return method.attribute_steps(steps, **options)
+    with precision:
+        method = LayerDexAR(model, engine=engine)
+        if layers is not None:
+            some = [method.layer[index] for index in layers]
+            method = LayerDexAR(model, some, engine=engine)
+        steps = DecodingSteps(Prompt(model, inputs, contrast=contrast), target_ids)
+        return method.attribute_steps(steps, **options)
 
 
 def relative_error(value: Tensor, reference: Tensor) -> float:

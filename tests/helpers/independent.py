@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tests.helpers.in_double import in_double
 from torch import nn, Tensor
+from torch.overrides import TorchFunctionMode
 
 # Inputs with an entry for each token, and that of a generated token. None repeats the
 # last one.
@@ -31,12 +33,14 @@ GROWING: dict[str, dict[str, int | None]] = {
 OTHER_LAYERS = ("NemotronHBlock",)
 # Families whose layers pass on several streams, the first axis of their states.
 STREAMS_FIRST = ("gemma3n",)
-# Families that this reference cannot read. Inkling 2: the tail joins the last layer's
-# states with those of earlier blocks, which are not side by side, and routers take no
-# float64. Kosmos-2: its mask is made in float32.
-WITHOUT_REFERENCE = ("inkling2", "kosmos2")
+# Families whose end reads the states of earlier blocks together with a layer's own. How
+# many there are depends on the layer, so that layers are joined behind the end.
+READ_WITH_BLOCKS = ("inkling2",)
+# Families that this reference cannot read. Kosmos-2: its mask is made in float32.
+WITHOUT_REFERENCE = ("kosmos2",)
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
 CROSS_ATTENTION = ("cross_attn", "encoder_attn")
+SOFTMAXES = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +65,11 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class _Attention:
-    """Probabilities of an attention call, ``(1, heads, queries, keys)``."""
+    """Probabilities of an attention call, ``(1, heads, queries, keys)``, and which keys
+    a query may read."""
 
     probabilities: Tensor
+    may_read: Tensor
     is_cross: bool
 
 
@@ -97,7 +103,8 @@ def _one_step(model: Any, prefix: dict[str, Any], token: int) -> tuple[Tensor, .
     given = dict(prefix)
     if "inputs_embeds" in given:
         given.pop("input_ids")
-    with torch.enable_grad(), _recorded(model) as attention:
+    precision = in_double(model.config.model_type)
+    with torch.enable_grad(), precision, _recorded(model) as attention:
         logits = model(**given, use_cache=False).logits[:, -1]
     maps, weights, best_image, best_text = [], [], [], []
     for layer, calls in enumerate(attention):
@@ -149,7 +156,7 @@ def _split(
         is_placeholder = torch.ones(pictures * tiles * (1 + patches), dtype=torch.bool)
     images, texts = [], []
     for call, gradient in zip(calls, gradients):
-        last = gradient[0, :, -1].where(call.probabilities[0, :, -1] > 0, 0.0)
+        last = gradient[0, :, -1].where(call.may_read[0, :, -1], 0.0)
         if call.is_cross != reads_across:
             # Self-attention of a model that reads the image by cross-attention.
             images.append(last.new_zeros(len(last), len(is_placeholder.nonzero())))
@@ -178,24 +185,45 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     outputs: list[Tensor] = []
     root: Any = model
     batch_axis = 1 if root.config.model_type in STREAMS_FIRST else 0
+    is_of_blocks = root.config.model_type in READ_WITH_BLOCKS
+    blocks: list[Tensor] = []
+    softmaxes = _Softmaxes()
 
     def keep_attention(index: int, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             probabilities = output[1] if isinstance(output, tuple) else None
             if isinstance(probabilities, Tensor) and probabilities.dim() == 4:
-                is_cross = name.endswith(CROSS_ATTENTION)
-                attention[index].append(_Attention(probabilities, is_cross))
+                call = _Attention(
+                    probabilities,
+                    softmaxes.may_read(probabilities),
+                    name.endswith(CROSS_ATTENTION),
+                )
+                attention[index].append(call)
 
         return hook
 
     def keep_output(module: nn.Module, args: Any, output: Any) -> Any:
         outputs.append(output[0] if isinstance(output, tuple) else output)
+        if is_of_blocks:
+            # The layer's input is the state of the block that ends before it.
+            hidden, before = args
+            starts = module.is_block_boundary
+            ended = [hidden.unsqueeze(-2)] if starts else []
+            blocks.append(torch.cat([before, *ended], dim=-2))
+            return None
         if len(outputs) < len(layers):
             return None
         every = torch.cat(outputs, dim=batch_axis)
         return (every, *output[1:]) if isinstance(output, tuple) else every
 
+    def read_blocks(module: nn.Module, args: Any, output: Any) -> Any:
+        states = zip(blocks, outputs)
+        return (torch.cat([module.forward(*of_layer)[0] for of_layer in states]),)
+
     handles = []
+    if is_of_blocks:
+        end = root.get_submodule("model.language_model.final_input")
+        handles.append(end.register_forward_hook(read_blocks))
     for index, layer in enumerate(layers):
         handles.append(layer.register_forward_hook(keep_output))
         for name, module in layer.named_modules():
@@ -204,10 +232,36 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
                     module.register_forward_hook(keep_attention(index, name))
                 )
     try:
-        yield attention
+        with softmaxes:
+            yield attention
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Softmaxes(TorchFunctionMode):
+    """Which keys the latest softmax has a probability for.
+
+    Eager attention asks for float32, in which a small one is zero, as that of a key
+    that may not be read. In float64 it is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest = torch.empty(0, dtype=torch.bool)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func in SOFTMAXES:
+            self.latest = args[0].detach().double().softmax(-1) > 0
+        return func(*args, **(kwargs or {}))
+
+    def may_read(self, probabilities: Tensor) -> Tensor:
+        """Of the attention call that has just returned these probabilities."""
+        is_plain = self.latest.shape == probabilities.shape
+        # Others have a sink beside the keys, for example.
+        return self.latest if is_plain else probabilities.detach() > 0
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -11,11 +11,16 @@ from contextlib import contextmanager, ExitStack
 from typing import Any
 
 import torch
-from tests.helpers.independent import decoder_layers, grown_inputs, largest, Reference
+from tests.helpers.independent import (
+    decoder_layers,
+    grown_inputs,
+    largest,
+    Reference,
+    SOFTMAXES,
+)
 from torch import nn, Tensor
 from torch.overrides import TorchFunctionMode
 
-SOFTMAXES = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 # Scores of keys that may not be read are the lowest number of some precision.
 FORBIDDEN = -1e30
 

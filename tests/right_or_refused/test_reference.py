@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from tests.families.cases import CASES
+from tests.families.cases import CASES, other_grids
 from tests.helpers.explained import explained, relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.independent import exact, independent, WITHOUT_REFERENCE
+from tests.helpers.softmax_level import by_softmax
 
 ANSWER = torch.tensor([40, 7])
 # Where all of that answer's maps are zero.
@@ -40,3 +41,26 @@ def test_independent_equals_autograd(case: FamilyCase) -> None:
         rtol=1e-6,
         atol=1e-6 * float(right.head_weights.max()),
     )
+
+
+@pytest.mark.skipif(
+    "gemma4_unified" not in other_grids.VARIANTS, reason="not in this transformers"
+)
+def test_keys_whose_probability_is_rounded_to_zero_may_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large heads make scores so different that float32, in which eager attention takes
+    the softmax, has no probability for some keys. Their gradients are not zero."""
+    name = "gemma4_unified"
+    text = other_grids.CONFIGS[name]["text_config"]
+    monkeypatch.setitem(text, "global_head_dim", 512)
+    model, inputs = other_grids.build(name, seed=1), other_grids.inputs(name, 1, 3)
+    right = by_softmax(exact(model), inputs, ANSWER)
+    theirs = independent(exact(model), inputs, ANSWER)
+    others = [[getattr(theirs, field) for field in FIELDS]]
+    for engine in ("closed_form", "autograd"):
+        ours = explained(model, inputs, ANSWER[None], engine=engine)
+        others.append([getattr(ours, field)[0] for field in FIELDS])
+    for values in others:
+        for field, value in zip(FIELDS, values):
+            assert relative_error(value, getattr(right, field)) <= 1e-5, field

@@ -17,8 +17,9 @@ class GotOcr2Adapter(TilesAdapter):
     """A stretched picture; GOT-OCR 2 may also cut it into tiles, with a copy last.
 
     Two convolutions of 3 x 3 patches and stride 2 make a token: it sees the 4 x 4
-    patches of its cell, which is its box, and three more above and to the left. Cells
-    cover the image without overlap, as with any convolutional vision tower.
+    patches of its cell, which is its box, and three more above and to the left. Moved
+    to the middle of these, cells would leave out a tile's last patches, and reach into
+    the tile before it.
     """
 
     name: ClassVar[str] = "GOT-OCR 2, PP-Chart2Table"

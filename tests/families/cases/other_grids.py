@@ -116,7 +116,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_config": {
             **PLAIN_TEXT,
             "head_dim": 16,
-            # With as many as by default, attention underflows to zero.
+            # With as many as by default, scores are so large that attention is nearly
+            # a choice of one key.
             "global_head_dim": 32,
             "sliding_window": 8,
             "layer_types": SLIDING * 2,
