@@ -29,7 +29,7 @@ OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
 }
 # Models of transformers that need a newer torch: earlier ones do not take their int32
 # indices.
-OLDEST_TORCH_OF: dict[str, Version] = {"glm5_next": (2, 8)}
+OLDEST_TORCH_OF: dict[str, Version] = {"glm5_next": (2, 8), "qwen4_exp": (2, 8)}
 
 
 def installed(package: str) -> Version | None:
@@ -113,6 +113,15 @@ def image_settings(processor: Any) -> dict[str, Any]:
         declared = getattr(processor, "valid_processor_kwargs", None)
         settings = getattr(declared, "_defaults", {}).get("images_kwargs", {})
     return dict(settings)
+
+
+def generates_from_pixels(model: Any) -> bool:
+    """Whether ``generate`` does not encode images before it repeats a prompt for beams.
+
+    Rows of pixels are then repeated one by one. Before transformers 5.23 several
+    classes do not say that they take images.
+    """
+    return "image" not in getattr(model, "input_modalities", "image")
 
 
 def _numbers(text: str) -> Version:

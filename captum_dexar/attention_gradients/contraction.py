@@ -242,8 +242,17 @@ def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradi
     heads = [call.image.shape[2] for call in calls]
 
     def of_all_heads(tensor: Tensor, call: int) -> Tensor:
+        # Not ``pad``, which torch 2.6 refuses where there are no keys.
         before, after = sum(heads[:call]), sum(heads[call + 1 :])
-        return nn.functional.pad(tensor, (0, 0, before, after))
+        batch, rows, _, num_keys = tensor.shape
+        return torch.cat(
+            [
+                tensor.new_zeros(batch, rows, before, num_keys),
+                tensor,
+                tensor.new_zeros(batch, rows, after, num_keys),
+            ],
+            dim=2,
+        )
 
     def text_blocks() -> Iterator[Tensor]:
         for index, call in enumerate(calls):

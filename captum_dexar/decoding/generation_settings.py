@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from captum_dexar.compatibility import generates_from_pixels
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.memory import free_memory, PART_OF_FREE
-from torch import nn
+from torch import nn, Tensor
 from transformers import GenerationConfig
 
 # Settings by which several tokens or answers are considered at once.
@@ -104,6 +105,14 @@ class GenerationSettings:
                 "cache_implementation='paged' generates in a scheduler of its own, "
                 "whose passes can't be explained. Leave it out."
             )
+        several = self.num_beams > 1 and generates_from_pixels(prompt.model)
+        if several and _has_rows_of_pixels(prompt):
+            raise ValueError(
+                f"With beams, generate() of {type(prompt.model).__name__} repeats rows "
+                "of pixels one by one in the installed transformers, so that the model "
+                "sees another image. Leave num_beams out, or run "
+                'pip install -U "transformers>=5.23"'
+            )
 
     def without_compiling(self) -> dict[str, Any]:
         """Arguments by which ``generate`` compiles no pass, as it may on caches of
@@ -196,6 +205,15 @@ class GenerationSettings:
         rows = longest * prompt.ids.shape[0] * self.num_beams
         num_bytes = int(rows * text.vocab_size * torch.float32.itemsize)
         return num_bytes <= free_memory(prompt.ids.device) * PART_OF_FREE
+
+
+def _has_rows_of_pixels(prompt: Prompt) -> bool:
+    """Whether an input's rows are not those of the prompts."""
+    batch = prompt.ids.shape[0]
+    return any(
+        isinstance(value, Tensor) and value.shape[:1] != (batch,)
+        for value in prompt.given_inputs.values()
+    )
 
 
 def _is_neutral(value: Any) -> bool:

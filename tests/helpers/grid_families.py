@@ -213,6 +213,9 @@ def grid_processor(family: str, **image_settings: Any) -> Any:
     processor.image_token, processor.image_token_id = "<image>", IMAGE_TOKEN
     processor.video_token, processor.video_token_id = VIDEO, FIRST_SPECIAL
     processor.image_start_token, processor.image_end_token = VISION_START, VISION_END
+    if "Omni" in facts.processor:
+        # Before transformers 5.23 they read its ``merge_size`` even without a video.
+        processor.video_processor = images
     if family == "minimax_m3_vl":
         processor.IMAGE_TOKEN = "<image>"
         processor.VISION_START_TOKEN = VISION_START

@@ -8,7 +8,7 @@ import inspect
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution
-from tests.right_or_refused.argument import Argument
+from tests.right_or_refused.argument import Argument, GREEDY
 from tests.right_or_refused.arguments import (
     ARGUMENTS,
     BEAMS,
@@ -127,6 +127,25 @@ def test_paged_generation(way: Way) -> None:
     method = VLMAttribution(LayerDexAR(setting.model))
     with pytest.raises(ValueError, match="cache_implementation"):
         way.run(method, setting.prompts(way.before), {"cache_implementation": "paged"})
+
+
+@pytest.mark.parametrize("way", [ATTRIBUTE, PADDED_LIST], ids=str)
+def test_beams_where_images_are_not_encoded_before(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes of older versions do not say that they take images: ``generate`` then
+    repeats each patch of a grid for itself, but whole pictures as it should."""
+    two = {**GREEDY, "num_beams": 2}
+    for family in ("llava", "qwen2_vl"):
+        setting = setting_of(family)
+        monkeypatch.setattr(type(setting.model), "input_modalities", ("text",))
+        method = VLMAttribution(LayerDexAR(setting.model))
+        prompts = setting.prompts(way.before)
+        if family == "llava":
+            assert way.run(method, prompts, two)
+        else:
+            with pytest.raises(ValueError, match="repeats rows of pixels one by one"):
+                way.run(method, prompts, two)
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in KINDS}))

@@ -59,7 +59,9 @@ class PatchGridAdapter(FamilyAdapter):
     ) -> Tensor | None:
         """See :meth:`FamilyAdapter.vision_order`."""
         windows = self.vision_windows(config)
-        if windows is None or not any(name in layer for name in self.windowed_layers):
+        # Before transformers 5.23 Qwen2.5-Omni's tower is not part of ``model.model``.
+        path = f".{layer}"
+        if windows is None or not any(name in path for name in self.windowed_layers):
             return None
         window, run = windows
         grids = torch.as_tensor(inputs[self.grid_inputs[0]])
