@@ -258,6 +258,7 @@ class VLMAttribution(Attribution):
         gen_args: Mapping[str, Any] | None = None,
         *,
         every: int = 1,
+        places: str | None = None,
         normalize: bool = True,
         **kwargs: Any,
     ) -> Iterator[VLMAttributionResult]:
@@ -285,6 +286,7 @@ class VLMAttribution(Attribution):
             every (int, optional): how many tokens are explained at a time. The last
                 ones may be fewer, and so are those of a layer that a user's hook has
                 changed, or of ``max_tokens_per_pass``. Default: 1
+            places (str, optional): as in :meth:`attribute`. Default: None
             normalize (bool, optional): as in :meth:`attribute`. Default: True
             **kwargs: arguments of the method, as in :meth:`attribute`
 
@@ -315,7 +317,7 @@ class VLMAttribution(Attribution):
         check_model_state(self.model)
         _check_every(every)
         self._check_arguments(None, kwargs)
-        prompt = read_prompt(inp, self.model, self.processor)
+        prompt = read_prompt(inp, self.model, self.processor, places=places)
         arguments = dict(kwargs)
         step_arguments = getattr(self._method, "step_arguments", ())
         if every == 1 and "max_tokens_per_pass" in step_arguments:

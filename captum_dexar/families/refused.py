@@ -9,8 +9,9 @@ def _always(config: Any) -> bool:
     return True
 
 
-def _has_encoder(config: Any) -> bool:
-    return bool(config.text_config.is_encoder_decoder)
+def _has_other_encoder(config: Any) -> bool:
+    text = config.text_config
+    return bool(text.is_encoder_decoder) and text.model_type != "t5"
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,16 @@ def _queries(
 
 REFUSALS: tuple[Refusal, ...] = (
     # Their processors also belong to models that have an adapter.
-    _queries(
-        "the Q-Former",
-        "blip-2",
-        applies=_has_encoder,
-        only=" with an encoder-decoder as language model",
-    ),
-    _queries(
-        "the Q-Former",
-        "instructblip",
-        applies=_has_encoder,
-        only=" with an encoder-decoder as language model",
+    *(
+        Refusal(
+            (model_type,),
+            (),
+            "the cross-attention of their decoders has not been tested",
+            "Use a model whose language model is T5, or a decoder.",
+            applies=_has_other_encoder,
+            only=" with an encoder-decoder other than T5 as language model",
+        )
+        for model_type in ("blip-2", "instructblip")
     ),
     _queries(
         "the Q-Former",
@@ -78,14 +78,6 @@ REFUSALS: tuple[Refusal, ...] = (
         "InstructBlipVideoProcessor",
         read="a whole frame",
     ),
-    _queries(
-        "the resampler",
-        "idefics",
-        # IdeficsProcessor also belongs to models without a resampler.
-        applies=lambda config: bool(getattr(config, "use_resampler", False)),
-        only=" with a resampler (use_resampler=True)",
-    ),
-    _queries("the resampler", "kosmos-2.5", "Kosmos2_5Processor"),
     _queries(
         "the encoder",
         "deepseek_ocr2",

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.interception import intercepted_attention
+from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.families.shared.queries import QueryAdapter, rolled
 from captum_dexar.inputs import Prompt
@@ -65,6 +66,14 @@ def shares_of_patches(prompt: Prompt) -> Tensor:
     def keep_returned(module: nn.Module, args: Any, output: Any) -> None:
         keep(module, output[1])
 
+    def keep_softmax(
+        index: int, names: list[str], scores: Tensor, probabilities: Tensor
+    ) -> None:
+        keep(attentions[index].module, probabilities.mean(1))
+
+    by_hand = {
+        index: one.module for index, one in enumerate(attentions) if one.at_softmax
+    }
     # torch's own module calls no interface, but returns the mean of its heads.
     own: dict[nn.Module, Any] = {
         module: keep_returned
@@ -76,6 +85,7 @@ def shares_of_patches(prompt: Prompt) -> Tensor:
         kept_state(model),
         intercepted_attention(dict.fromkeys(keys_of, 0), tap),
         forward_hooks(own),
+        watched_softmax(by_hand, keep_softmax),
     ):
         adapter.encode(model, prompt.inputs)
     if len(read) != len(attentions):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from captum_dexar.model.endings import possible_endings
-from captum_dexar.model.layers import find_layers, hidden_of, output_head
+from captum_dexar.model.layers import find_layers, has_encoder, hidden_of, output_head
 from captum_dexar.model.logit_transforms import (
     declared_settings,
     fitted_transform,
@@ -220,7 +220,10 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
         getattr(model, name, None) for name in ("language_model", "text_model")
     ):
         # It needs no image.
-        logits: Tensor = root(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if has_encoder(root.config):
+            inputs["decoder_input_ids"] = ids
+        logits: Tensor = root(**inputs).logits
     else:
         logits = model(**probe_inputs(model, ids)).logits
     return logits

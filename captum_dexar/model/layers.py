@@ -18,7 +18,7 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
     root: Any = model
     text = root.config.get_text_config(decoder=True)
     decoder, names = root.get_decoder(), ["num_hidden_layers"]
-    if getattr(root.config, "is_encoder_decoder", False):
+    if has_encoder(root.config):
         # The first answer may be encoder and decoder together.
         decoder = decoder.get_decoder()
         names = ["decoder_layers", "num_decoder_layers", *names]
@@ -40,6 +40,15 @@ def find_layers(model: nn.Module) -> list[nn.Module]:
         f"No list of {num_layers} decoder layers was found in the decoder of "
         f"{type(model).__name__}."
     )
+
+
+def has_encoder(config: Any) -> bool:
+    """Whether an encoder reads the prompt and a decoder writes the answer.
+
+    Some models (InstructBLIP) say so of their language model alone.
+    """
+    parts = config, config.get_text_config(decoder=True)
+    return any(getattr(part, "is_encoder_decoder", False) for part in parts)
 
 
 def _with_gated_blocks(owner: Any, layers: list[nn.Module]) -> list[nn.Module]:

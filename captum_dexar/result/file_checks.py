@@ -63,6 +63,10 @@ def _check_layout(layout: Any) -> None:
         are_sizes = isinstance(sizes, list) and all(_is_size(size) for size in sizes)
         _expect(are_sizes, "image_sizes", "heights and widths", sizes)
         _expect(len(sizes) == len(images), "image_sizes", "one an image", sizes)
+    # Earlier files do not say.
+    approximation = layout.get("approximation")
+    is_said = approximation is None or isinstance(approximation, str)
+    _expect(is_said, "approximation", "a text", approximation)
     if "names" in layout:
         names = layout["names"]
         _expect(_is_list(names, str), "names", "a list of texts", names)

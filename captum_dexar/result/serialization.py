@@ -139,8 +139,7 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
         stored["num_tokens"],
         views,
         None if sizes is None else tuple(tuple(size) for size in sizes),
-        # Earlier files do not say.
-        stored.get("approximation", ""),
+        stored.get("approximation") or "",
     )
     arguments["layout"] = ImageLayout(*places)
     if SEGMENTS in tensors:

@@ -6,19 +6,14 @@ import pytest
 import torch
 from captum.attr import ImageMaskInput
 from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
-from captum_dexar.families import adapter_for_config
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.layers import find_layers
 from tests.families.cases import idefics
 from tests.helpers.at_softmax import exact
 from tests.helpers.blocks import block_report, check, dark_image, random_blocks
 from tests.helpers.explained import relative_error
-from tests.helpers.plain_prompt_processors import tokenizer_of
+from tests.helpers.query_processors import idefics_processor as processor
 from torch import Tensor
-from transformers import IdeficsProcessor
-from transformers.models.idefics.image_processing_pil_idefics import (
-    IdeficsImageProcessorPil,
-)
 
 SIDE, PATCH = idefics.SIDE, idefics.PATCH
 SHAPES = (
@@ -39,15 +34,6 @@ LONG = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": -1}
 @pytest.fixture(scope="module")
 def model() -> Any:
     return idefics.build(0, "sdpa")
-
-
-def processor() -> IdeficsProcessor:
-    tokenizer = tokenizer_of("<image>", "<fake_token_around_image>")
-    # Its own tokenizer needs no blanks around special tokens.
-    tokenizer.add_tokens(
-        ["<s>", "<image>", "<fake_token_around_image>"], special_tokens=True
-    )
-    return IdeficsProcessor(IdeficsImageProcessorPil(image_size=SIDE), tokenizer)
 
 
 def test_blocks_of_cross_attention_are_layers(model: Any) -> None:
@@ -129,10 +115,3 @@ def test_every_kind_of_input(model: Any, num_images: int) -> None:
         result = method.attribute(given, gen_args={"max_new_tokens": 3})
         assert result.target_ids.tolist() == expected.target_ids.tolist()
         torch.testing.assert_close(result.token_attr, expected.token_attr)
-
-
-def test_a_resampler_is_refused() -> None:
-    config = idefics.build(0, "sdpa").config
-    config.use_resampler = True
-    with pytest.raises(TypeError, match="learned queries"):
-        adapter_for_config(config)

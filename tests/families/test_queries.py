@@ -23,14 +23,22 @@ from captum_dexar.families.shared.queries import QueryAdapter, rolled
 from captum_dexar.inputs.prompt import read_prompt
 from captum_dexar.methods.resampler import shares_of_patches
 from PIL import Image
-from tests.families.cases import queries
-from tests.helpers.blocks import silence_vision_attention
+from tests.families.cases import idefics, queries
+from tests.helpers.blocks import (
+    block_report,
+    check,
+    dark_image,
+    random_blocks,
+    silence_vision_attention,
+)
 from tests.helpers.explained import explained
 from tests.helpers.query_processors import (
     aria_processor,
     blip2_processor,
     idefics2_processor,
+    idefics_processor,
     instructblip_processor,
+    kosmos2_5_processor,
     kosmos2_processor,
 )
 from tests.helpers.tiny_models import tiny_vlm
@@ -42,9 +50,13 @@ SILENCED = {
     "blip2": ("vision_model", "self_attn.projection"),
     "instructblip": ("vision_model", "self_attn.projection"),
     "kosmos2": ("vision_model", "self_attn.out_proj"),
+    "kosmos2_5": ("vision_model", "attention.output"),
+    "blip2_t5": ("vision_model", "self_attn.projection"),
+    "instructblip_t5": ("vision_model", "self_attn.projection"),
+    "idefics_resampler": ("vision_model", "self_attn.out_proj"),
 }
 # Their processors put the image before the text by themselves.
-PUTS_IMAGE = ("blip2", "instructblip", "kosmos2")
+PUTS_IMAGE = tuple(name for name in SILENCED if name not in ("idefics2", "aria"))
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "idefics2": partial(queries.idefics2, implementation="sdpa"),
     "aria": partial(queries.aria, implementation="sdpa", patch=196, side=980),
@@ -53,6 +65,14 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "kosmos2": partial(
         queries.kosmos2, implementation="sdpa", num_queries=64, vocabulary=160
     ),
+    "kosmos2_5": partial(queries.kosmos2_5, implementation="sdpa"),
+    "blip2_t5": partial(queries.blip2, implementation="sdpa", text_config=queries.T5),
+    "instructblip_t5": partial(
+        queries.instructblip, implementation="sdpa", text_config=queries.T5
+    ),
+    "idefics_resampler": partial(
+        idefics.build, implementation="sdpa", interval=1, resampler=True
+    ),
 }
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "idefics2": idefics2_processor,
@@ -60,14 +80,35 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     "blip2": blip2_processor,
     "instructblip": instructblip_processor,
     "kosmos2": kosmos2_processor,
+    "kosmos2_5": kosmos2_5_processor,
+    "blip2_t5": blip2_processor,
+    "instructblip_t5": instructblip_processor,
+    "idefics_resampler": idefics_processor,
 }
-CASES = {case.name: case for case in queries.CASES}
+CASES = {case.name: case for case in (*queries.CASES, *idefics.CASES)}
 by_name = pytest.mark.parametrize("name", MODELS)
+SHAPES = (
+    (48, 48),
+    (33, 130),
+    (130, 33),
+    (71, 50),
+    (20, 31),
+    (31, 20),
+    (9, 12),
+    (401, 190),
+    (90, 777),
+    (32, 32),
+)
 ASKED: dict[str, Any] = {"places": "resampler"}
 # Weights of queries are multiplied, so that their attention is as uneven as in trained
 # models.
 SHARPER = 5.0
-QUERY_WEIGHTS = ("q_proj.weight", "in_proj_weight", "query.weight")
+QUERY_WEIGHTS = (
+    "q_proj.weight",
+    "in_proj_weight",
+    "query.weight",
+    "q_layer_norm.weight",
+)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -108,8 +149,11 @@ def test_without_being_asked_they_are_refused(name: str) -> None:
     case = CASES[name]
     model = case.model(0, "sdpa")
     method = VLMAttribution(LayerDexAR(model))
+    if name != "idefics_resampler":
+        # Its processor also belongs to models without queries.
+        with pytest.raises(TypeError, match='have no places.*places="resampler"'):
+            ImagePromptInput(picture(30, 30), "what", PROCESSORS[name]())
     for run in (
-        lambda: ImagePromptInput(picture(30, 30), "what", PROCESSORS[name]()),
         lambda: ImagePromptInput(picture(30, 30), "what", PROCESSORS[name](), model),
         lambda: method.attribute(case.inputs(0, 3), target=[7]),
         lambda: next(iter(method.stream(case.inputs(0, 3)))),
@@ -118,7 +162,7 @@ def test_without_being_asked_they_are_refused(name: str) -> None:
             run()
     inputs = case.inputs(0, 3)
     arguments = (inputs.pop("input_ids"), inputs)
-    pixels = inputs.pop("pixel_values")
+    pixels = inputs.pop(adapter_for_config(model.config).pixel_input)
     with pytest.raises(TypeError, match="have no places"):
         LayerDexAR(model).attribute(pixels, 7, arguments)
 
@@ -134,8 +178,11 @@ def test_what_can_not_be_asked() -> None:
         make(model, places="grid")
     with pytest.raises(ValueError, match="not both"):
         make(model, places="resampler", grid=(2, 3))
+    method = VLMAttribution(LayerDexAR(tiny_vlm()))
     with pytest.raises(ValueError, match="have places of their own"):
-        VLMAttribution(LayerDexAR(tiny_vlm())).attribute({}, target=[7], **ASKED)
+        method.attribute({}, target=[7], **ASKED)
+    with pytest.raises(ValueError, match="have places of their own"):
+        next(method.stream({}, **ASKED))
 
 
 def test_places_that_the_user_knows_are_believed() -> None:
@@ -244,12 +291,17 @@ def test_every_way_gives_the_same(name: str) -> None:
     result = method.attribute(inp, gen_args=settings)
     given = method.attribute(inp, target=result.target_ids)
     streamed = list(method.stream(inp, settings))
+    # What the processor made is placed by the argument.
+    plain = list(method.stream(dict(inp.to_model_input()), settings, **ASKED))
+    assert all(one.layout.approximation for one in (*streamed, *plain))
     listed = method.attribute([inp, inp], target=[result.target_ids] * 2)
     expected = result.token_attr
+    assert expected.abs().max() > 0
     tolerance = 1e-5 * float(expected.abs().max())
     for other in (
         given.token_attr,
         torch.cat([one.token_attr for one in streamed]),
+        torch.cat([one.token_attr for one in plain]),
         *[one.token_attr for one in listed],
     ):
         torch.testing.assert_close(other, expected, rtol=1e-4, atol=tolerance)
@@ -281,7 +333,12 @@ def test_methods_of_captum_explain_patches(name: str) -> None:
     model = MODELS[name](0)
     inp = input_of(name, model)
     forward = VLMForward(model)
-    for method in (Saliency(forward), FeatureAblation(forward)):
+    methods = [FeatureAblation(forward), Saliency(forward)]
+    if name == "kosmos2_5":
+        # Perturbed pixels of a patch have no place.
+        with pytest.raises(TypeError, match="Which pixels of flattened_patches"):
+            VLMAttribution(methods.pop()).attribute(inp, target=[7])
+    for method in methods:
         result = VLMAttribution(method).attribute(inp, target=[7])
         assert result.token_attr.shape == (1, len(inp.layout.placed))
         assert result.token_attr.abs().max() > 0
@@ -320,6 +377,22 @@ def test_patches_lie_where_idefics2_puts_them(splits: bool) -> None:
                 assert (after - before)[far].abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_patches_lie_where_kosmos2_5_puts_them(shape: tuple[int, int]) -> None:
+    model, processor = MODELS["kosmos2_5"](0), kosmos2_5_processor()
+    # Otherwise each pixel changes the mean that is taken away from all.
+    processor.image_processor.normalize = lambda image, **_: image.astype("f")
+    inp = ImagePromptInput(dark_image(*shape), "what is", processor, model, **ASKED)
+    report = block_report(
+        inp,
+        random_blocks(*shape, 10),
+        lambda inputs: inputs["flattened_patches"][0, :, 2:],
+    )
+    check(report)
+    assert report.covering.any() and not report.changed.all()
+    assert inp.layout.num_tokens == 16 >= len(inp.layout.placed)
+
+
 def _pixels_of_tokens(inputs: Any, layout: Any) -> Tensor:
     """The mean pixel of every token with a place."""
     pixels = inputs["pixel_values"][0].double()
@@ -340,7 +413,7 @@ def test_how_often_the_place_of_a_change_is_found(name: str) -> None:
         with torch.no_grad():
             for attention in adapter.attentions(model):
                 for label, weights in attention.module.named_parameters():
-                    if weights.dim() > 1 and label in QUERY_WEIGHTS:
+                    if label in QUERY_WEIGHTS:
                         weights.mul_(SHARPER)
         inp = ImagePromptInput(
             picture(40, 40, seed), prompt_of(name), PROCESSORS[name](), model, **ASKED

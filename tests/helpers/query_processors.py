@@ -2,20 +2,29 @@
 
 from typing import Any
 
-from tests.families.cases.queries import NUM_QUERIES
+from tests.families.cases.idefics import SIDE
+from tests.families.cases.queries import NUM_QUERIES, PATCH
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from transformers import (
     AriaProcessor,
     Blip2Processor,
     Idefics2Processor,
+    IdeficsProcessor,
     InstructBlipProcessor,
+    Kosmos2_5Processor,
     Kosmos2Processor,
 )
 from transformers.models.aria.image_processing_pil_aria import AriaImageProcessorPil
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.idefics.image_processing_pil_idefics import (
+    IdeficsImageProcessorPil,
+)
 from transformers.models.idefics2.image_processing_pil_idefics2 import (
     Idefics2ImageProcessorPil,
+)
+from transformers.models.kosmos2_5.image_processing_pil_kosmos2_5 import (
+    Kosmos2_5ImageProcessorPil,
 )
 
 
@@ -55,6 +64,33 @@ def kosmos2_processor() -> Any:
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     )
     return Kosmos2Processor(image_processor, _tokenizer())
+
+
+class FewPatches(Kosmos2_5Processor):
+    """Called for 16 patches, in place of 4096."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, max_patches=16, **kwargs)
+
+
+def kosmos2_5_processor() -> Any:
+    """As many patches of 8 x 8 pixels as are allowed."""
+    tokenizer = tokenizer_of(
+        "<image>", boi_token="<boi>", eoi_token="<eoi>", image_token="<image>"
+    )
+    size = {"height": PATCH, "width": PATCH}
+    image_processor = Kosmos2_5ImageProcessorPil(patch_size=size)
+    return FewPatches(image_processor, tokenizer, NUM_QUERIES)
+
+
+def idefics_processor() -> Any:
+    """Squares of 16 pixels."""
+    tokenizer = tokenizer_of("<image>", "<fake_token_around_image>")
+    # Its own tokenizer needs no blanks around special tokens.
+    tokenizer.add_tokens(
+        ["<s>", "<image>", "<fake_token_around_image>"], special_tokens=True
+    )
+    return IdeficsProcessor(IdeficsImageProcessorPil(image_size=SIDE), tokenizer)
 
 
 def _squares() -> Any:

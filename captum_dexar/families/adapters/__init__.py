@@ -22,12 +22,16 @@ from captum_dexar.families.adapters.got_ocr2 import GotOcr2Adapter
 from captum_dexar.families.adapters.granite4_vision import Granite4VisionAdapter
 from captum_dexar.families.adapters.granite_docling import GraniteDoclingAdapter
 from captum_dexar.families.adapters.hunyuan_vl import HunYuanVLAdapter
-from captum_dexar.families.adapters.idefics import IdeficsAdapter
+from captum_dexar.families.adapters.idefics import (
+    IdeficsAdapter,
+    IdeficsResamplerAdapter,
+)
 from captum_dexar.families.adapters.idefics2 import Idefics2Adapter
 from captum_dexar.families.adapters.idefics3 import Idefics3Adapter
 from captum_dexar.families.adapters.inkling import Inkling2Adapter, InklingAdapter
 from captum_dexar.families.adapters.internvl import InternVLAdapter
 from captum_dexar.families.adapters.kosmos2 import Kosmos2Adapter
+from captum_dexar.families.adapters.kosmos2_5 import Kosmos25Adapter
 from captum_dexar.families.adapters.lfm2_vl import Lfm2VlAdapter
 from captum_dexar.families.adapters.llama4 import Llama4Adapter
 from captum_dexar.families.adapters.llava import LlavaAdapter
@@ -103,11 +107,13 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     Idefics2Adapter,
     Idefics3Adapter,
     IdeficsAdapter,
+    IdeficsResamplerAdapter,
     InklingAdapter,
     Inkling2Adapter,
     InternVLAdapter,
     KimiK25Adapter,
     Kosmos2Adapter,
+    Kosmos25Adapter,
     Lfm2VlAdapter,
     Llama4Adapter,
     LlavaAdapter,

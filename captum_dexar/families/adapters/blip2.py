@@ -1,13 +1,18 @@
 """BLIP-2 and InstructBLIP: queries of a Q-Former."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from captum_dexar.families.prompt_reuse import Reuse
 from captum_dexar.families.shared.queries import found_places, QueryAttention
 from captum_dexar.families.shared.query_square import QuerySquareAdapter
 
 
 class Blip2Adapter(QuerySquareAdapter):
-    """In InstructBLIP the queries also read the instruction, which reads them."""
+    """In InstructBLIP the queries also read the instruction, which reads them.
+
+    The language model is a decoder, or T5, whose encoder reads queries and prompt.
+    """
 
     name: ClassVar[str] = "BLIP-2, InstructBLIP"
     model_types: ClassVar[tuple[str, ...]] = ("blip-2", "instructblip")
@@ -17,13 +22,26 @@ class Blip2Adapter(QuerySquareAdapter):
     )
     reader: ClassVar[str] = "the Q-Former"
     boxes_checked: ClassVar[str] = found_places(
-        "9 of 24 queries (16 cells; InstructBLIP: 8 of 24)"
+        "9 of 24 queries (16 cells; InstructBLIP: 8 of 24; with T5: 7 of 24 and 6 of "
+        "24)"
     )
 
-    def matches(self, config: Any) -> bool:
-        """Those whose language model is an encoder-decoder are not supported."""
-        is_ours = super().matches(config)
-        return is_ours and not config.text_config.is_encoder_decoder
+    def is_encoder_decoder(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.is_encoder_decoder`."""
+        return bool(config.text_config.is_encoder_decoder)
+
+    def cross_attention_of(self, config: Any) -> str | None:
+        """See :meth:`FamilyAdapter.cross_attention_of`."""
+        return "layer.1.EncDecAttention" if self.is_encoder_decoder(config) else None
+
+    def probabilities_at_softmax(self, config: Any) -> bool:
+        """See :meth:`FamilyAdapter.probabilities_at_softmax`; attention modules of T5
+        return their position bias in the place of the probabilities."""
+        return self.is_encoder_decoder(config)
+
+    def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
+        """See :meth:`FamilyAdapter.reuse`; the model runs with an image only."""
+        return "full_pass"
 
     def attentions(self, model: Any) -> list[QueryAttention]:
         """See :meth:`QueryAdapter.attentions`."""

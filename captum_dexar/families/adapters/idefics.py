@@ -1,4 +1,4 @@
-"""IDEFICS without a resampler, with gated cross-attention between its layers."""
+"""IDEFICS, with gated cross-attention between its layers."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,8 +7,14 @@ import torch
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
 from captum_dexar.families.geometry.grids import patch_of
 from captum_dexar.families.geometry.resizing import resized_crop
+from captum_dexar.families.shared.queries import (
+    found_places,
+    QueryAdapter,
+    QueryAttention,
+)
 from captum_dexar.maps.layout import Size, View
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 class IdeficsAdapter(FamilyAdapter):
@@ -30,19 +36,22 @@ class IdeficsAdapter(FamilyAdapter):
     replayable: ClassVar[bool] = False
     steps_run_on: ClassVar[str] = "one full pass"
     cross_attention: ClassVar[str | None] = "cross_attn"
+    has_resampler: ClassVar[bool] = False
 
     def matches(self, config: Any) -> bool:
         """See :meth:`FamilyAdapter.matches`."""
-        return super().matches(config) and not config.use_resampler
+        return super().matches(config) and config.use_resampler == self.has_resampler
 
     def image_keys(self, inputs: Mapping[str, Any], config: Any) -> Tensor:
         """See :meth:`FamilyAdapter.image_keys`."""
         pixels: Tensor = inputs["pixel_values"]
-        rows, columns = _grid(pixels, config)
-        keys = torch.arange(
-            pixels.shape[1] * (1 + rows * columns), device=pixels.device
-        )
-        return keys.expand(pixels.shape[0], -1)
+        count = pixels.shape[1] * self.keys_per_image(inputs, config)
+        return torch.arange(count, device=pixels.device).expand(pixels.shape[0], -1)
+
+    def keys_per_image(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """Number of keys of one image."""
+        rows, columns = _grid(inputs["pixel_values"], config)
+        return 1 + rows * columns
 
     def num_image_tokens(
         self, inputs: Mapping[str, Any], processor: Any, config: Any
@@ -84,6 +93,41 @@ class IdeficsAdapter(FamilyAdapter):
         """See :meth:`FamilyAdapter.process`."""
         listed = list(images) if isinstance(images, (list, tuple)) else [images]
         return processor(text=[[*listed, text]], return_tensors="pt")
+
+
+class IdeficsResamplerAdapter(QueryAdapter, IdeficsAdapter):
+    """The keys are queries of a perceiver resampler."""
+
+    name: ClassVar[str] = "IDEFICS with a resampler"
+    processor_types: ClassVar[tuple[str, ...]] = ()
+    shared_processors: ClassVar[tuple[str, ...]] = ("IdeficsProcessor",)
+    boxes_checked: ClassVar[str] = found_places("13 of 24 queries (16 cells)")
+    has_resampler: ClassVar[bool] = True
+
+    def keys_per_image(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """See :meth:`IdeficsAdapter.keys_per_image`."""
+        return int(config.perceiver_config.resampler_n_latents)
+
+    def num_pictures(self, inputs: Mapping[str, Any]) -> int:
+        """See :meth:`QueryAdapter.num_pictures`."""
+        return int(inputs["pixel_values"].shape[1])
+
+    def num_vision_tokens(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """See :meth:`QueryAdapter.num_vision_tokens`."""
+        rows, columns = _grid(inputs["pixel_values"], config)
+        return 1 + rows * columns
+
+    def attentions(self, model: Any) -> list[QueryAttention]:
+        """See :meth:`QueryAdapter.attentions`."""
+        blocks = model.model.perceiver_resampler.blocks
+        return [QueryAttention(block[0], "both", at_softmax=True) for block in blocks]
+
+    def encode(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        """See :meth:`QueryAdapter.encode`; this model has no method for it."""
+        pictures = inputs["pixel_values"].flatten(0, 1)
+        states = model.model.vision_model(pixel_values=pictures).last_hidden_state
+        made = model.model.perceiver_resampler(states)
+        return BaseModelOutputWithPooling(pooler_output=made)
 
 
 def _grid(pixels: Tensor, config: Any) -> Size:

@@ -33,10 +33,13 @@ class QueryAttention:
         module (nn.Module): the module
         keys (str): what is attended to: ``"patches"``; ``"queries"``, which a text may
             follow; ``"both"``, the patches first
+        at_softmax (bool): whether the module takes the softmax itself, without
+            transformers' attention interface. Default: False
     """
 
     module: nn.Module
     keys: Literal["patches", "queries", "both"]
+    at_softmax: bool = False
 
 
 class QueryAdapter(FamilyAdapter):
@@ -119,9 +122,9 @@ class QueryAdapter(FamilyAdapter):
             f"The image tokens of {self.name} have no places on the image: they are "
             "learned queries, each of which reads the whole of it through "
             f'{self.reader}. Pass places="resampler" to ImagePromptInput (or to '
-            "attribute()) to spread their attributions over the patches in proportion "
-            f"to {self.reader}'s attention, which is an approximation; or grid= or "
-            "boxes=, if you know places for them."
+            "attribute() or stream()) to spread their attributions over the patches in "
+            f"proportion to {self.reader}'s attention, which is an approximation; or "
+            "grid= or boxes=, if you know places for them."
         )
 
 

@@ -1,4 +1,4 @@
-"""IDEFICS without a resampler: gated cross-attention between the decoder's layers."""
+"""IDEFICS: gated cross-attention between the decoder's layers."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,9 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text
 SIDE, PATCH = 16, 4
 
 
-def build(seed: int, implementation: str, interval: int = 2) -> nn.Module:
+def build(
+    seed: int, implementation: str, interval: int = 2, resampler: bool = False
+) -> nn.Module:
     config = IdeficsConfig(
         vocab_size=VOCABULARY - 2,
         additional_vocab_size=2,
@@ -24,9 +26,16 @@ def build(seed: int, implementation: str, interval: int = 2) -> nn.Module:
         alpha_initializer="ones",
         cross_layer_interval=interval,
         qk_layer_norms=True,
-        use_resampler=False,
+        use_resampler=resampler,
         freeze_text_layers=False,
         freeze_vision_layers=False,
+        perceiver_config=dict(
+            resampler_n_latents=6,
+            resampler_depth=2,
+            resampler_n_heads=2,
+            resampler_head_dim=12,
+            qk_layer_norms_perceiver=True,
+        ),
         vision_config=dict(
             embed_dim=24,
             image_size=SIDE,
@@ -70,5 +79,13 @@ CASES = (
         partial(inputs, num_images=2),
         implementations=("sdpa",),
         has_own_tests=True,
+    ),
+    FamilyCase(
+        "idefics_resampler",
+        partial(build, interval=1, resampler=True),
+        partial(inputs, num_images=2),
+        implementations=("sdpa",),
+        has_own_tests=True,
+        places="resampler",
     ),
 )

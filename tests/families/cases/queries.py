@@ -17,11 +17,14 @@ from transformers import (
     Idefics2ForConditionalGeneration,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
+    Kosmos2_5Config,
+    Kosmos2_5ForConditionalGeneration,
     Kosmos2Config,
     Kosmos2ForConditionalGeneration,
 )
 
 NUM_QUERIES = 6
+MAX_PATCHES, PATCH = 24, 8
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -31,6 +34,20 @@ SMALL: dict[str, Any] = {
 VISION = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.1}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 TEXT = {**SMALL, **SPECIAL, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
+# With as many layers in the encoder as in the decoder: the cache counts the former.
+T5 = {
+    "model_type": "t5",
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "dropout_rate": 0.0,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+}
 QFORMER = {**SMALL, "vocab_size": VOCABULARY, "encoder_hidden_size": 32}
 
 
@@ -93,18 +110,24 @@ def aria(seed: int, implementation: str, patch: int = 8, side: int = 32) -> nn.M
     return model
 
 
-def blip2(seed: int, implementation: str) -> nn.Module:
+OPT = {
+    **TEXT,
+    "model_type": "opt",
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "word_embed_proj_dim": 32,
+}
+LLAMA = {**TEXT, "model_type": "llama", "num_key_value_heads": 2}
+
+
+def blip2(
+    seed: int, implementation: str, text_config: dict[str, Any] = OPT
+) -> nn.Module:
     config = Blip2Config(
         vision_config=VISION,
         qformer_config=QFORMER,
-        text_config={
-            **TEXT,
-            "model_type": "opt",
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "ffn_dim": 48,
-            "word_embed_proj_dim": 32,
-        },
+        text_config=text_config,
         num_query_tokens=NUM_QUERIES,
         image_token_index=IMAGE_TOKEN,
     )
@@ -112,11 +135,13 @@ def blip2(seed: int, implementation: str) -> nn.Module:
     return built(make, seed, implementation)
 
 
-def instructblip(seed: int, implementation: str) -> nn.Module:
+def instructblip(
+    seed: int, implementation: str, text_config: dict[str, Any] = LLAMA
+) -> nn.Module:
     config = InstructBlipConfig(
         vision_config=VISION,
         qformer_config=QFORMER,
-        text_config={**TEXT, "model_type": "llama", "num_key_value_heads": 2},
+        text_config=text_config,
         num_query_tokens=NUM_QUERIES,
         image_token_index=IMAGE_TOKEN,
     )
@@ -142,6 +167,29 @@ def kosmos2(
         text_config=text, vision_config=VISION, latent_query_num=num_queries
     )
     make = partial(Kosmos2ForConditionalGeneration, config)
+    return built(make, seed, implementation)
+
+
+def kosmos2_5(seed: int, implementation: str) -> nn.Module:
+    text = {
+        **SPECIAL,
+        "vocab_size": VOCABULARY,
+        "embed_dim": 32,
+        "layers": 3,
+        "ffn_dim": 48,
+        "attention_heads": 4,
+    }
+    vision = {
+        **SMALL,
+        "head_dim": 16,
+        "max_num_patches": 64,
+        "patch_embed_hidden_size": 3 * PATCH**2,
+        "patch_size": PATCH,
+    }
+    config = Kosmos2_5Config(
+        text_config=text, vision_config=vision, latent_query_num=NUM_QUERIES
+    )
+    make = partial(Kosmos2_5ForConditionalGeneration, config)
     return built(make, seed, implementation)
 
 
@@ -195,6 +243,17 @@ def kosmos2_inputs(seed: int, before: int) -> dict[str, Any]:
     return {**inputs, "image_embeds_position_mask": is_image.long()}
 
 
+def kosmos2_5_inputs(seed: int, before: int) -> dict[str, Any]:
+    """A page of 4 x 5 patches; the rest is unused."""
+    inputs = kosmos2_inputs(seed, before)
+    patches = torch.nn.functional.pad(inputs.pop("pixel_values"), (0, PATCH))
+    rows = torch.nn.functional.unfold(patches, PATCH, stride=PATCH)[0].T
+    places = torch.cartesian_prod(torch.arange(1, 5), torch.arange(1, 6)).float()
+    flat = torch.zeros(1, MAX_PATCHES, 2 + rows.shape[1])
+    flat[0, : len(rows)] = torch.cat([places, rows], dim=1)
+    return {**inputs, "flattened_patches": flat}
+
+
 CASES = (
     FamilyCase("idefics2", idefics2, idefics2_inputs, places="resampler"),
     FamilyCase(
@@ -216,6 +275,28 @@ CASES = (
         kosmos2_inputs,
         implementations=("sdpa",),
         can_be_padded=False,
+        places="resampler",
+    ),
+    FamilyCase(
+        "kosmos2_5",
+        kosmos2_5,
+        kosmos2_5_inputs,
+        implementations=("sdpa",),
+        can_be_padded=False,
+        places="resampler",
+    ),
+    FamilyCase(
+        "blip2_t5",
+        partial(blip2, text_config=T5),
+        blip2_inputs,
+        implementations=("sdpa", "eager"),
+        places="resampler",
+    ),
+    FamilyCase(
+        "instructblip_t5",
+        partial(instructblip, text_config=T5),
+        instructblip_inputs,
+        implementations=("sdpa",),
         places="resampler",
     ),
 )
