@@ -12,7 +12,7 @@ from captum_dexar.baselines import (
     LayerTokenActivation,
 )
 from captum_dexar.families import adapter_for_config
-from tests.families.cases.encoder_decoders import build_t5gemma2, t5gemma2_inputs
+from tests.families.cases.encoder_decoders import BEGIN, build_t5gemma2, t5gemma2_inputs
 from tests.helpers.blocks import (
     block_report,
     check,
@@ -92,12 +92,10 @@ def test_the_processors_own_output(model: Any) -> None:
 def test_attention_of_the_image(model: Any) -> None:
     inputs, answer = t5gemma2_inputs(0, 3), [7, 40, 12, 9, 33, 8]
     result = VLMAttribution(LayerAttention(model)).attribute(inputs, answer)
-    start = model.config.decoder.bos_token_id
+    answered = torch.tensor([[BEGIN, *answer[:-1]]])
     with torch.no_grad():
         output = model(
-            **inputs,
-            decoder_input_ids=torch.tensor([[start, *answer[:-1]]]),
-            output_attentions=True,
+            **{**inputs, "decoder_input_ids": answered}, output_attentions=True
         )
     is_image = inputs["input_ids"][0] == IMAGE_TOKEN
     read = torch.stack(output.cross_attentions).mean((0, 2))[0][:, is_image]

@@ -21,6 +21,8 @@ from transformers import (
     UdopForConditionalGeneration,
 )
 
+# Tokens with which the decoders start.
+BEGIN, PAD = 1, 0
 # Of UDOP, 4 x 4 patches.
 PAGE, PAGE_PATCH = 32, 8
 
@@ -52,7 +54,7 @@ def build_t5gemma2(seed: int, implementation: str) -> nn.Module:
         # Freshly made, the projection of image features is zero.
         projector = model.model.encoder.multi_modal_projector
         nn.init.normal_(projector.mm_input_projection_weight, std=0.3)
-    model.generation_config.decoder_start_token_id = config.decoder.bos_token_id
+    model.generation_config.decoder_start_token_id = BEGIN
     return model
 
 
@@ -62,6 +64,7 @@ def t5gemma2_inputs(seed: int, before: int) -> dict[str, Any]:
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
+        "decoder_input_ids": torch.tensor([[BEGIN]]),
         "pixel_values": torch.randn(1, 3, 32, 32, generator=generator),
     }
 
@@ -81,7 +84,7 @@ def build_udop(seed: int, implementation: str) -> nn.Module:
     )
     make = partial(UdopForConditionalGeneration, config)
     model: Any = finished(make, seed, implementation)
-    model.generation_config.decoder_start_token_id = config.pad_token_id
+    model.generation_config.decoder_start_token_id = PAD
     return model
 
 
@@ -98,6 +101,7 @@ def udop_inputs(seed: int, before: int, scale: float = 1.0) -> dict[str, Any]:
         "input_ids": ids,
         "bbox": torch.cat(boxes)[None],
         "attention_mask": torch.ones_like(ids),
+        "decoder_input_ids": torch.tensor([[PAD]]),
         "pixel_values": torch.randn(1, 3, PAGE, PAGE, generator=generator),
     }
 
