@@ -98,20 +98,6 @@ REFUSALS: tuple[Refusal, ...] = (
         "Use a model that answers in text, such as PaliGemma, on which they are built.",
     ),
     Refusal(
-        ("t5gemma2",),
-        (),  # T5Gemma2Processor is one of Gemma 3's.
-        "one softmax of their decoder covers its own tokens and the encoder's, so that "
-        "image keys move with every token, which is not supported yet",
-        "Use a Gemma 3 model, which reads an image in the same tokens.",
-    ),
-    Refusal(
-        ("udop",),
-        ("UdopProcessor",),
-        "they add a patch of the image to the word that lies on it, so that such a "
-        "token is both image and text, and a map of the image alone has no meaning",
-        "Use a model that reads a page as an image only, such as Donut or Pix2Struct.",
-    ),
-    Refusal(
         ("evolla",),
         ("EvollaProcessor",),
         "they read proteins, and no image that an answer could be mapped to",

@@ -43,11 +43,14 @@ PLANS = {
             "qwen3_5",
             "qwen3_5_moe",
             "qwen4_exp",
+            "udop",
             "unlimited_ocr",
         ),
         "full_pass",
     ),
-    **dict.fromkeys(("donut", "florence2", "pix2struct", "trocr"), "encoder"),
+    **dict.fromkeys(
+        ("donut", "florence2", "pix2struct", "t5gemma2", "trocr"), "encoder"
+    ),
 }
 # Its decoder computes attention itself: each token is explained by plain autograd, in a
 # pass of its own over the whole prefix.

@@ -64,6 +64,8 @@ from captum_dexar.families.adapters.rope_grids import (
 )
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
+from captum_dexar.families.adapters.t5gemma2 import T5Gemma2Adapter
+from captum_dexar.families.adapters.udop import UdopAdapter
 from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
@@ -136,6 +138,8 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PerceptionLMAdapter,
     QwenVLAdapter,
     Step3p7Adapter,
+    T5Gemma2Adapter,
+    UdopAdapter,
     UnlimitedOcrAdapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,

@@ -6,6 +6,7 @@ from tests.families.cases import (
     cross_attention,
     early_fusion,
     emu3,
+    encoder_decoders,
     gemma,
     granite4_vision,
     granite_docling,
@@ -57,6 +58,7 @@ CASES: tuple[FamilyCase, ...] = (
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
+    *encoder_decoders.CASES,
     *image_encoders.CASES,
     *captioners.CASES,
     *idefics.CASES,
@@ -88,6 +90,7 @@ _DISTINCT = (
     "chameleon",
     "dots3_note",
     "unlimited_ocr",
+    "t5gemma2",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)
