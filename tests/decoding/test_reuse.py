@@ -52,8 +52,8 @@ PLANS = {
     ),
     **dict.fromkeys(("donut", "florence2", "pix2struct", "trocr"), "encoder"),
 }
-# Their decoders compute attention themselves: each token is explained by plain autograd,
-# in a pass of its own over the whole prefix.
+# Their decoders compute attention themselves: each token is explained by plain
+# autograd, in a pass of its own over the whole prefix.
 PASS_PER_TOKEN = ("blip", "git", "trocr")
 # Their layers mix positions behind the attention: what was recorded is not replayed,
 # and the answer's rows are differentiated one by one, in passes over all positions.
