@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from tests.families.cases import deepseek_ocr2
 from tests.families.cases.idefics import SIDE
 from tests.families.cases.queries import NUM_QUERIES, PATCH
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from transformers import (
     AriaProcessor,
     Blip2Processor,
+    DeepseekOcr2Processor,
     Idefics2Processor,
     IdeficsProcessor,
     InstructBlipProcessor,
@@ -17,6 +19,9 @@ from transformers import (
 from transformers.models.aria.image_processing_pil_aria import AriaImageProcessorPil
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deepseek_ocr2.image_processing_pil_deepseek_ocr2 import (
+    DeepseekOcr2ImageProcessorPil,
+)
 from transformers.models.idefics.image_processing_pil_idefics import (
     IdeficsImageProcessorPil,
 )
@@ -91,6 +96,19 @@ def idefics_processor() -> Any:
         ["<s>", "<image>", "<fake_token_around_image>"], special_tokens=True
     )
     return IdeficsProcessor(IdeficsImageProcessorPil(image_size=SIDE), tokenizer)
+
+
+def deepseek_ocr2_processor() -> Any:
+    """Squares of 64 pixels, and as large tiles of images that are larger."""
+    side = deepseek_ocr2.SIDE
+    return DeepseekOcr2Processor(
+        DeepseekOcr2ImageProcessorPil(
+            size={"height": side, "width": side}, tile_size=side
+        ),
+        tokenizer_of("<image>", image_token="<image>"),
+        patch_size=deepseek_ocr2.PATCH,
+        downsample_ratio=4,
+    )
 
 
 def _squares() -> Any:
