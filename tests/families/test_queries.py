@@ -25,6 +25,7 @@ from captum_dexar.methods.resampler import shares_of_patches
 from PIL import Image
 from tests.families.cases import deepseek_ocr2, idefics, queries
 from tests.helpers.blocks import (
+    BICUBIC_SUPPORT,
     block_report,
     check,
     dark_image,
@@ -34,6 +35,7 @@ from tests.helpers.blocks import (
 from tests.helpers.explained import explained
 from tests.helpers.query_processors import (
     aria_processor,
+    aria_split_processor,
     blip2_processor,
     deepseek_ocr2_processor,
     idefics2_processor,
@@ -48,6 +50,7 @@ from torch import nn, Tensor
 SILENCED = {
     "idefics2": ("vision_model", "self_attn.out_proj"),
     "aria": ("vision_tower", "self_attn.out_proj"),
+    "aria_split": ("vision_tower", "self_attn.out_proj"),
     "blip2": ("vision_model", "self_attn.projection"),
     "instructblip": ("vision_model", "self_attn.projection"),
     "kosmos2": ("vision_model", "self_attn.out_proj"),
@@ -57,12 +60,13 @@ SILENCED = {
     "idefics_resampler": ("vision_model", "self_attn.out_proj"),
     "deepseek_ocr2": ("sam_encoder", "attn.proj"),
 }
-TAKES_PLACEHOLDER = ("idefics2", "aria", "deepseek_ocr2")
+TAKES_PLACEHOLDER = ("idefics2", "aria", "aria_split", "deepseek_ocr2")
 # The other processors put the image before the text by themselves.
 PUTS_IMAGE = tuple(name for name in SILENCED if name not in TAKES_PLACEHOLDER)
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "idefics2": partial(queries.idefics2, implementation="sdpa"),
     "aria": partial(queries.aria, implementation="sdpa", patch=196, side=980),
+    "aria_split": partial(queries.aria, implementation="sdpa", patch=98, side=490),
     "blip2": partial(queries.blip2, implementation="sdpa"),
     "instructblip": partial(queries.instructblip, implementation="sdpa"),
     "kosmos2": partial(
@@ -81,6 +85,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "idefics2": idefics2_processor,
     "aria": aria_processor,
+    "aria_split": aria_split_processor,
     "blip2": blip2_processor,
     "instructblip": instructblip_processor,
     "kosmos2": kosmos2_processor,
@@ -93,6 +98,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
 CASES = {
     case.name: case for case in (*queries.CASES, *idefics.CASES, *deepseek_ocr2.CASES)
 }
+CASES["aria_split"] = CASES["aria"]
 by_name = pytest.mark.parametrize("name", MODELS)
 SHAPES = (
     (48, 48),
@@ -106,6 +112,8 @@ SHAPES = (
     (90, 777),
     (32, 32),
 )
+# Two parts of 40 x 40 pixels.
+WIDTHS = {"aria_split": 80}
 ASKED: dict[str, Any] = {"places": "resampler"}
 # Weights of queries are multiplied, so that their attention is as uneven as in trained
 # models.
@@ -421,6 +429,31 @@ def test_patches_lie_where_deepseek_ocr2_puts_them(shape: tuple[int, int]) -> No
     assert (max(shape) > deepseek_ocr2.SIDE) == (len(inp.layout.views) > 1)
 
 
+@pytest.mark.parametrize(
+    "side, shape", [(490, shape) for shape in SHAPES] + [(980, (400, 1200))], ids=str
+)
+def test_patches_lie_where_aria_puts_them(side: int, shape: tuple[int, int]) -> None:
+    """Of split images; some parts of 980 pixels are smaller, and resized once more."""
+    patch = side // 5
+    model = queries.aria(0, "sdpa", patch=patch, side=side)
+    processor = aria_split_processor(side, two_parts=False)
+    inp = ImagePromptInput(
+        dark_image(*shape), prompt_of("aria_split"), processor, model, **ASKED
+    )
+
+    def patches_of_parts(inputs: Any) -> Tensor:
+        parts = inputs["pixel_values"]
+        return nn.functional.unfold(parts, patch, stride=patch).mT.flatten(0, 1)
+
+    support = 2 * BICUBIC_SUPPORT if side == 980 else BICUBIC_SUPPORT
+    report = block_report(
+        inp, random_blocks(*shape, 4), patches_of_parts, patch, support
+    )
+    check(report)
+    assert report.covering.any() and not report.changed.all()
+    assert len(inp.layout.views) > 1
+
+
 def _pixels_of_tokens(inputs: Any, layout: Any) -> Tensor:
     """The mean pixel of every token with a place."""
     pixels = inputs["pixel_values"][0].double()
@@ -444,7 +477,11 @@ def test_how_often_the_place_of_a_change_is_found(name: str) -> None:
                     if label in QUERY_WEIGHTS:
                         weights.mul_(SHARPER)
         inp = ImagePromptInput(
-            picture(40, 40, seed), prompt_of(name), PROCESSORS[name](), model, **ASKED
+            picture(40, WIDTHS.get(name, 40), seed),
+            prompt_of(name),
+            PROCESSORS[name](),
+            model,
+            **ASKED,
         )
         prompt = read_prompt(inp, model, None)
         shares = shares_of_patches(prompt)[:, prompt.layout.placed]

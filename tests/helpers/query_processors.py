@@ -53,6 +53,24 @@ def aria_processor() -> Any:
     )
 
 
+class Splitting(AriaProcessor):
+    """Called for split images, in parts of 490 or 980 pixels."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        (side,) = self.size_conversion
+        return super().__call__(*args, split_image=True, max_image_size=side, **kwargs)
+
+
+def aria_split_processor(side: int = 490, two_parts: bool = True) -> Any:
+    """Parts of a canvas of 490 x 980 pixels, or of the usual ones."""
+    canvases = [[490, 980]] if two_parts else None
+    return Splitting(
+        AriaImageProcessorPil(min_image_size=196, split_resolutions=canvases),
+        tokenizer_of("<image>", image_token="<image>"),
+        size_conversion={side: NUM_QUERIES},
+    )
+
+
 def blip2_processor() -> Any:
     """Squares of 32 pixels."""
     return Blip2Processor(_squares(), _tokenizer(), NUM_QUERIES)

@@ -73,39 +73,39 @@ class DeepseekOcr2Adapter(QueryAdapter):
             every = rolled_out(probabilities[per_run:], size)
             tiles = [list(of_image) for of_image in every.split(counts)]
         separator = copies.new_ones(1, 1)
-        return torch.block_diag(
+        shares: Tensor = torch.block_diag(
             *(
                 block
                 for index, copy in enumerate(copies)
                 for block in (*tiles[index], copy, separator)
             )
         )
+        return shares
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
         copy = image.inputs["pixel_values"]
         side, settings = _side(copy, image.config), image.image_processor
-        is_located = image.size is not None and settings is not None
+        size = image.size if settings is not None else None
         views = []
         count = int(image.entry("num_local_patches"))
         if count:
             tiles = image.inputs["pixel_values_local"]
             across = _side(tiles, image.config)
             rectangles: Any = [None] * count
-            if is_located:
+            if size is not None:
                 columns, rows = function_of(settings, "get_optimal_tiled_canvas")(
-                    image.size,
+                    size,
                     (settings.tile_size, settings.tile_size),
                     settings.min_patches,
                     settings.max_patches,
                 )
                 seen = _seen(tiles, across, image.config)
-                rectangles = tile_rectangles(image.size, rows, columns, seen)
+                rectangles = tile_rectangles(size, rows, columns, seen)
             views = [View("tile", (across, across), where) for where in rectangles]
         whole = None
-        if is_located:
-            assert image.size is not None
-            whole = centred_on_square(image.size, _seen(copy, side, image.config))
+        if size is not None:
+            whole = centred_on_square(size, _seen(copy, side, image.config))
         views.append(View("global" if count else "full", (side, side), whole))
         placed = in_sequence(views)
         return ImageTokens(placed.count + 1, placed.views)

@@ -102,7 +102,9 @@ class QueryAdapter(FamilyAdapter):
         Returns:
             *Tensor* ``(image tokens, vision tokens)``; rows sum to 1
         """
-        return torch.block_diag(*rolled(read, self.num_vision_tokens(inputs, config)))
+        by_picture = rolled(read, self.num_vision_tokens(inputs, config))
+        shares: Tensor = torch.block_diag(*by_picture)
+        return shares
 
     def encode(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Runs the part of the model that makes image tokens, and no more.

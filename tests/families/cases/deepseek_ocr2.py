@@ -1,6 +1,5 @@
 """DeepSeek-OCR 2: a tile and a copy, each of 4 x 4 patches for 16 queries."""
 
-from functools import partial
 from typing import Any
 
 import torch
