@@ -37,28 +37,6 @@ class Refusal:
     only: str = ""
 
 
-_QUERIES = (
-    "their image tokens are learned queries, each of which reads {all} through "
-    "{reader}, so that none has a place on it. A map would have to follow "
-    "{reader}'s own attention back to the patches, which is another method"
-)
-_OTHER_PLACES = (
-    "If you know places for the image tokens, register an adapter "
-    "(captum_dexar.families.register); otherwise use a model with a grid of patches."
-)
-
-
-def _queries(
-    reader: str,
-    model_type: str,
-    *processor_types: str,
-    read: str = "the whole image",
-    **more: Any,
-) -> Refusal:
-    reason = _QUERIES.format(reader=reader, all=read)
-    return Refusal((model_type,), processor_types, reason, _OTHER_PLACES, **more)
-
-
 REFUSALS: tuple[Refusal, ...] = (
     # Their processors also belong to models that have an adapter.
     *(
@@ -72,17 +50,12 @@ REFUSALS: tuple[Refusal, ...] = (
         )
         for model_type in ("blip-2", "instructblip")
     ),
-    _queries(
-        "the Q-Former",
-        "instructblipvideo",
-        "InstructBlipVideoProcessor",
-        read="a whole frame",
-    ),
-    _queries(
-        "the encoder",
-        "deepseek_ocr2",
-        "DeepseekOcr2Processor",
-        read="the whole image, or the whole of a tile,",
+    Refusal(
+        ("instructblipvideo",),
+        ("InstructBlipVideoProcessor",),
+        "they read a video of four frames, each through queries of its own, and videos "
+        "are not supported",
+        "Use InstructBLIP, which reads an image in the same way.",
     ),
     Refusal(
         ("diffusion_gemma",),

@@ -6,6 +6,7 @@ from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.blip2 import Blip2Adapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
+from captum_dexar.families.adapters.deepseek_ocr2 import DeepseekOcr2Adapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
 from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
 from captum_dexar.families.adapters.emu3 import Emu3Adapter
@@ -89,6 +90,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     CohereCompassAdapter,
     Cosmos3Adapter,
     Ernie45VLAdapter,
+    DeepseekOcr2Adapter,
     DeepseekVLAdapter,
     DeepseekVLHybridAdapter,
     FastVlmAdapter,

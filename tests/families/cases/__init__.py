@@ -4,6 +4,7 @@ from tests.families.cases import (
     captioners,
     chosen_keys,
     cross_attention,
+    deepseek_ocr2,
     early_fusion,
     emu3,
     encoder_decoders,
@@ -63,6 +64,7 @@ CASES: tuple[FamilyCase, ...] = (
     *captioners.CASES,
     *idefics.CASES,
     *queries.CASES,
+    *deepseek_ocr2.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
