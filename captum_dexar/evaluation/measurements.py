@@ -74,14 +74,14 @@ class Measurements:
     Attributes:
         lines (Counter): number of lines without an error, by method
         errors (Counter): number of lines by method and error
-        degenerate (Counter): number of constant maps, by method
+        degenerate (Counter): number of constant maps, by method and kind
         seconds (dict): times of explaining, by method, in no particular order
     """
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self.lines: Counter[str] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
-        self.degenerate: Counter[str] = Counter()
+        self.degenerate: Counter[tuple[str, str]] = Counter()
         self.seconds: dict[str, array[float]] = defaultdict(lambda: array("d"))
         self._seen: dict[str, bytearray] = defaultdict(bytearray)
         self._samples: dict[str, int] = {}
@@ -113,7 +113,8 @@ class Measurements:
             self.errors[line.method, line.error] += 1
             return
         self.lines[line.method] += 1
-        self.degenerate[line.method] += line.degenerate
+        for kind, number in line.degenerate.items():
+            self.degenerate[line.method, kind] += number
         self.seconds[line.method].append(line.seconds)
         for kind, measures in line.values.items():
             for name, numbers in measures.items():
@@ -182,6 +183,10 @@ class Measurements:
             np.concatenate(keys),
             Column(np.concatenate(numbers), np.concatenate(clusters)),
         )
+
+    def constant_maps(self, method: str, kind: str) -> int:
+        """The number of a method's constant maps of a kind, ``"all"`` included."""
+        return sum(self.degenerate[method, one] for one in self._parts(kind))
 
     def weights(self, method: str) -> tuple[Column, Bools]:
         """A method's weights, and which of them have a mask."""

@@ -27,6 +27,7 @@ from captum_dexar.evaluation.results_folder import (
     OtherRunError,
     read_lines,
     read_skipped,
+    replace_text,
 )
 from captum_dexar.evaluation.runner import Job, opened_run, run
 from captum_dexar.evaluation.summary import write_summary
@@ -296,6 +297,17 @@ def _with_room(job: Job, out: Path, room: int) -> None:
             raise SystemExit(6) from None
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    replace_text(path, "before")
+    # Writing to the draft is writing to a full disk.
+    (tmp_path / "summary.md.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        replace_text(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_can_not_be_written(job: Job, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -402,7 +414,7 @@ class Calling(EvaluationProtocol):
     ) -> Iterator[Line]:
         for name in methods:
             details = {"found": self.call(sample)}
-            yield Line(sample, image, name, 0.0, {"": {"seed": [seed]}}, 0, details)
+            yield Line(sample, image, name, 0.0, {"": {"seed": [seed]}}, {}, details)
 
 
 def test_memory_does_not_grow(job: Job, tmp_path: Path) -> None:
