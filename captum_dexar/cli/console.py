@@ -76,9 +76,15 @@ def printing() -> Iterator[None]:
         stream.reconfigure(errors="backslashreplace")
     usual: Any = warnings.formatwarning
 
-    def plain(message: Any, category: Any, filename: str, *rest: Any) -> str:
+    def plain(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
         if _PACKAGE not in Path(filename).parents:
-            text: str = usual(message, category, filename, *rest)
+            text: str = usual(message, category, filename, lineno, line)
             return text
         # A progress bar has left the cursor in its line.
         return f"\n{terminal_text(str(message), encoding_of(sys.stderr))}\n"

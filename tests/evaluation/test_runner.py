@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.baselines import LayerRandomMap, LayerUniformMap
+from captum_dexar.baselines import LayerAttention, LayerRandomMap, LayerUniformMap
 from captum_dexar.comparison.methods import named_methods
 from captum_dexar.evaluation import DamagedSample, EvaluationDataset, ShapesDataset
 from captum_dexar.evaluation.protocols import (
@@ -31,6 +31,7 @@ from captum_dexar.evaluation.results_folder import (
 )
 from captum_dexar.evaluation.runner import Job, opened_run, run
 from captum_dexar.evaluation.summary import write_summary
+from captum_dexar.model.layers import find_layers
 from captum_dexar.shapes import load_vlm
 
 NUM_SCENES = 8
@@ -163,10 +164,13 @@ def test_another_run_is_refused(job: Job, whole: Path, tmp_path: Path) -> None:
     out = copied(whole, tmp_path / "out")
     before = sorted((one.name, one.read_bytes()) for one in out.iterdir())
     other_methods = named_methods(["random"], job.model)
+    first_layer = LayerAttention(job.model, find_layers(job.model)[0])
+    other_layer = {**job.methods, "Attention, last layer": (first_layer, {})}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"seed": 8}, "seed was 7, and is now 8"),
         ({"model": model}, r"model\.fingerprint was .*, and is now"),
         ({"methods": other_methods}, "methods had .*Attention, last layer"),
+        ({"methods": other_layer}, r"last layer\.layers was .*4.*, and is now .*0"),
         (
             {"protocol": LocalizationProtocol(gen_args={"max_new_tokens": 3})},
             r'protocol\.gen_args was null, and is now \{"max_new_tokens": 3\}',
