@@ -113,8 +113,8 @@ class Measurements:
             self.errors[line.method, line.error] += 1
             return
         self.lines[line.method] += 1
-        for kind, number in line.degenerate.items():
-            self.degenerate[line.method, kind] += number
+        for kind, constant in line.degenerate.items():
+            self.degenerate[line.method, kind] += constant
         self.seconds[line.method].append(line.seconds)
         for kind, measures in line.values.items():
             for name, numbers in measures.items():

@@ -21,7 +21,7 @@ from captum_dexar.evaluation.summary import summarize, write_summary
 
 CONSTANT = {"word 10": 1, "whole answer": 2}
 METHODS = ["Other | one", "DEX-AR", "Chance (chance)"]
-RUN = {
+RUN: dict[str, Any] = {
     "dataset": {"name": "made"},
     "protocol": {"name": "measured", "measures": ["b", "a"], "x_label": "fraction"},
     "methods": {name: {} for name in METHODS},
@@ -220,7 +220,7 @@ def test_curves_have_the_line_that_they_come_down_to(tmp_path: Path) -> None:
     (figure,) = curve_figures(summary).values()
     (axes,) = figure.axes
     assert axes.get_xlabel() == "fraction"
-    heights = {line.get_label(): line.get_ydata() for line in axes.lines}
+    heights: dict[Any, Any] = {one.get_label(): one.get_ydata() for one in axes.lines}
     assert list(heights["DEX-AR, unrelated maps"]) == pytest.approx([32 / 7] * 2)
     assert len(heights) == 2 * len(METHODS)
 
