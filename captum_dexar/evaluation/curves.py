@@ -17,7 +17,7 @@ from captum_dexar.evaluation.summary import Summary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIZE = (7.0, 4.5)
+_SIZE = (9.0, 4.5)
 _DPI = 150
 _ZERO_LINE = "unrelated maps"
 
@@ -50,10 +50,16 @@ def plot_curves(
     Returns:
         Figure
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(_SIZE, layout="constrained")
     axes = figure.subplots()
+    # The usual colours are ten.
+    colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
+    axes.set_prop_cycle(color=[colours(place) for place in range(colours.N)])
+    shown: list[Line2D] = []
     for method, curve in curves.items():
         estimates = mean_curve(curve, num_clusters, seed)
         style = "--" if method.endswith("(chance)") else "-"
@@ -63,6 +69,7 @@ def plot_curves(
             for part in ("low", "value", "high")
         )
         (line,) = axes.plot(curve.x, mean, style, marker=".", label=method)
+        shown.append(line)
         axes.fill_between(
             curve.x, low, high, color=line.get_color(), alpha=0.2, linewidth=0
         )
@@ -76,7 +83,9 @@ def plot_curves(
     axes.set_title(name)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.legend(fontsize="small")
+    if zero_lines:
+        shown.append(Line2D([], [], color="gray", linestyle=":", label=_ZERO_LINE))
+    figure.legend(handles=shown, fontsize="small", loc="outside right upper")
     return figure
 
 

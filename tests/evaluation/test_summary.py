@@ -14,6 +14,7 @@ from captum_dexar.evaluation.curves import (
     plot_curves,
     write_curves,
 )
+from captum_dexar.evaluation.measurements import Curve
 from captum_dexar.evaluation.protocols import Line
 from captum_dexar.evaluation.protocols.base import FILLER_ONLY, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import clustered_means, Column
@@ -223,6 +224,17 @@ def test_curves_have_the_line_that_they_come_down_to(tmp_path: Path) -> None:
     heights: dict[Any, Any] = {one.get_label(): one.get_ydata() for one in axes.lines}
     assert list(heights["DEX-AR, unrelated maps"]) == pytest.approx([32 / 7] * 2)
     assert len(heights) == 2 * len(METHODS)
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == [*METHODS, "unrelated maps"]
+
+
+def test_each_of_many_curves_has_a_colour() -> None:
+    curve = Curve((0.0, 1.0), np.zeros((1, 2)), np.array([0]), 0)
+    for number in (3, 10, 20):
+        figure = plot_curves("all", {str(k): curve for k in range(number)}, 1)
+        (axes,) = figure.axes
+        assert len({line.get_color() for line in axes.lines}) == number
 
 
 def test_nearly_nothing_has_no_sign(tmp_path: Path) -> None:
