@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from captum_dexar.evaluation.protocols.base import ALL, Line, WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import ALL, FILLER_ONLY, Line, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import Bools, Column, Floats, Ints
 
 # More regions of one kind in one sample than there ever are.
@@ -159,7 +159,9 @@ class Measurements:
         apart = {kind for kind in found if kind.startswith(WHOLE_ANSWER)}
         labelled = found - apart - {""}
         together = [ALL] if "" in found or len(labelled) > 1 else []
-        return [*sorted(labelled, key=_natural), *together, *sorted(apart)]
+        # The control stands behind what it is a control of.
+        whole = sorted(apart, key=lambda kind: (kind == FILLER_ONLY, kind))
+        return [*sorted(labelled, key=_natural), *together, *whole]
 
     def measures(self, kind: str) -> list[str]:
         """Names of the measures of a kind."""

@@ -181,6 +181,10 @@ def test_the_whole_answer_is_read_beside_its_control(tmp_path: Path) -> None:
     text = summarize(written(tmp_path, made)).markdown()
     assert "## whole answer\n\nThe map of the whole answer shows" in text
     assert text.count("The map of the whole answer shows") == 1
+    objects: Any = {f"{WHOLE_ANSWER}: objects": {"a": [1.0]}, **values}
+    made = [Line("1", "1", "DEX-AR", 0.0, objects)]
+    kinds = summarize(written(tmp_path, made)).measurements.kinds
+    assert kinds == [WHOLE_ANSWER, f"{WHOLE_ANSWER}: objects", FILLER_ONLY]
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
