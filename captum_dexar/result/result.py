@@ -73,6 +73,8 @@ class VLMAttributionResult(AnswerMaps):
         word_starts (Tensor): which tokens begin a word, ``(T,)``, bool
         answer (str): the answer as the tokenizer decodes it, without special tokens; of
             a token of a stream, the text that it adds. Without a tokenizer, the ids
+        question (str or None): what the model was asked, the ``question`` of
+            :class:`ImagePromptInput`; None if the input was another
         method (str): name of the attribution method
         verification (Verification or None): which token and layer
             ``attribute(..., verify=True)`` recomputed by plain autograd, and the
@@ -391,8 +393,8 @@ class VLMAttributionResult(AnswerMaps):
         the grid of the map alone.
 
         Args:
-            prompt (str, optional): the question, shown above the answer, since a result
-                does not hold it. Default: None
+            prompt (str, optional): the question, shown above the answer; an empty one
+                is left out. Default: None, the result's own
 
         Returns:
             An HTML document in ASCII, so that it may be written in any encoding.
@@ -408,7 +410,7 @@ class VLMAttributionResult(AnswerMaps):
             >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
             >>> dexar = VLMAttribution(LayerDexAR(model), processor)
             >>> result = dexar.attribute(inp, target="a red cross")
-            >>> html = result.to_html(prompt="What is it?")
+            >>> html = result.to_html()
             >>> html[:15]
             '<!DOCTYPE html>'
         """
@@ -421,7 +423,8 @@ class VLMAttributionResult(AnswerMaps):
     def save(self, path: str | Path) -> None:
         """Writes the result to one file: safetensors with JSON metadata, no pickle.
 
-        The file includes the images, but neither the input nor the model.
+        The file includes the images and the question, but neither the input nor the
+        model.
 
         Args:
             path (str or Path): an existing file is replaced atomically
@@ -452,7 +455,8 @@ class VLMAttributionResult(AnswerMaps):
         return cls(**fields, inp=ImageTokenInput(images, layout) if has_boxes else None)
 
     def __eq__(self, other: object) -> bool:
-        """Compares every tensor, token and pixel, but not the inputs."""
+        """Compares every tensor, token and pixel, and the question, but not the
+        inputs."""
         if not isinstance(other, VLMAttributionResult):
             return NotImplemented
         return serialization.same_content(self, other)
