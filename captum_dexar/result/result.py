@@ -136,6 +136,7 @@ class VLMAttributionResult(AnswerMaps):
         Raises:
             ValueError: the original image is not known, the figure is too small, or
                 ``scale`` or ``max_words`` is none of the above.
+            TypeError: ``fig`` is no figure.
         """
         return plots.plot_tokens(
             self, words, show, image, fig, scale, max_words, legend
@@ -170,6 +171,7 @@ class VLMAttributionResult(AnswerMaps):
 
         Raises:
             ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
+            TypeError: ``ax`` is no single Axes, or ``fig`` no figure.
         """
         return plots.plot_words(self, show, image, ax, fig, scale, max_words, legend)
 
@@ -194,6 +196,7 @@ class VLMAttributionResult(AnswerMaps):
 
         Raises:
             ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
+            TypeError: ``ax`` is no single Axes, or ``fig`` no figure.
         """
         return plots.plot_sequence(self, show, image, ax, fig, legend)
 
@@ -213,8 +216,8 @@ class VLMAttributionResult(AnswerMaps):
         to its largest absolute value if some values are negative.
 
         Args:
-            tokens (sequence of int, optional): which tokens. Default: all but special
-                ones
+            tokens (sequence of int, optional): which tokens, by their positions.
+                Default: all but special ones
             scale (str, optional): ``"shared"``: the smaller a row's largest value among
                 all rows, the more transparent its maps; ``"word"``: all are opaque.
                 Default: ``"shared"``
@@ -228,6 +231,8 @@ class VLMAttributionResult(AnswerMaps):
         Raises:
             ValueError: as :meth:`plot_tokens`, there is no token to draw, or there are
                 no layer maps: the method has none, or they were not kept.
+            IndexError: the answer has no such token.
+            TypeError: as :meth:`plot_tokens`, or a position is no integer.
         """
         return plots.plot_layers(self, tokens, show, fig, scale, max_words, legend)
 
@@ -259,7 +264,9 @@ class VLMAttributionResult(AnswerMaps):
             ValueError: there are no weights of heads: the method has none, or they were
                 not kept; both ``ax`` and ``fig`` are given, or the figure is too small;
                 or as :meth:`regions`.
-            IndexError, TypeError: as :meth:`regions`.
+            TypeError: as :meth:`regions`, ``ax`` is no single Axes, or ``fig`` no
+                figure.
+            IndexError: as :meth:`regions`.
         """
         return plots.plot_heads(self, word, show, ax, fig, legend)
 
