@@ -69,6 +69,7 @@ class ImagePromptInput(ImageTokenInput):
         texts (tuple of str or None): what of it is not the template's: the question,
             or the texts of the user's and the assistant's messages; None if a complete
             prompt was given
+        question (str): these texts as one, for readers; a complete prompt as it is
         tokenizer (Any): the processor's tokenizer
 
     Raises:
@@ -164,6 +165,7 @@ class ImagePromptInput(ImageTokenInput):
         super().__init__(images, found.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
         self.texts = asked_texts(asked, adapter.placeholder(processor))
+        self.question = text if self.texts is None else "\n".join(self.texts)
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.places = found
         self.places_are_given = are_given
