@@ -33,8 +33,9 @@ OTHER_LAYERS = ("NemotronHBlock",)
 STREAMS_FIRST = ("gemma3n",)
 # Families that this reference cannot read. Inkling 2: the tail joins the last layer's
 # states with those of earlier blocks, which are not side by side, and routers take no
-# float64. Kosmos-2: its mask is made in float32.
-WITHOUT_REFERENCE = ("inkling2", "kosmos2")
+# float64. Kosmos-2: its mask is made in float32. Kosmos-2.5: its attention is in another
+# module. T5: its attention modules return a bias in the place of the probabilities.
+WITHOUT_REFERENCE = ("inkling2", "kosmos2", "kosmos2_5", "blip2_t5", "instructblip_t5")
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
 CROSS_ATTENTION = ("cross_attn", "encoder_attn")
 
