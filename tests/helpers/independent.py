@@ -24,20 +24,20 @@ GROWING: dict[str, dict[str, int | None]] = {
         "mm_token_type_ids": 0,
         "moe_mm_token_type_ids": 0,
     },
+    "kosmos-2.5": {"attention_mask": 1, "image_embeds_position_mask": 0},
     "mllama": {"attention_mask": 1, "cross_attention_mask": None},
     "paligemma": {"attention_mask": 1, "token_type_ids": 1},
 }
 # Layers whose class is not called a decoder layer.
-OTHER_LAYERS = ("NemotronHBlock",)
+OTHER_LAYERS = ("NemotronHBlock", "Kosmos2_5TextBlock", "T5Block")
 # Families whose layers pass on several streams, the first axis of their states.
 STREAMS_FIRST = ("gemma3n",)
 # Families that this reference cannot read. Inkling 2: the tail joins the last layer's
 # states with those of earlier blocks, which are not side by side, and routers take no
-# float64. Kosmos-2: its mask is made in float32. Kosmos-2.5: its attention is in another
-# module. T5: its attention modules return a bias in the place of the probabilities.
-WITHOUT_REFERENCE = ("inkling2", "kosmos2", "kosmos2_5", "blip2_t5", "instructblip_t5")
+# float64. Kosmos-2: its mask is made in float32.
+WITHOUT_REFERENCE = ("inkling2", "kosmos2")
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
-CROSS_ATTENTION = ("cross_attn", "encoder_attn")
+CROSS_ATTENTION = ("cross_attn", "encoder_attn", "EncDecAttention")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +140,11 @@ def _split(
 ) -> tuple[Tensor, Tensor]:
     """A layer's gradients at the last query: of image keys ``(heads, image tokens)``,
     and of all other keys ``(heads, keys)``. Keys that it may not read are zero."""
-    is_placeholder = prefix["input_ids"][0] == config.image_token_id
-    reads_across = config.model_type in ("mllama", "florence2")
+    if config.model_type == "kosmos-2.5":
+        is_placeholder = prefix["image_embeds_position_mask"][0] > 0
+    else:
+        is_placeholder = prefix["input_ids"][0] == config.image_token_id
+    reads_across = config.model_type == "mllama" or _has_encoder(config)
     if config.model_type == "mllama":
         # All keys of a cross-attention are the image's: tiles with a class token each.
         _, pictures, tiles, *_ = prefix["pixel_values"].shape
@@ -183,6 +186,9 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     def keep_attention(index: int, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             probabilities = output[1] if isinstance(output, tuple) else None
+            if type(module).__name__ == "T5Attention":
+                # A bias comes before them.
+                probabilities = output[2]
             if isinstance(probabilities, Tensor) and probabilities.dim() == 4:
                 is_cross = name.endswith(CROSS_ATTENTION)
                 attention[index].append(_Attention(probabilities, is_cross))
@@ -200,7 +206,9 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     for index, layer in enumerate(layers):
         handles.append(layer.register_forward_hook(keep_output))
         for name, module in layer.named_modules():
-            if type(module).__name__.endswith("Attention"):
+            kind = type(module).__name__
+            # T5 calls what is around its attention so, too.
+            if kind.endswith("Attention") and not kind.startswith("T5Layer"):
                 handles.append(
                     module.register_forward_hook(keep_attention(index, name))
                 )
@@ -217,8 +225,14 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
         module
         for name, module in model.named_modules()
         if type(module).__name__.endswith(("DecoderLayer", *OTHER_LAYERS))
-        and "vision" not in name
+        and not any(part in name for part in ("vision", "encoder.block"))
     ]
+
+
+def _has_encoder(config: Any) -> bool:
+    """InstructBLIP says so of its language model only."""
+    text = config.get_text_config(decoder=True)
+    return bool(config.is_encoder_decoder or text.is_encoder_decoder)
 
 
 def grown_inputs(
@@ -235,7 +249,7 @@ def grown_inputs(
         for name, value in inputs.items()
     }
     ids: Tensor = grown["input_ids"]
-    if config.is_encoder_decoder:
+    if _has_encoder(config):
         start = config.get_text_config(decoder=True).decoder_start_token_id
         first = grown.get("decoder_input_ids", torch.tensor([[start]]))
         return {**grown, "decoder_input_ids": torch.cat([first, answer[None]], dim=1)}
