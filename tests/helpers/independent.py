@@ -27,11 +27,12 @@ GROWING: dict[str, dict[str, int | None]] = {
         "mm_token_type_ids": 0,
         "moe_mm_token_type_ids": 0,
     },
+    "kosmos-2.5": {"attention_mask": 1, "image_embeds_position_mask": 0},
     "mllama": {"attention_mask": 1, "cross_attention_mask": None},
     "paligemma": {"attention_mask": 1, "token_type_ids": 1},
 }
 # Layers whose class is not called a decoder layer.
-OTHER_LAYERS = ("NemotronHBlock", "UdopBlock")
+OTHER_LAYERS = ("NemotronHBlock", "Kosmos2_5TextBlock", "T5Block", "UdopBlock")
 # Families whose layers pass on several streams, the first axis of their states.
 STREAMS_FIRST = ("gemma3n",)
 # Families whose end reads the states of earlier blocks together with a layer's own. How
@@ -150,7 +151,9 @@ def _split(
     """A layer's gradients at the last query: of image keys ``(heads, image tokens)``,
     and of all other keys ``(heads, keys)``. Keys that it may not read are zero."""
     tokens = _image_tokens(config, prefix)
-    reads_across = config.model_type in ("mllama", "florence2", "udop")
+    reads_across = config.model_type == "mllama" or (
+        _has_encoder(config) and config.model_type != "t5gemma2"
+    )
     images, texts = [], []
     for call, gradient in zip(calls, gradients):
         last = gradient[0, :, -1].where(call.may_read[0, :, -1], 0.0)
@@ -175,6 +178,8 @@ def _split(
 def _image_tokens(config: Any, prefix: Mapping[str, Any]) -> Tensor:
     """Where the image tokens are among the prompt's, or among an encoder's states; -1
     for one that is not there."""
+    if config.model_type == "kosmos-2.5":
+        return prefix["image_embeds_position_mask"][0].nonzero()[:, 0]
     ids = prefix["input_ids"][0]
     if config.model_type == "mllama":
         # All keys of a cross-attention are the image's: tiles with a class token each.
@@ -228,7 +233,12 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
             attention[index].append(call)
 
     def keep_attention(index: int, name: str) -> Any:
-        return lambda module, args, output: keep(index, name, output)
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            # T5's probabilities come behind a position bias.
+            is_t5 = type(module).__name__ == "T5Attention"
+            keep(index, name, output[1:] if is_t5 else output)
+
+        return hook
 
     def keep_output(module: nn.Module, args: Any, output: Any) -> Any:
         outputs.append(output[0] if isinstance(output, tuple) else output)
@@ -256,7 +266,9 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     for index, layer in enumerate(layers):
         handles.append(layer.register_forward_hook(keep_output))
         for name, module in layer.named_modules():
-            if type(module).__name__.endswith("Attention"):
+            kind = type(module).__name__
+            # T5 calls what is around its attention so, too.
+            if kind.endswith("Attention") and not kind.startswith("T5Layer"):
                 names[module] = index, name
     if root.config.model_type not in RETURN_OTHERS:
         for module, place in names.items():
@@ -315,7 +327,14 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
         if type(module).__name__.endswith(("DecoderLayer", *OTHER_LAYERS))
         and "vision" not in name
         and not name.startswith("encoder")
+        and "encoder.block" not in name
     ]
+
+
+def _has_encoder(config: Any) -> bool:
+    """InstructBLIP says so of its language model only."""
+    text = config.get_text_config(decoder=True)
+    return bool(config.is_encoder_decoder or text.is_encoder_decoder)
 
 
 def grown_inputs(
@@ -332,7 +351,7 @@ def grown_inputs(
         for name, value in inputs.items()
     }
     ids: Tensor = grown["input_ids"]
-    if config.is_encoder_decoder:
+    if _has_encoder(config):
         text = config.get_text_config(decoder=True)
         start = getattr(text, "decoder_start_token_id", None)
         if start is None:
