@@ -1,6 +1,6 @@
 """Gradients of each layer's logit-lens reading with respect to its attention."""
 
-from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_call import AttentionCall, encoder_first
 from captum_dexar.attention_gradients.autograd_reference import AutogradReference
 from captum_dexar.attention_gradients.closed_form import ClosedForm
 from captum_dexar.attention_gradients.gradients import (
@@ -20,6 +20,7 @@ __all__ = [
     "AttentionGradients",
     "AutogradReference",
     "ClosedForm",
+    "encoder_first",
     "intercepted_attention",
     "LayerGradients",
     "OnlineGradients",

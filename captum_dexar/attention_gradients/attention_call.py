@@ -41,6 +41,8 @@ class AttentionCall:
     Attributes:
         layer_mask (Tensor or None): the mask that the decoder layer was given, if it is
             another one: some attention modules choose keys among those that it allows
+        encoder_keys (int): how many of an encoder's keys come before the decoder's own;
+            see :func:`encoder_first`
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class AttentionCall:
         self.args = args
         self.kwargs = kwargs
         self.layer_mask: Tensor | None = None
+        self.encoder_keys = 0
 
     def run(self) -> Any:
         """Calls the model's own attention function."""
@@ -172,6 +175,36 @@ class AttentionCall:
         attention = widened(attention.detach())
         # The softmax of a query without any allowed key is uniform.
         return attention if allowed is None else attention * allowed
+
+
+def encoder_first(call: AttentionCall, encoder_keys: int) -> AttentionCall:
+    """A call whose softmax covers a decoder's and an encoder's keys, in another order.
+
+    Models put the encoder's keys behind the decoder's own, so that their positions are
+    others for every token. The sum over all keys has no order.
+
+    Args:
+        call (AttentionCall): the call
+        encoder_keys (int): how many keys of an encoder it ends with; 0 for none
+    """
+    if not encoder_keys:
+        return call
+    mask = call.attention_mask
+    moved = AttentionCall(
+        call.layer,
+        call.is_cross,
+        call.attention_function,
+        call.eager_function,
+        call.module,
+        call.query,
+        call.key.roll(encoder_keys, dims=2),
+        call.value.roll(encoder_keys, dims=2),
+        mask.roll(encoder_keys, dims=-1) if isinstance(mask, Tensor) else mask,
+        *call.args,
+        **call.kwargs,
+    )
+    moved.encoder_keys = encoder_keys
+    return moved
 
 
 def mask_rule(

@@ -77,6 +77,7 @@ class AutogradReference:
             targets', ``(batch, steps)``; -1 for none. Default: None
         at_softmax (bool, optional): takes the probabilities where the softmax gives
             them, rather than from the outputs of attention modules. Default: False
+        encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
     """
 
     model: nn.Module
@@ -88,6 +89,7 @@ class AutogradReference:
     cross_attention: str | None = None
     contrast_ids: Tensor | None = None
     at_softmax: bool = False
+    encoder_keys: int = 0
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -154,7 +156,12 @@ class AutogradReference:
         if call.mask is not None:
             mask = call.mask[:, :, -1, : gradient.shape[-1]]
             may_read &= mask > torch.finfo(mask.dtype).min / 2
-        return _Gradient(widened(gradient[:, :, -1]), may_read, call.reads_image)
+        values = widened(gradient[:, :, -1])
+        # The encoder's keys first, where their positions do not change.
+        values, may_read = (
+            keys.roll(self.encoder_keys, dims=-1) for keys in (values, may_read)
+        )
+        return _Gradient(values, may_read, call.reads_image)
 
     def _layer_gradients(
         self, layer: int, steps: list[list[_Gradient]]

@@ -90,6 +90,7 @@ class ClosedForm:
             self.max_positions,
             self.reuses_projections,
             self.replays,
+            explained.encoder_keys,
         )
         with graphs.watching():
             target_logits = explained.run()

@@ -155,10 +155,11 @@ class Contraction:
                     causal = call.causal_keys(positions)
                 own_keys = positions - num_queries
                 check_keys(call, num_keys, own_keys, allowed, causal)
+            # The image is in the prompt, or in the encoder.
+            holds_image = call.is_cross or call.keeps_prompt or call.encoder_keys
             blocks = key_blocks(
                 self.image_keys if reads_image else None,
-                # The image is in the prompt.
-                held_keys if call.is_cross or call.keeps_prompt else num_keys,
+                held_keys if holds_image else num_keys,
                 held_keys,
                 allowed,
                 num_steps,

@@ -127,6 +127,7 @@ class CallRecord:
         self.module = call.module
         self.is_cross = call.is_cross
         self.keeps_prompt = call.keeps_prompt
+        self.encoder_keys = call.encoder_keys
         self.with_attention = with_attention
         self.outputs = Rows(axis=1)
         self.queries = Rows(axis=2)
@@ -178,7 +179,7 @@ class CallRecord:
             masks (dict): masks of earlier layers by how they mask, to be shared
             prompt_length (int): tokens of the prompt
         """
-        num_kept = prompt_length if self.keeps_prompt else 0
+        num_kept = prompt_length if self.keeps_prompt else self.encoder_keys
         key = (
             *((id(mask), queries, keys) for mask, queries, keys in self.masks),
             *mask_rule(self.masked_by_kernel, self.module, self.kwargs),
@@ -202,6 +203,7 @@ class CallRecord:
             *self.args,
             **self.kwargs,
         )
+        call.encoder_keys = self.encoder_keys
         if any(mask is not None for mask in self.layer_masks):
             given = [
                 (own if mask is None else mask, queries, keys)

@@ -12,7 +12,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients.attention_call import AttentionCall, narrowed
+from captum_dexar.attention_gradients.attention_call import (
+    AttentionCall,
+    encoder_first,
+    narrowed,
+)
 from captum_dexar.attention_gradients.attention_tail import (
     AttentionTail,
     AttentionTails,
@@ -90,6 +94,7 @@ class LocalGraphs:
         reuses_projections (bool): see :class:`PostAttentionReplay`
         replays (bool, optional): False builds every graph while the layer runs, of all
             positions of the pass, and backpropagates step by step. Default: True
+        encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
 
     Attributes:
         is_paused (bool): whether passes are not watched at the moment
@@ -109,11 +114,13 @@ class LocalGraphs:
         max_positions: int,
         reuses_projections: bool,
         replays: bool = True,
+        encoder_keys: int = 0,
     ) -> None:
         self.decoder = decoder
         self.query_positions = query_positions
         self.consume = consume
         self.max_positions = max_positions
+        self.encoder_keys = encoder_keys
         self.is_paused = False
         self.failure: Inconsistent | None = None
         self.last_hidden: Tensor | None = None
@@ -178,7 +185,8 @@ class LocalGraphs:
         builds_graph |= self.query_positions(call.query.shape[2]) is None
         if builds_graph and not output.requires_grad:
             output = output.detach().requires_grad_()
-        self._calls.setdefault(call.layer, []).append((call, output))
+        kept = encoder_first(call, self.encoder_keys)
+        self._calls.setdefault(call.layer, []).append((kept, output))
         if not builds_graph and self._tails.is_wanted:
             return (self._tails.begin(output), *rest)
         # From here to the end of the layer a graph is kept; its hook ends it.

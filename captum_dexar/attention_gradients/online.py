@@ -29,12 +29,14 @@ class OnlineGradients(ABC):
         decoder (Decoder): the model's decoder
         layers (list of int): indices of the explained layers
         image_keys (Tensor): positions of the image tokens, ``(batch, image keys)``
-        num_keys (int): keys of a self-attention at the first pass: the prompt's length
+        num_keys (int): keys of a self-attention at the first pass: the prompt's
+            length, and an encoder's keys
         cross_attention (str or None): name of the attention module inside a decoder
             layer that reads the image, if the self-attention does not
         reuses_projections (bool): see :class:`PostAttentionReplay`
         attention_power (float, optional): as in :class:`ClosedForm`. Default: 0.0
         grad_kwargs (Mapping, optional): as in :class:`ClosedForm`. Default: None
+        encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
     """
 
     decoder: Decoder
@@ -45,6 +47,7 @@ class OnlineGradients(ABC):
     reuses_projections: bool
     attention_power: float = 0.0
     grad_kwargs: Mapping[str, Any] | None = None
+    encoder_keys: int = 0
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[None]:
@@ -130,6 +133,7 @@ class RecordedGradients(OnlineGradients):
             self.cross_attention,
             bool(self.attention_power),
             self.reuses_projections,
+            self.encoder_keys,
         )
         self._replay = PostAttentionReplay(self.reuses_projections)
 
@@ -236,6 +240,7 @@ class PositionGraphs(OnlineGradients):
             self.cross_attention,
             max_positions=1,
             reuses_projections=self.reuses_projections,
+            encoder_keys=self.encoder_keys,
         )
 
     @contextmanager

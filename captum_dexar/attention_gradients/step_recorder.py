@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum_dexar.attention_gradients.attention_call import AttentionCall
+from captum_dexar.attention_gradients.attention_call import AttentionCall, encoder_first
 from captum_dexar.attention_gradients.attention_tail import AttentionTails
 from captum_dexar.attention_gradients.interception import (
     Forward,
@@ -40,6 +40,7 @@ class StepRecorder:
         with_attention (bool): whether queries and keys are recorded too
         with_projections (bool): whether the outputs of the layers' projections after
             their attention are
+        encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
 
     Attributes:
         records (dict of int and LayerRecord): of each layer
@@ -55,10 +56,12 @@ class StepRecorder:
         cross_attention: str | None,
         with_attention: bool,
         with_projections: bool,
+        encoder_keys: int = 0,
     ) -> None:
         self.decoder = decoder
         self.layers = layers
         self.with_projections = with_projections
+        self.encoder_keys = encoder_keys
         self.records = {
             index: LayerRecord(with_attention, position_axis(decoder.layers[index]))
             for index in layers
@@ -156,7 +159,8 @@ class StepRecorder:
 
     def _tap(self, call: AttentionCall) -> Any:
         output = call.run()
-        self.records[call.layer].add_call(call, output[0], self._mask_of_last)
+        kept = encoder_first(call, self.encoder_keys)
+        self.records[call.layer].add_call(kept, output[0], self._mask_of_last)
         if self._tails.is_wanted and not self.is_paused:
             return (self._tails.begin(output[0]), *output[1:])
         return output

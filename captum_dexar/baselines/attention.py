@@ -4,7 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum_dexar.attention_gradients import AttentionCall, intercepted_attention
+from captum_dexar.attention_gradients import (
+    AttentionCall,
+    encoder_first,
+    intercepted_attention,
+)
 from captum_dexar.baselines.baseline import by_layer, image_columns, LayerBaseline
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.model_pass import ModelPass
@@ -72,7 +76,7 @@ def read_attention(
 
     def tap(call: AttentionCall) -> Any:
         if call.is_cross or explained_pass.cross_attention is None:
-            consume(call)
+            consume(encoder_first(call, explained_pass.encoder_keys))
         return call.run()
 
     intercepted = intercepted_attention(layer_of, tap, cross_attention)

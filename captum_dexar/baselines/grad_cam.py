@@ -52,7 +52,7 @@ class LayerImageGradCam(LayerBaseline):
         Raises:
             TypeError: the model reads the image by cross-attention.
         """
-        if self.adapter.cross_attention is not None:
+        if self.adapter.cross_attention is not None or steps.prompt.encoder_keys:
             raise TypeError(
                 f"{self.get_name()} is not defined for {self.adapter.name}: its image "
                 "tokens do not enter the decoder, which reads them by cross-attention."

@@ -57,7 +57,7 @@ class LayerAttentionRollout(LayerBaseline):
         Raises:
             TypeError: the model reads the image by cross-attention.
         """
-        if self.adapter.cross_attention is not None:
+        if self.adapter.cross_attention is not None or steps.prompt.encoder_keys:
             raise TypeError(
                 f"Attention rollout is not defined for {self.adapter.name}: its image "
                 "tokens are read by cross-attention and are not positions of the "

@@ -102,7 +102,7 @@ class LayerTokenActivation(LayerBaseline):
         Raises:
             TypeError: the model reads the image by cross-attention.
         """
-        if self.adapter.cross_attention is not None:
+        if self.adapter.cross_attention is not None or steps.prompt.encoder_keys:
             raise TypeError(
                 f"{self.get_name()} is not defined for {self.adapter.name}: its image "
                 "tokens have no final state, as they are read by cross-attention."

@@ -23,6 +23,7 @@ from captum_dexar.cli.options import (
 from captum_dexar.cli.reports import (
     Outputs,
     save_figure,
+    say_question,
     say_words,
     write_csv,
     write_page,
@@ -131,7 +132,9 @@ def _report(comparison: Comparison, names: list[str], folder: Path) -> None:
     results = list(comparison.results.values())
     for name, result in zip(names, results):
         outputs.add(f"{name}.dexar", result.save)
-    say(f"\nThe answer:  {results[0].answer}\n")
+    say()
+    say_question(results[0])
+    say(f"The answer:  {results[0].answer}\n")
     if results[0].token_weights is not None:
         say_words(results[0])
         say()

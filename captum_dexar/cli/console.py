@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from captum_dexar.cli.terminal import terminal_text
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def say(text: object = "", *, error: bool = False) -> None:
@@ -62,16 +66,34 @@ def shows_colour() -> bool:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Within it a character that a stream lacks is no error.
+    """Within it a character that a stream lacks is no error, and the package's own
+    warnings are a line of visible characters without the place in the code.
 
     What has been printed is written at the end."""
     streams: list[Any] = [sys.stdout, sys.stderr]
     errors = [(one, one.errors) for one in streams if hasattr(one, "reconfigure")]
     for stream, _ in errors:
         stream.reconfigure(errors="backslashreplace")
+    usual: Any = warnings.formatwarning
+
+    def plain(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if _PACKAGE not in Path(filename).parents:
+            text: str = usual(message, category, filename, lineno, line)
+            return text
+        # A progress bar has left the cursor in its line.
+        return f"\n{terminal_text(str(message), encoding_of(sys.stderr))}\n"
+
+    warnings.formatwarning = plain
     try:
         yield
     finally:
+        warnings.formatwarning = usual
         for stream in streams:
             if stream is not None:
                 write("", stream, flush=True)

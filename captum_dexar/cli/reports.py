@@ -88,9 +88,16 @@ class Outputs:
 
 def report(result: VLMAttributionResult, outputs: Outputs) -> None:
     """Prints the words; writes table, page and figures."""
+    say_question(result)
     say(f"The model:  {result.answer}\n")
     say_words(result)
     add_views(result, outputs)
+
+
+def say_question(result: VLMAttributionResult) -> None:
+    """Prints what the model was asked, if that is known."""
+    if result.question:
+        say(f"The question:  {result.question}")
 
 
 def say_words(result: VLMAttributionResult) -> None:

@@ -36,6 +36,10 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     path: Path = options.file
+    if path.is_dir():
+        held = sorted(one.name for one in path.glob("*.dexar"))
+        which = f": it holds {', '.join(held)}" if held else ", such as result.dexar"
+        raise InputError(f"{path} is a folder. Name a result file in it{which}.")
     if not path.is_file():
         raise InputError(f"there is no result file at {path}.")
     from captum_dexar.result.result import VLMAttributionResult

@@ -20,7 +20,7 @@ from captum_dexar.result.page import page_of
 from captum_dexar.result.plots import caption_of, given_or_shown, parts_of
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.result.words import Word
-from captum_dexar.visualization import comparison_figure, MethodRow
+from captum_dexar.visualization import check_figure, comparison_figure, MethodRow
 from captum_dexar.visualization.page import frame_html, Page, page_html
 from captum_dexar.vlm_attribution import VLMAttribution
 from torch import Tensor
@@ -88,7 +88,9 @@ class Comparison:
         Raises:
             ValueError: the original image is not known, or there is no word to draw.
             IndexError: the answer has no such word.
+            TypeError: ``fig`` is no figure.
         """
+        check_figure(fig)
         first = self._first
         all_parts = parts_of(first, words is not False)
         chosen = _chosen(len(all_parts), words)

@@ -23,11 +23,13 @@ class ModelPass:
         image_keys (Tensor): positions of the image tokens among all keys of the
             attention that reads them, ``(batch, image tokens)``
         num_keys (int): number of self-attention keys, i.e. the length of the whole
-            sequence including its cached part
+            sequence including its cached part, and ``encoder_keys``
         cross_attention (str or None): name of the cross-attention module inside a
             decoder layer that reads the image; None if self-attention reads it
         first_step (int): index of the first of these steps among those explained
         new_cache (Callable): makes the cache that each run needs, or None
+        encoder_keys (int): how many states of an encoder are keys of self-attention,
+            too, behind the decoder's own
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class ModelPass:
     cross_attention: str | None = None
     first_step: int = 0
     new_cache: Callable[[], Any] = lambda: None
+    encoder_keys: int = 0
 
     def logits(self) -> Tensor:
         """Runs the model; returns logits, ``(batch, steps, vocabulary)``."""

@@ -218,9 +218,10 @@ class DecodingSteps:
             query_positions=positions + first,
             target_ids=self.target_ids[:, explained],
             image_keys=self.prompt.image_keys,
-            num_keys=self._num_before + steps.stop - 1,
+            num_keys=self._num_before + steps.stop - 1 + self.prompt.encoder_keys,
             cross_attention=self.prompt.adapter.cross_attention_of(self.prompt.config),
             first_step=explained.start,
+            encoder_keys=self.prompt.encoder_keys,
         )
 
     def _prefix(self, num_answer_tokens: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from captum_dexar.evaluation.protocols.base import ALL, Line, WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import ALL, FILLER_ONLY, Line, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import Bools, Column, Floats, Ints
 
 # More regions of one kind in one sample than there ever are.
@@ -74,14 +74,14 @@ class Measurements:
     Attributes:
         lines (Counter): number of lines without an error, by method
         errors (Counter): number of lines by method and error
-        degenerate (Counter): number of constant maps, by method
+        degenerate (Counter): number of constant maps, by method and kind
         seconds (dict): times of explaining, by method, in no particular order
     """
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self.lines: Counter[str] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
-        self.degenerate: Counter[str] = Counter()
+        self.degenerate: Counter[tuple[str, str]] = Counter()
         self.seconds: dict[str, array[float]] = defaultdict(lambda: array("d"))
         self._seen: dict[str, bytearray] = defaultdict(bytearray)
         self._samples: dict[str, int] = {}
@@ -113,7 +113,8 @@ class Measurements:
             self.errors[line.method, line.error] += 1
             return
         self.lines[line.method] += 1
-        self.degenerate[line.method] += line.degenerate
+        for kind, constant in line.degenerate.items():
+            self.degenerate[line.method, kind] += constant
         self.seconds[line.method].append(line.seconds)
         for kind, measures in line.values.items():
             for name, numbers in measures.items():
@@ -158,7 +159,9 @@ class Measurements:
         apart = {kind for kind in found if kind.startswith(WHOLE_ANSWER)}
         labelled = found - apart - {""}
         together = [ALL] if "" in found or len(labelled) > 1 else []
-        return [*sorted(labelled, key=_natural), *together, *sorted(apart)]
+        # The control stands behind what it is a control of.
+        whole = sorted(apart, key=lambda kind: (kind == FILLER_ONLY, kind))
+        return [*sorted(labelled, key=_natural), *together, *whole]
 
     def measures(self, kind: str) -> list[str]:
         """Names of the measures of a kind."""
@@ -182,6 +185,10 @@ class Measurements:
             np.concatenate(keys),
             Column(np.concatenate(numbers), np.concatenate(clusters)),
         )
+
+    def constant_maps(self, method: str, kind: str) -> int:
+        """The number of a method's constant maps of a kind, ``"all"`` included."""
+        return sum(self.degenerate[method, one] for one in self._parts(kind))
 
     def weights(self, method: str) -> tuple[Column, Bools]:
         """A method's weights, and which of them have a mask."""

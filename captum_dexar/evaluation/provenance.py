@@ -15,7 +15,11 @@ from torch import nn, Tensor
 
 # Tensors of more elements are read at this many places, evenly spread.
 MOST_ELEMENTS = 4096
-_PACKAGES = ("torch", "transformers", "captum", "captum-dexar", "numpy", "Pillow")
+_PACKAGES = (
+    *("torch", "transformers", "captum", "captum-dexar", "numpy", "Pillow"),
+    # Similarities of maps, and masks of COCO.
+    *("scipy", "scikit-image", "pycocotools"),
+)
 # Where a model was loaded from, and what saving adds, make it no other model. Its class
 # and the dtypes of its weights count as such.
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype")

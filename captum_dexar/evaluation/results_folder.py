@@ -328,5 +328,10 @@ def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(f"{path.name}.part")
     # Names of files can hold what is no text; in JSON it is escaped already.
-    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.replace(path)
+    except OSError:
+        # On a full disk, what was written of it would take the last room.
+        draft.unlink(missing_ok=True)
+        raise

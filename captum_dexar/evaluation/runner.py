@@ -53,12 +53,14 @@ class Job:
 
     def description(self) -> dict[str, Any]:
         """What ``run.json`` says."""
+        modules = {id(module): name for name, module in self.model.named_modules()}
         return {
             "dataset": self.dataset.description(),
             "protocol": self.protocol.description(),
             "methods": {
                 name: {
                     "method": type(method).__name__,
+                    "layers": _layers(method, modules),
                     "arguments": {key: _said(one) for key, one in arguments.items()},
                 }
                 for name, (method, arguments) in self.methods.items()
@@ -198,6 +200,13 @@ def _is_fatal(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _layers(method: Any, modules: Mapping[int, str]) -> list[str]:
+    """The names of the layers that a layer method explains; none for other methods."""
+    layer = getattr(method, "layer", None)
+    layers = layer if isinstance(layer, (list, tuple)) else [layer]
+    return [modules[id(one)] for one in layers if id(one) in modules]
 
 
 def _said(value: Any) -> Any:

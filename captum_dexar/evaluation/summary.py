@@ -136,7 +136,7 @@ class Summary:
                         row.difference.high,
                         row.p,
                     ),
-                    self.measurements.degenerate[row.method],
+                    self.measurements.constant_maps(row.method, row.kind),
                     self._failures(row.method),
                 ]
                 for row in self.rows
@@ -239,15 +239,24 @@ class Summary:
 
     def _constant(self) -> Iterable[str]:
         """How many of the measured maps say nothing."""
-        degenerate = self.measurements.degenerate
+        found = self.measurements
         yield "## Constant maps"
-        if not any(degenerate.values()):
+        numbers = {
+            method: {
+                kind: number
+                for kind in found.kinds
+                if kind != ALL and (number := found.constant_maps(method, kind))
+            }
+            for method in self.methods
+        }
+        if not any(numbers.values()):
             yield "None."
             return
         yield "\n".join(
-            f"- {method}: {degenerate[method]:,}"
-            for method in self.methods
-            if degenerate[method]
+            f"- {method}: "
+            + "; ".join(f"{kind}, {number:,}" for kind, number in by_kind.items())
+            for method, by_kind in numbers.items()
+            if by_kind
         )
 
     def _failed(self) -> Iterable[str]:
@@ -389,10 +398,16 @@ def _difference_cell(row: Row) -> str:
 def _interval_text(estimate: Estimate, sign: str) -> str:
     if estimate.value is None:
         return ""
-    text = f"{estimate.value:{sign}.3f}"
+    text = _decimals(estimate.value, sign)
     if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+    low, high = _decimals(estimate.low, sign), _decimals(estimate.high, sign)
+    return f"{text} [{low}, {high}]"
+
+
+def _decimals(number: float, sign: str) -> str:
+    # A zero is added, so that -0.0001 is not written as -0.000.
+    return f"{round(number, 3) + 0.0:{sign}.3f}"
 
 
 def _markdown(rows: Sequence[dict[str, str]]) -> str:

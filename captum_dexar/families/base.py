@@ -213,9 +213,20 @@ class FamilyAdapter(ABC):
         """Number of positions before the prompt's, which have no ids."""
         return 0
 
+    def num_encoder_keys(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """How many states of an encoder are keys of the decoder's self-attention, too.
+
+        They come behind the decoder's own, and image keys are positions among them.
+        """
+        return 0
+
     def is_encoder_decoder(self, config: Any) -> bool:
         """Whether an encoder reads the prompt and a decoder writes the answer."""
         return bool(getattr(config, "is_encoder_decoder", False))
+
+    def decoder_start(self, config: Any) -> int:
+        """The id of the token with which a decoder starts."""
+        return int(config.get_text_config(decoder=True).decoder_start_token_id)
 
     def with_decoder_start(
         self, inputs: Mapping[str, Any], config: Any
@@ -223,7 +234,7 @@ class FamilyAdapter(ABC):
         """An encoder-decoder model's inputs with the decoder's first token."""
         started = dict(inputs)
         if started.get("decoder_input_ids") is None:
-            first = config.get_text_config(decoder=True).decoder_start_token_id
+            first = self.decoder_start(config)
             rows: Tensor = inputs[
                 "input_ids" if "input_ids" in inputs else self.pixel_input
             ]

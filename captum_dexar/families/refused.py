@@ -37,28 +37,6 @@ class Refusal:
     only: str = ""
 
 
-_QUERIES = (
-    "their image tokens are learned queries, each of which reads {all} through "
-    "{reader}, so that none has a place on it. A map would have to follow "
-    "{reader}'s own attention back to the patches, which is another method"
-)
-_OTHER_PLACES = (
-    "If you know places for the image tokens, register an adapter "
-    "(captum_dexar.families.register); otherwise use a model with a grid of patches."
-)
-
-
-def _queries(
-    reader: str,
-    model_type: str,
-    *processor_types: str,
-    read: str = "the whole image",
-    **more: Any,
-) -> Refusal:
-    reason = _QUERIES.format(reader=reader, all=read)
-    return Refusal((model_type,), processor_types, reason, _OTHER_PLACES, **more)
-
-
 REFUSALS: tuple[Refusal, ...] = (
     # Their processors also belong to models that have an adapter.
     *(
@@ -72,17 +50,12 @@ REFUSALS: tuple[Refusal, ...] = (
         )
         for model_type in ("blip-2", "instructblip")
     ),
-    _queries(
-        "the Q-Former",
-        "instructblipvideo",
-        "InstructBlipVideoProcessor",
-        read="a whole frame",
-    ),
-    _queries(
-        "the encoder",
-        "deepseek_ocr2",
-        "DeepseekOcr2Processor",
-        read="the whole image, or the whole of a tile,",
+    Refusal(
+        ("instructblipvideo",),
+        ("InstructBlipVideoProcessor",),
+        "they read a video of four frames, each through queries of its own, and videos "
+        "are not supported",
+        "Use InstructBLIP, which reads an image in the same way.",
     ),
     Refusal(
         ("diffusion_gemma",),
@@ -96,20 +69,6 @@ REFUSALS: tuple[Refusal, ...] = (
         ("PI0Processor",),
         "they predict the actions of a robot, and no text whose words could be mapped",
         "Use a model that answers in text, such as PaliGemma, on which they are built.",
-    ),
-    Refusal(
-        ("t5gemma2",),
-        (),  # T5Gemma2Processor is one of Gemma 3's.
-        "one softmax of their decoder covers its own tokens and the encoder's, so that "
-        "image keys move with every token, which is not supported yet",
-        "Use a Gemma 3 model, which reads an image in the same tokens.",
-    ),
-    Refusal(
-        ("udop",),
-        ("UdopProcessor",),
-        "they add a patch of the image to the word that lies on it, so that such a "
-        "token is both image and text, and a map of the image alone has no meaning",
-        "Use a model that reads a page as an image only, such as Donut or Pix2Struct.",
     ),
     Refusal(
         ("evolla",),

@@ -10,6 +10,7 @@ from captum_dexar.families import (
     given_layout,
 )
 from captum_dexar.inputs.given_processor import check_processor
+from captum_dexar.inputs.image_axes import check_axes
 from captum_dexar.inputs.messages import Conversation
 from captum_dexar.inputs.pictures import Picture, picture_of
 from captum_dexar.inputs.places import derived_places, DerivedPlaces
@@ -68,15 +69,17 @@ class ImagePromptInput(ImageTokenInput):
         texts (tuple of str or None): what of it is not the template's: the question,
             or the texts of the user's and the assistant's messages; None if a complete
             prompt was given
+        question (str): these texts as one, for readers; a complete prompt as it is
         tokenizer (Any): the processor's tokenizer
 
     Raises:
         TypeError: an image or the prompt has another type, or the processor belongs to
             no supported family, or to one whose image tokens have no places.
         ValueError: an image is empty, an address, or its levels or axes can have two
-            meanings; the number of placeholders is not the number of images; the chat
-            template is missing or does not take the messages; the image tokens do not
-            fill the grid, or the number of boxes is not the number of image tokens.
+            meanings (for some processors, those of an image that is 3 pixels high); the
+            number of placeholders is not the number of images; the chat template is
+            missing or does not take the messages; the image tokens do not fill the
+            grid, or the number of boxes is not the number of image tokens.
         FileNotFoundError: there is no such file.
 
     Examples::
@@ -143,6 +146,7 @@ class ImagePromptInput(ImageTokenInput):
         )
         with watched_image_processors() as calls:
             model_inputs = make_inputs(one_or_all(images))
+        check_axes(images, calls)
         num_tokens = adapter.num_image_tokens(model_inputs, processor, config)
         sizes = [(one.height, one.width) for one in images]
         if not are_given:
@@ -161,6 +165,7 @@ class ImagePromptInput(ImageTokenInput):
         super().__init__(images, found.layout, make_inputs, model_inputs=model_inputs)
         self.prompt = text
         self.texts = asked_texts(asked, adapter.placeholder(processor))
+        self.question = text if self.texts is None else "\n".join(self.texts)
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.places = found
         self.places_are_given = are_given

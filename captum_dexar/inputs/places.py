@@ -14,6 +14,7 @@ from captum_dexar.families.image_settings import (
     with_stored_settings,
 )
 from captum_dexar.families.painted_places import check_places
+from captum_dexar.inputs.image_axes import check_axes
 from captum_dexar.inputs.processor_watch import (
     ImageProcessorCall,
     watched_image_processors,
@@ -129,8 +130,9 @@ def places_of_processor_fn(
     It is called again, to see what it does.
 
     Raises:
-        ValueError: It makes other inputs than before, or the image tokens do not lie
-            where its image processor puts them.
+        ValueError: It makes other inputs than before, the axes of an image can have two
+            meanings, or the image tokens do not lie where its image processor puts
+            them.
     """
     given, process = inp.to_model_input(), inp.processor_fn
     with watched_image_processors() as calls:
@@ -142,6 +144,7 @@ def places_of_processor_fn(
                 "called again, so that the places of the image tokens on the image "
                 "are not known. Remove what is random in it."
             )
+    check_axes(images, calls)
     places = derived_places(
         adapter,
         made,

@@ -41,6 +41,7 @@ class Prompt:
             the decoder's start token that the family needs
         image_keys (Tensor): positions of the image tokens among the keys, ``(batch,
             image tokens)``
+        encoder_keys (int): see :meth:`FamilyAdapter.num_encoder_keys`
         ids (Tensor): the start of generated sequences, ``(batch, length)``: the prompt,
             or an encoder-decoder's start token
         length (int): number of tokens in ``ids``
@@ -67,6 +68,7 @@ class Prompt:
         self.given_inputs = dict(given_inputs)
         self.inputs = complete_inputs(self.adapter, given_inputs, self.config)
         self.image_keys = self.adapter.image_keys(self.inputs, self.config)
+        self.encoder_keys = self.adapter.num_encoder_keys(self.inputs, self.config)
         self.is_encoder_decoder = self.adapter.is_encoder_decoder(self.config)
         self.answer_input = (
             "decoder_input_ids" if self.is_encoder_decoder else "input_ids"

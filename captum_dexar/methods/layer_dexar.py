@@ -318,6 +318,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 steps.prompt.image_keys,
                 cross_attention=self.adapter.cross_attention_of(self.model.config),
                 at_softmax=self.adapter.probabilities_at_softmax(self.model.config),
+                encoder_keys=steps.prompt.encoder_keys,
                 **shared,
             )
             return
@@ -350,11 +351,12 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             decoder,
             self.layer_indices,
             prompt.image_keys,
-            prompt.length,
+            prompt.length + prompt.encoder_keys,
             self.adapter.cross_attention_of(self.model.config),
             self.adapter.reuses_projections,
             options.attention_power,
             options.grad_kwargs,
+            prompt.encoder_keys,
         )
         return OnlineDexAR(prompt, gradients, self.layer_indices, options)
 

@@ -8,7 +8,7 @@ from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.interception import intercepted_attention
 from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.decoding.step_attributions import StepAttributions
-from captum_dexar.families.shared.queries import QueryAdapter, rolled
+from captum_dexar.families.shared.queries import QueryAdapter
 from captum_dexar.inputs import Prompt
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.thread_hooks import forward_hooks
@@ -88,14 +88,14 @@ def shares_of_patches(prompt: Prompt) -> Tensor:
         watched_softmax(by_hand, keep_softmax),
     ):
         adapter.encode(model, prompt.inputs)
-    if len(read) != len(attentions):
+    expected_calls = len(attentions) * adapter.num_runs(prompt.inputs)
+    if len(read) != expected_calls:
         raise RuntimeError(
             f"{type(model).__name__} calls {len(read)} attentions of {adapter.reader}, "
-            f"and {len(attentions)} were expected: their way to the patches is not "
+            f"and {expected_calls} were expected: their way to the patches is not "
             "known. Pass grid= or boxes=, or leave the model as transformers made it."
         )
-    count = adapter.num_vision_tokens(prompt.inputs, prompt.config)
-    shares: Tensor = torch.block_diag(*rolled(read, count))
+    shares = adapter.shares(read, prompt.inputs, prompt.config)
     expected = prompt.image_keys.shape[1], prompt.layout.num_tokens
     assert shares.shape == expected, (shares.shape, expected)
     return shares

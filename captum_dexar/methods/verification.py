@@ -91,6 +91,7 @@ def verify(
         prompt.adapter.cross_attention_of(prompt.config),
         steps.contrast_ids,
         prompt.adapter.probabilities_at_softmax(prompt.config),
+        prompt.encoder_keys,
     )
     target_logits = reference(find_decoder(prompt.model), layers, add)
     expected = torch.stack(maps).sum(0)[0, 0]

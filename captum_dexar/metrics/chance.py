@@ -2,7 +2,7 @@
 
 import torch
 from captum_dexar.maps.normalization import widened_for_sums
-from captum_dexar.metrics.localization import check_tolerance, Score
+from captum_dexar.metrics.localization import check_tolerance, object_masks, Score
 from torch import Tensor
 
 
@@ -33,8 +33,9 @@ def localization_chance(mask: Tensor, tolerance: float = 0.0) -> dict[str, Score
         dict of float, or of *Tensor* ``(N,)``, by the name of the measure's function
 
     Raises:
-        ValueError: the mask has another shape, or is empty, or ``tolerance`` is
-            negative, infinite or NaN.
+        TypeError: the mask is no tensor.
+        ValueError: the mask has another shape, is empty or holds NaN, or ``tolerance``
+            is negative, infinite or NaN.
 
     Examples::
 
@@ -47,13 +48,7 @@ def localization_chance(mask: Tensor, tolerance: float = 0.0) -> dict[str, Score
         (0.1, 0.24, 0.0)
     """
     check_tolerance(tolerance)
-    if mask.dim() not in (2, 3):
-        raise ValueError(
-            f"Expected a mask (H, W) or masks (N, H, W), got {tuple(mask.shape)}."
-        )
-    is_object = mask.to(torch.bool).view(-1, *mask.shape[-2:])
-    if not bool(is_object.flatten(1).any(1).all()):
-        raise ValueError("The mask is empty: there is no object to find.")
+    is_object = object_masks(mask)
     area = _share(is_object)
     found = {name: area for name in ("soft_iou", "best_iou", "energy_pointing_game")}
     found["pointing_game"] = _share(_within(is_object, tolerance))

@@ -39,7 +39,8 @@ def soft_iou(attribution_map: Tensor, mask: Tensor) -> Score:
         float, or *Tensor* ``(N,)``, in [0, 1]; 0 for a constant map.
 
     Raises:
-        ValueError: sizes differ, a map is not finite or a mask is empty.
+        TypeError: map or mask is no tensor.
+        ValueError: sizes differ, a map is not finite, or a mask is empty or holds NaN.
 
     Example::
 
@@ -128,7 +129,8 @@ def pointing_game(
         bool, or *Tensor* ``(N,)`` of bool
 
     Raises:
-        ValueError: as :func:`soft_iou`, or ``tolerance`` is negative, infinite or NaN.
+        TypeError, ValueError: as :func:`soft_iou`.
+        ValueError: ``tolerance`` is negative, infinite or NaN.
 
     Example::
 
@@ -194,6 +196,8 @@ def check_tolerance(tolerance: float) -> None:
 def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
     """The normalised maps ``(N, H, W)``, their masks ``(N or 1, H, W)`` in the same
     dtype, and whether a batch was given."""
+    _check_tensor("map", attribution_map)
+    _check_tensor("mask", mask)
     is_batch = attribution_map.dim() == 3
     shapes = [attribution_map.shape, attribution_map.shape[-2:]][: 1 + is_batch]
     if attribution_map.dim() not in (2, 3) or mask.shape not in shapes:
@@ -207,12 +211,41 @@ def _prepared(attribution_map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bo
         raise ValueError(f"The map is empty: {tuple(attribution_map.shape)}.")
     if not bool(torch.isfinite(attribution_map).all()):
         raise ValueError("The map holds NaN or infinite values.")
-    is_object = mask.to(torch.bool).view(-1, *mask.shape[-2:])
-    if not bool(is_object.flatten(1).any(1).all()):
-        raise ValueError("The mask is empty: there is no object to find.")
+    is_object = object_masks(mask)
     maps = attribution_map.view(-1, *attribution_map.shape[-2:])
     heat = min_max_normalize(maps.flatten(1)).view(maps.shape)
     return heat, is_object.to(heat.device, heat.dtype), is_batch
+
+
+def object_masks(mask: Tensor) -> Tensor:
+    """Masks ``(H, W)`` or ``(N, H, W)`` as bool ``(N, H, W)``.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: it has another shape, holds NaN, or one of them is empty.
+    """
+    _check_tensor("mask", mask)
+    if mask.dim() not in (2, 3):
+        raise ValueError(
+            f"Expected a mask (H, W) or masks (N, H, W), got {tuple(mask.shape)}."
+        )
+    if bool(mask.isnan().any()):
+        raise ValueError("The mask holds NaN.")
+    is_object = mask.to(torch.bool)
+    is_object = is_object if mask.dim() == 3 else is_object[None]
+    if not len(is_object):
+        raise ValueError("There is no mask.")
+    if not bool(is_object.flatten(1).any(1).all()):
+        raise ValueError("The mask is empty: there is no object to find.")
+    return is_object
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"The {name} must be a tensor, got {type(value).__name__}; torch.as_tensor "
+            "makes one of an array."
+        )
 
 
 def _total(values: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ def normalized_perplexity(log_probs: Tensor, unperturbed_log_probs: Tensor) -> T
         *Tensor* ``(...)``, float64 (float32 on devices without it)
 
     Raises:
+        TypeError: log-probabilities are no tensors.
         ValueError: the shapes do not match, there is no token, or a log-probability is
             NaN or, on the original image, infinite.
 
@@ -63,6 +64,11 @@ def normalized_perplexity(log_probs: Tensor, unperturbed_log_probs: Tensor) -> T
         >>> normalized_perplexity(perturbed, original)
         tensor([1.0000, 2.0000], dtype=torch.float64)
     """
+    for one in (log_probs, unperturbed_log_probs):
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"Log-probabilities must be tensors, got {type(one).__name__}."
+            )
     after = widened_for_sums(log_probs)
     before = widened_for_sums(unperturbed_log_probs)
     if not after.dim() or before.shape not in (after.shape, after.shape[-1:]):

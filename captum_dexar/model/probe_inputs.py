@@ -27,7 +27,10 @@ def probe_inputs(model: nn.Module, ids: Tensor) -> dict[str, Any]:
     if not getattr(config, "is_encoder_decoder", False):
         return {**prompt, **_blank_image(model, parameters, ids)}
     if root.main_input_name == "input_ids" or hasattr(config, "image_token_id"):
-        return prompt
+        if "bbox" in parameters:
+            # Of words that lie nowhere.
+            prompt["bbox"] = torch.zeros(*ids.shape, 4, device=ids.device)
+        return {**prompt, "decoder_input_ids": ids}
     of_encoder = getattr(config, "encoder", None)
     text = config.get_text_config(decoder=True)
     width = getattr(of_encoder, "hidden_size", None) or text.hidden_size

@@ -51,6 +51,7 @@ class AnswerMaps(LLMAttributionResult):
         inp: InterpretableInput | None = None,
         method: str = "",
         answer: str | None = None,
+        question: str | None = None,
         verification: Verification | None = None,
     ) -> None:
         super().__init__(
@@ -81,6 +82,7 @@ class AnswerMaps(LLMAttributionResult):
         self.word_starts = word_starts
         self.images = list(images)
         self.method = method
+        self.question = question
         self.verification = verification
         if answer is None:
             answer = " ".join(word.text for word in self.words())
@@ -195,6 +197,7 @@ class AnswerMaps(LLMAttributionResult):
             inp=ImageTokenInput(images, layout) if images else None,
             method=self.method,
             answer=self.answer,
+            question=self.question,
             verification=self.verification,
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.decoding import StepAttributions
-from captum_dexar.inputs import ImageTokenInput, Prompt
+from captum_dexar.inputs import ImagePromptInput, ImageTokenInput, Prompt
 from captum_dexar.inputs.processor_pixels import rgb_as_processed
 from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.methods.resampler import spread_over_patches
@@ -62,10 +62,12 @@ def answer_result(
         layer_attr = layer_attr[..., layout.placed]
     assert every_token is not None
     token_attr = every_token[:, layout.placed]
-    images, inp = _pictured(prompt.inp, layout)
+    asked: Any = prompt.inp
+    images, inp = _pictured(asked, layout)
     return VLMAttributionResult(
         output_tokens=answer.texts,
         answer=answer.answer,
+        question=asked.question if isinstance(asked, ImagePromptInput) else None,
         target_ids=answer.ids,
         special_tokens=answer.special,
         word_starts=answer.word_starts,

@@ -38,9 +38,11 @@ def check_content(content: Any) -> None:
     _expect(isinstance(content, dict), "the content", "a mapping", content)
     tokens = content["output_tokens"]
     _expect(_is_list(tokens, str), "output_tokens", "a list of texts", tokens)
-    method, answer = content["method"], content.get("answer")
+    method = content["method"]
     _expect(isinstance(method, str), "method", "a text", method)
-    _expect(answer is None or isinstance(answer, str), "answer", "a text", answer)
+    for name in ("answer", "question"):
+        text = content.get(name)
+        _expect(text is None or isinstance(text, str), name, "a text", text)
     layers = content["layer_indices"]
     is_known = layers is None or _is_list(layers, int)
     _expect(is_known, "layer_indices", "a list of integers", layers)

@@ -58,6 +58,7 @@ def joined(
         **fields,
         output_tokens=[token for part in parts for token in part.output_tokens],
         answer=separator.join(part.answer for part in parts),
+        question=first.question,
         seq_attr=seq_attr.float(),
         layer_indices=first.layer_indices,
         layout=first.layout,

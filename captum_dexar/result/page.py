@@ -48,8 +48,8 @@ def page_of(
     Args:
         results (Mapping): explanations of the same answer, by name
         notes (sequence of str, optional): a remark on each. Default: (), none
-        prompt (str, optional): the question, which a result does not hold.
-            Default: None
+        prompt (str, optional): the question; none is shown if it is empty.
+            Default: None, the first result's own
 
     Raises:
         ValueError: there is no result, the results are not of the same answer or of
@@ -65,7 +65,7 @@ def page_of(
     notes = notes or [""] * len(results)
     return Page(
         title=first.answer or "Where each word comes from",
-        prompt=prompt,
+        prompt=first.question if prompt is None else prompt,
         answer=first.answer,
         words=_words(words, first.answer),
         pictures=_pictures(first, sizes),

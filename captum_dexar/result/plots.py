@@ -24,6 +24,8 @@ from captum_dexar.result.word_strength import (
 )
 from captum_dexar.result.words import Word
 from captum_dexar.visualization import (
+    check_axes_or_figure,
+    check_figure,
     head_figure,
     head_panel,
     layer_figure,
@@ -55,6 +57,7 @@ def plot_tokens(
     legend: bool,
 ) -> Plot | None:
     """See :meth:`VLMAttributionResult.plot_tokens`."""
+    check_figure(fig)
     parts = parts_of(result, words)
     panels = word_panels(result, parts, scale)
     kept = strongest(strengths(result, parts), max_words)
@@ -88,7 +91,7 @@ def plot_words(
     legend: bool,
 ) -> Plot | None:
     """See :meth:`VLMAttributionResult.plot_words`."""
-    _check_one_place(ax, fig, "the text alone", "the text and the maps")
+    check_axes_or_figure(ax, fig, "the text alone", "the text and the maps")
     parts = result.words()
     shares = strengths(result, parts)
     answer = [TintedWord(part.text, share) for part, share in zip(parts, shares)]
@@ -129,7 +132,7 @@ def plot_sequence(
     legend: bool,
 ) -> Plot | None:
     """See :meth:`VLMAttributionResult.plot_sequence`."""
-    _check_one_place(ax, fig, "the map alone", "the image and the map")
+    check_axes_or_figure(ax, fig, "the map alone", "the image and the map")
     canvas = Canvas(result, image, 1 if fig is None else 2)
     drawn = canvas.pixels, canvas.heat(None), canvas.unseen, result.answer
     has_no_map = is_zero(result, None)
@@ -159,16 +162,20 @@ def plot_layers(
     legend: bool,
 ) -> Plot | None:
     """See :meth:`VLMAttributionResult.plot_layers`."""
+    check_figure(fig)
     checked_scale(scale)
     if result.layer_maps is None or result.layer_indices is None:
         raise ValueError(
             f"{result.method} has no maps of single layers here. LayerDexAR keeps "
             "those of long answers with attribute(..., keep_layers=True)."
         )
+    reason = "tokens is empty"
     if tokens is None:
         tokens = (~result.special_tokens).nonzero()[:, 0].tolist()
-    if not tokens:
-        raise ValueError("There is no token to draw: the answer has special ones only.")
+        reason = "the answer has special ones only"
+    if not len(tokens):
+        raise ValueError(f"There is no token to draw: {reason}.")
+    tokens = selected_tokens(list(tokens), len(result.output_tokens))
     maps = result.layer_maps
     if not isinstance(maps, Tensor):
         raise ValueError(
@@ -216,7 +223,7 @@ def plot_heads(
     legend: bool,
 ) -> Plot | None:
     """See :meth:`VLMAttributionResult.plot_heads`."""
-    _check_one_place(ax, fig, "the table alone", "the table and its colour bar")
+    check_axes_or_figure(ax, fig, "the table alone", "the table and its colour bar")
     if result.head_weights is None:
         raise ValueError(
             f"{result.method} has no weights of single heads here. LayerDexAR keeps "
@@ -292,10 +299,3 @@ def given_or_shown(figure: Any, axes: Any, show: bool) -> Plot | None:
         return Plot(figure, axes)
     show_figure(figure)
     return None
-
-
-def _check_one_place(ax: Any, fig: Any, on_ax: str, on_fig: str) -> None:
-    if ax is not None and fig is not None:
-        raise ValueError(
-            f"ax and fig were both given. Pass ax for {on_ax}, or fig for {on_fig}."
-        )

@@ -74,6 +74,8 @@ class VLMAttributionResult(AnswerMaps):
         word_starts (Tensor): which tokens begin a word, ``(T,)``, bool
         answer (str): the answer as the tokenizer decodes it, without special tokens; of
             a token of a stream, the text that it adds. Without a tokenizer, the ids
+        question (str or None): what the model was asked, the ``question`` of
+            :class:`ImagePromptInput`; None if the input was another
         method (str): name of the attribution method
         verification (Verification or None): which token and layer
             ``attribute(..., verify=True)`` recomputed by plain autograd, and the
@@ -135,6 +137,7 @@ class VLMAttributionResult(AnswerMaps):
         Raises:
             ValueError: the original image is not known, the figure is too small, or
                 ``scale`` or ``max_words`` is none of the above.
+            TypeError: ``fig`` is no figure.
         """
         return plots.plot_tokens(
             self, words, show, image, fig, scale, max_words, legend
@@ -169,6 +172,7 @@ class VLMAttributionResult(AnswerMaps):
 
         Raises:
             ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
+            TypeError: ``ax`` is no single Axes, or ``fig`` no figure.
         """
         return plots.plot_words(self, show, image, ax, fig, scale, max_words, legend)
 
@@ -193,6 +197,7 @@ class VLMAttributionResult(AnswerMaps):
 
         Raises:
             ValueError: as :meth:`plot_tokens`, or both ``ax`` and ``fig`` are given.
+            TypeError: ``ax`` is no single Axes, or ``fig`` no figure.
         """
         return plots.plot_sequence(self, show, image, ax, fig, legend)
 
@@ -212,8 +217,8 @@ class VLMAttributionResult(AnswerMaps):
         to its largest absolute value if some values are negative.
 
         Args:
-            tokens (sequence of int, optional): which tokens. Default: all but special
-                ones
+            tokens (sequence of int, optional): which tokens, by their positions.
+                Default: all but special ones
             scale (str, optional): ``"shared"``: the smaller a row's largest value among
                 all rows, the more transparent its maps; ``"word"``: all are opaque.
                 Default: ``"shared"``
@@ -227,6 +232,8 @@ class VLMAttributionResult(AnswerMaps):
         Raises:
             ValueError: as :meth:`plot_tokens`, there is no token to draw, or there are
                 no layer maps: the method has none, or they were not kept.
+            IndexError: the answer has no such token.
+            TypeError: as :meth:`plot_tokens`, or a position is no integer.
         """
         return plots.plot_layers(self, tokens, show, fig, scale, max_words, legend)
 
@@ -259,7 +266,9 @@ class VLMAttributionResult(AnswerMaps):
             ValueError: there are no weights of heads: the method has none, or they were
                 not kept; both ``ax`` and ``fig`` are given, or the figure is too small;
                 or as :meth:`regions`.
-            IndexError, TypeError: as :meth:`regions`.
+            TypeError: as :meth:`regions`, ``ax`` is no single Axes, or ``fig`` no
+                figure.
+            IndexError: as :meth:`regions`.
         """
         return plots.plot_heads(self, word, show, ax, fig, legend)
 
@@ -393,8 +402,8 @@ class VLMAttributionResult(AnswerMaps):
         the grid of the map alone.
 
         Args:
-            prompt (str, optional): the question, shown above the answer, since a result
-                does not hold it. Default: None
+            prompt (str, optional): the question, shown above the answer; an empty one
+                is left out. Default: None, the result's own
 
         Returns:
             An HTML document in ASCII, so that it may be written in any encoding.
@@ -410,7 +419,7 @@ class VLMAttributionResult(AnswerMaps):
             >>> inp = ImagePromptInput(make_scene(0).image, "What is it?", processor)
             >>> dexar = VLMAttribution(LayerDexAR(model), processor)
             >>> result = dexar.attribute(inp, target="a red cross")
-            >>> html = result.to_html(prompt="What is it?")
+            >>> html = result.to_html()
             >>> html[:15]
             '<!DOCTYPE html>'
         """
@@ -423,7 +432,8 @@ class VLMAttributionResult(AnswerMaps):
     def save(self, path: str | Path) -> None:
         """Writes the result to one file: safetensors with JSON metadata, no pickle.
 
-        The file includes the images, but neither the input nor the model.
+        The file includes the images and the question, but neither the input nor the
+        model.
 
         Args:
             path (str or Path): an existing file is replaced atomically
@@ -454,7 +464,8 @@ class VLMAttributionResult(AnswerMaps):
         return cls(**fields, inp=ImageTokenInput(images, layout) if has_boxes else None)
 
     def __eq__(self, other: object) -> bool:
-        """Compares every tensor, token and pixel, but not the inputs."""
+        """Compares every tensor, token and pixel, and the question, but not the
+        inputs."""
         if not isinstance(other, VLMAttributionResult):
             return NotImplemented
         return serialization.same_content(self, other)

@@ -103,7 +103,13 @@ def _position(given: Any) -> int:
     """A position in the answer; a truth value is none, though Python counts with it."""
     if isinstance(given, bool):
         raise TypeError(f"A part is selected by its position, got {given}.")
-    return operator.index(given)
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(
+            f"A part is selected by the positions of its tokens, got {given!r:.60}. "
+            "Those of a word are the tokens of one of words()."
+        ) from None
 
 
 def _range(ends: tuple[int, ...], num_tokens: int) -> range:

@@ -43,6 +43,8 @@ REQUIRED = ("target_ids", "token_attr", "seq_attr")
 # The labels of a SegmentLayout.
 SEGMENTS = "segments"
 PLAIN = ("output_tokens", "layer_indices", "method")
+# Texts that earlier files lack.
+LATER = ("answer", "question")
 
 UNREADABLE = (
     SafetensorError,
@@ -70,7 +72,7 @@ def write(path: Path, result: Any) -> None:
         tensors[f"image{index}"] = torch.from_numpy(
             np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
         )
-    content = {name: getattr(result, name) for name in (*PLAIN, "answer")}
+    content = {name: getattr(result, name) for name in (*PLAIN, *LATER)}
     content["layout"] = asdict(result.layout)
     if isinstance(result.layout, SegmentLayout):
         tensors[SEGMENTS] = content["layout"].pop("labels")
@@ -133,8 +135,7 @@ def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str,
     arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     arguments |= {name: tensors[name] for name in REQUIRED}
     arguments |= {name: content[name] for name in PLAIN}
-    # Earlier files have no text of the whole answer.
-    arguments["answer"] = content.get("answer")
+    arguments |= {name: content.get(name) for name in LATER}
     places = (
         stored["num_tokens"],
         views,
@@ -167,7 +168,7 @@ def _decoded(png: Tensor, index: int) -> Image.Image:
 
 def same_content(one: Any, other: Any) -> bool:
     """Whether two results would be written to equal files."""
-    plain = (*PLAIN, "answer", "layout")
+    plain = (*PLAIN, *LATER, "layout")
     if any(getattr(one, name) != getattr(other, name) for name in plain):
         return False
     for name in TENSORS:

@@ -7,6 +7,7 @@ from captum_dexar.visualization.figures import (
     sequence_figure,
     sequence_panel,
 )
+from captum_dexar.visualization.given_place import check_axes_or_figure, check_figure
 from captum_dexar.visualization.head_figure import head_figure, head_panel
 from captum_dexar.visualization.overlay import Backdrop
 from captum_dexar.visualization.text import show_as_it_is
@@ -24,6 +25,8 @@ __all__ = [
     "Plot",
     "TintedWord",
     "WordPanel",
+    "check_axes_or_figure",
+    "check_figure",
     "comparison_figure",
     "head_figure",
     "head_panel",

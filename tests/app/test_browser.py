@@ -1,62 +1,19 @@
 """The page in a real browser, from a question to a word's heatmap."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from captum_dexar.app.server import application
+from tests.app.app_page import AppPage
 from tests.app.page_visitor import served
 from tests.app.questions import generated_ids, picture, PROCESSOR, tiny_model
-from tests.helpers.browser import OpenPage
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-_SECONDS = 120
 _LOADED = "return performance.getEntriesByType('resource').map((one) => one.name)"
-
-
-class AppPage(OpenPage):
-    """The page of the app in a browser."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.browser = browser
-        browser.switch_to.default_content()
-        browser.get_log("browser")
-        browser.get(address)
-        self.wait(lambda: self.button("Ask").is_enabled())
-
-    def wait(self, condition: Callable[[], Any]) -> Any:
-        """The first true value of a condition."""
-        from selenium.common.exceptions import WebDriverException
-
-        until = time.monotonic() + _SECONDS
-        while time.monotonic() < until:
-            try:
-                if value := condition():
-                    return value
-            except (WebDriverException, StopIteration):
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"nothing came: {self.text('body')}")
-
-    def button(self, text: str) -> Any:
-        """The button with a text."""
-        buttons = self.browser.find_elements("tag name", "button")
-        return next(one for one in buttons if one.text.strip() == text)
-
-    def enter_explanation(self) -> None:
-        """Goes into the frame of the interactive page, once it is there."""
-        frame = self.wait(lambda: self.find("iframe"))
-        self.wait(lambda: frame.is_displayed())
-        self.browser.switch_to.frame(frame)
-        self.wait(lambda: self.word(0).is_displayed())
-
-    def errors(self) -> list[str]:
-        """Errors in the browser's console."""
-        entries = self.browser.get_log("browser")
-        return [one["message"] for one in entries if one["level"] == "SEVERE"]
 
 
 @pytest.fixture(name="page")
@@ -74,10 +31,7 @@ def _page(browser: Any) -> Iterator[AppPage]:
 
 def test_from_a_question_to_a_words_heatmap(page: AppPage) -> None:
     page.button("Ask").click()
-    page.wait(lambda: page.find(".dexar-live img"))
-    page.wait(lambda: page.button("Stop").is_enabled())
-    page.button("Stop").click()
-    page.wait(lambda: "Stopped" in page.text("body"))
+    page.stop()
     page.enter_explanation()
     assert len(page.browser.find_elements("css selector", "[data-word]")) < 40
     whole = page.pixels()

@@ -11,7 +11,7 @@ from captum_dexar.attention_gradients import ClosedForm
 from captum_dexar.methods import layer_dexar
 from tests.families.cases import chosen_keys, kept_prompt, llava, step3p7
 from tests.helpers.explained import explained, relative_error
-from tests.helpers.family_case import FamilyCase
+from tests.helpers.family_case import FamilyCase, left_padded_batch
 from tests.helpers.independent import decoder_layers, exact, independent, Reference
 from tests.helpers.softmax_level import by_softmax
 from torch import Tensor
@@ -78,6 +78,25 @@ def test_the_maps_do_not_depend_on_the_tokens_per_pass(case: FamilyCase) -> None
     model, inputs, answer, right = setting(case)
     ours = explained(model, inputs, answer[None], max_tokens_per_pass=3)
     assert relative_error(ours.token_attr[0], right.token_attr) <= case.tolerance
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in chosen_keys.CASES if case.can_be_padded],
+    ids=lambda case: case.name,
+)
+def test_long_answers_in_a_left_padded_batch(case: FamilyCase) -> None:
+    """The same keys are chosen as for single prompts, beyond their number, too."""
+    model = case.model(0, case.implementations[0])
+    examples = [case.inputs(0, 2), case.inputs(1, 6)]
+    generator = torch.Generator().manual_seed(0)
+    answers = torch.randint(4, 80, (2, NUM_TOKENS + 4), generator=generator)
+    batch = explained(model, left_padded_batch(model, examples), answers)
+    for row, example in enumerate(examples):
+        single = explained(model, example, answers[row : row + 1])
+        for name in FIELDS:
+            ours, theirs = getattr(batch, name)[row], getattr(single, name)[0]
+            assert relative_error(ours, theirs) <= case.tolerance, name
 
 
 def test_both_references_agree() -> None:

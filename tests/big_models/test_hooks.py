@@ -292,7 +292,7 @@ def test_subclasses_of_linear_layers() -> None:
         assert_literal(model, way)
 
 
-def patched(change: Callable[[Tensor], Tensor]) -> nn.Module:
+def with_changed_logits(change: Callable[[Tensor], Tensor]) -> nn.Module:
     """A model whose own forward does something to its logits."""
     model: Any = tiny_vlm(seed=1)
     original = type(model).forward
@@ -308,7 +308,7 @@ def patched(change: Callable[[Tensor], Tensor]) -> nn.Module:
 
 
 def test_a_patch_that_scales_the_logits_is_found() -> None:
-    scaled, plain = patched(lambda logits: logits * 1.2), tiny_vlm(seed=1)
+    scaled, plain = with_changed_logits(lambda logits: logits * 1.2), tiny_vlm(seed=1)
     for way in WAYS.values():
         for of_scaled, of_plain in zip(way(LayerDexAR(scaled)), way(LayerDexAR(plain))):
             assert of_scaled[0] == of_plain[0]
@@ -320,7 +320,7 @@ def test_a_patch_that_scales_the_logits_is_found() -> None:
 def test_other_patches_of_the_whole_model_are_refused(
     change: Callable[[Tensor], Tensor],
 ) -> None:
-    model = patched(change)
+    model = with_changed_logits(change)
     for way in WAYS.values():
         with pytest.raises(RuntimeError, match="does not reproduce"):
             way(LayerDexAR(model))

@@ -259,7 +259,10 @@ def test_compare_on_the_bundled_world(
     assert torch.get_num_threads() == threads
     result = VLMAttributionResult.load(tmp_path / "attention.dexar")
     assert len(result.output_tokens) == 4
-    assert "The answer:  the image shows a" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        "The question:  Describe the image.\nThe answer:  the image shows a" in printed
+    )
 
 
 def test_compare_says_what_is_wrong(

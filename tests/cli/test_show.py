@@ -140,6 +140,17 @@ def test_errors_are_inert(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\\x1b[31mb" in printed and inert(printed)
 
 
+def test_a_folder_is_told_from_a_file(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(saved.parent)]) == 2
+    printed = capsys.readouterr().err.replace("\n", " ")
+    assert f"is a folder. Name a result file in it: it holds {saved.name}." in printed
+    saved.unlink()
+    assert main(["show", str(saved.parent)]) == 2
+    assert "file in it, such as result.dexar" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

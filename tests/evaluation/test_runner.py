@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.baselines import LayerRandomMap, LayerUniformMap
+from captum_dexar.baselines import LayerAttention, LayerRandomMap, LayerUniformMap
 from captum_dexar.comparison.methods import named_methods
 from captum_dexar.evaluation import DamagedSample, EvaluationDataset, ShapesDataset
 from captum_dexar.evaluation.protocols import (
@@ -27,9 +27,11 @@ from captum_dexar.evaluation.results_folder import (
     OtherRunError,
     read_lines,
     read_skipped,
+    replace_text,
 )
 from captum_dexar.evaluation.runner import Job, opened_run, run
 from captum_dexar.evaluation.summary import write_summary
+from captum_dexar.model.layers import find_layers
 from captum_dexar.shapes import load_vlm
 
 NUM_SCENES = 8
@@ -162,10 +164,13 @@ def test_another_run_is_refused(job: Job, whole: Path, tmp_path: Path) -> None:
     out = copied(whole, tmp_path / "out")
     before = sorted((one.name, one.read_bytes()) for one in out.iterdir())
     other_methods = named_methods(["random"], job.model)
+    first_layer = LayerAttention(job.model, find_layers(job.model)[0])
+    other_layer = {**job.methods, "Attention, last layer": (first_layer, {})}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"seed": 8}, "seed was 7, and is now 8"),
         ({"model": model}, r"model\.fingerprint was .*, and is now"),
         ({"methods": other_methods}, "methods had .*Attention, last layer"),
+        ({"methods": other_layer}, r"last layer\.layers was .*4.*, and is now .*0"),
         (
             {"protocol": LocalizationProtocol(gen_args={"max_new_tokens": 3})},
             r'protocol\.gen_args was null, and is now \{"max_new_tokens": 3\}',
@@ -296,6 +301,17 @@ def _with_room(job: Job, out: Path, room: int) -> None:
             raise SystemExit(6) from None
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    replace_text(path, "before")
+    # Writing to the draft is writing to a full disk.
+    (tmp_path / "summary.md.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        replace_text(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_can_not_be_written(job: Job, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -402,7 +418,7 @@ class Calling(EvaluationProtocol):
     ) -> Iterator[Line]:
         for name in methods:
             details = {"found": self.call(sample)}
-            yield Line(sample, image, name, 0.0, {"": {"seed": [seed]}}, 0, details)
+            yield Line(sample, image, name, 0.0, {"": {"seed": [seed]}}, {}, details)
 
 
 def test_memory_does_not_grow(job: Job, tmp_path: Path) -> None:

@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captum_dexar.evaluation.curves import mean_curve, plot_curves, write_curves
+from captum_dexar.evaluation.curves import (
+    curve_figures,
+    mean_curve,
+    plot_curves,
+    write_curves,
+)
+from captum_dexar.evaluation.measurements import Curve
 from captum_dexar.evaluation.protocols import Line
 from captum_dexar.evaluation.protocols.base import FILLER_ONLY, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import clustered_means, Column
 from captum_dexar.evaluation.summary import summarize, write_summary
 
+CONSTANT = {"word 10": 1, "whole answer": 2}
 METHODS = ["Other | one", "DEX-AR", "Chance (chance)"]
-RUN = {
+RUN: dict[str, Any] = {
     "dataset": {"name": "made"},
     "protocol": {"name": "measured", "measures": ["b", "a"], "x_label": "fraction"},
     "methods": {name: {} for name in METHODS},
@@ -42,7 +49,7 @@ def lines() -> list[Line]:
                 "curves": {"Area, of all!": {"x": [0, 0.5], "y": [one, None]}},
                 "token_weights": {"with_mask": [one], "without": [2.5]},
             }
-            made.append(Line(sample, image, method, one, values, 1, details))
+            made.append(Line(sample, image, method, one, values, CONSTANT, details))
     return made
 
 
@@ -123,7 +130,7 @@ def test_the_files(tmp_path: Path) -> None:
         "## word 10\n\n| method | n | b | a |\n",
         "| Other \\| one | 6 | 1.333 [",
         "-2.000 [-2.000, -2.000], p = 0.500",
-        "## Constant maps\n\n- Other | one: 3\n- DEX-AR: 3\n- Chance (chance): 3\n",
+        "## Constant maps\n\n- Other | one: word 10, 3; whole answer, 6\n- DEX-AR: ",
         "- DEX-AR, 1 samples: ValueError: no map",
         "- 6: truncated",
     ):
@@ -140,6 +147,11 @@ def test_the_files(tmp_path: Path) -> None:
     assert (row["n"], row["images"], row["mean"]) == ("6", "2", "1.83333")
     assert (row["pairs"], row["difference"], row["p"]) == ("5", "-2", "0.5")
     assert {row["failed"] for row in rows if row["method"] == "DEX-AR"} == {"1"}
+    constant = {row["kind"]: row["degenerate"] for row in rows}
+    assert constant == {
+        **{"word 9": "0", "word 10": "3", "all": "3", "whole answer": "6"},
+        "token weights": "0",
+    }
     with (tmp_path / "seconds.csv").open() as file:
         times = {row["method"]: row for row in csv.DictReader(file)}
     assert list(times) == METHODS
@@ -169,6 +181,10 @@ def test_the_whole_answer_is_read_beside_its_control(tmp_path: Path) -> None:
     text = summarize(written(tmp_path, made)).markdown()
     assert "## whole answer\n\nThe map of the whole answer shows" in text
     assert text.count("The map of the whole answer shows") == 1
+    objects: Any = {f"{WHOLE_ANSWER}: objects": {"a": [1.0]}, **values}
+    made = [Line("1", "1", "DEX-AR", 0.0, objects)]
+    kinds = summarize(written(tmp_path, made)).measurements.kinds
+    assert kinds == [WHOLE_ANSWER, f"{WHOLE_ANSWER}: objects", FILLER_ONLY]
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
@@ -179,7 +195,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 def test_curves(tmp_path: Path) -> None:
     made = lines()
     curve = {"curves": {"Area, of all!": {"x": [0, 1], "y": [7, 7]}}}
-    made.append(Line("5", "y", "DEX-AR", 0.0, {}, 0, curve))
+    made.append(Line("5", "y", "DEX-AR", 0.0, {}, {}, curve))
     summary = summarize(written(tmp_path, made))
     (path,) = write_curves(summary, tmp_path)
     assert path.name == "curves-area-of-all.png" and path.stat().st_size > 5000
@@ -192,10 +208,47 @@ def test_curves(tmp_path: Path) -> None:
     start, end = mean_curve(ours, 2)
     assert start.value == pytest.approx(10 / 3) and start.low == 2.5
     assert start.high == 5 and end.value is None
-    figure = plot_curves(name, by_method, 2, x_label="fraction")
+    figure = plot_curves(name, by_method, 2, x_label="fraction", y_label="loss")
     (axes,) = figure.axes
-    assert axes.get_xlabel() == "fraction" and axes.get_ylabel() == name
+    assert axes.get_xlabel() == "fraction" and axes.get_ylabel() == "loss"
+    assert axes.get_title() == name
     drawn: dict[Any, Any] = {line.get_label(): line for line in axes.lines}
     assert set(drawn) == set(METHODS)
     assert drawn["Chance (chance)"].get_linestyle() == "--"
     assert drawn["DEX-AR"].get_ydata()[0] == pytest.approx(10 / 3)
+
+
+def test_curves_have_the_line_that_they_come_down_to(tmp_path: Path) -> None:
+    """The mean of a measure over all words: of DEX-AR (2, 3, 3, 4, 5, 7, 8) / 7."""
+    settings = {**RUN["protocol"], "zero_lines": {"Area, of all!": "a"}}
+    summary = summarize(written(tmp_path, lines(), protocol=settings))
+    (figure,) = curve_figures(summary).values()
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "fraction"
+    heights: dict[Any, Any] = {one.get_label(): one.get_ydata() for one in axes.lines}
+    assert list(heights["DEX-AR, unrelated maps"]) == pytest.approx([32 / 7] * 2)
+    assert len(heights) == 2 * len(METHODS)
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == [*METHODS, "unrelated maps"]
+
+
+def test_each_of_many_curves_has_a_colour() -> None:
+    curve = Curve((0.0, 1.0), np.zeros((1, 2)), np.array([0]), 0)
+    for number in (3, 10, 20):
+        figure = plot_curves("all", {str(k): curve for k in range(number)}, 1)
+        (axes,) = figure.axes
+        assert len({line.get_color() for line in axes.lines}) == number
+
+
+def test_nearly_nothing_has_no_sign(tmp_path: Path) -> None:
+    values: Any = {"one": {"a": [-0.0004]}}
+    others: Any = {"one": {"a": [-0.0002]}}
+    made = [
+        Line(image, image, method, 0.0, one)
+        for image in "xy"
+        for method, one in (("DEX-AR", values), ("Other | one", others))
+    ]
+    text = summarize(written(tmp_path, made)).markdown()
+    assert "| DEX-AR | 2 | 0.000 [0.000, 0.000] |" in text
+    assert "| Other \\| one | +0.000 [+0.000, +0.000], p" in text

@@ -12,7 +12,7 @@ from captum_dexar.inputs import Prompt
 from tests.families.cases import CASES, DISTINCT
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.family_case import FamilyCase, left_padded_batch
-from tests.helpers.in_double import EverythingInDouble
+from tests.helpers.in_double import everything_in_double
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
@@ -67,7 +67,7 @@ def test_less_exact_families_are_so_in_float32_only(case: FamilyCase) -> None:
         name: value.double() if value.is_floating_point() else value
         for name, value in case.inputs(0, 3).items()
     }
-    with EverythingInDouble():
+    with everything_in_double():
         reference = explained(model, inputs, targets, engine="autograd")
         ours = explained(model, inputs, targets)
     for name in ("token_attr", "layer_attr", "head_weights"):

@@ -23,8 +23,9 @@ from captum_dexar.families.shared.queries import QueryAdapter, rolled
 from captum_dexar.inputs.prompt import read_prompt
 from captum_dexar.methods.resampler import shares_of_patches
 from PIL import Image
-from tests.families.cases import idefics, queries
+from tests.families.cases import deepseek_ocr2, idefics, queries
 from tests.helpers.blocks import (
+    BICUBIC_SUPPORT,
     block_report,
     check,
     dark_image,
@@ -34,7 +35,9 @@ from tests.helpers.blocks import (
 from tests.helpers.explained import explained
 from tests.helpers.query_processors import (
     aria_processor,
+    aria_split_processor,
     blip2_processor,
+    deepseek_ocr2_processor,
     idefics2_processor,
     idefics_processor,
     instructblip_processor,
@@ -47,6 +50,7 @@ from torch import nn, Tensor
 SILENCED = {
     "idefics2": ("vision_model", "self_attn.out_proj"),
     "aria": ("vision_tower", "self_attn.out_proj"),
+    "aria_split": ("vision_tower", "self_attn.out_proj"),
     "blip2": ("vision_model", "self_attn.projection"),
     "instructblip": ("vision_model", "self_attn.projection"),
     "kosmos-2": ("vision_model", "self_attn.out_proj"),
@@ -54,12 +58,15 @@ SILENCED = {
     "blip2_t5": ("vision_model", "self_attn.projection"),
     "instructblip_t5": ("vision_model", "self_attn.projection"),
     "idefics_resampler": ("vision_model", "self_attn.out_proj"),
+    "deepseek_ocr2": ("sam_encoder", "attn.proj"),
 }
-# Their processors put the image before the text by themselves.
-PUTS_IMAGE = tuple(name for name in SILENCED if name not in ("idefics2", "aria"))
+TAKES_PLACEHOLDER = ("idefics2", "aria", "aria_split", "deepseek_ocr2")
+# The other processors put the image before the text by themselves.
+PUTS_IMAGE = tuple(name for name in SILENCED if name not in TAKES_PLACEHOLDER)
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "idefics2": partial(queries.idefics2, implementation="sdpa"),
     "aria": partial(queries.aria, implementation="sdpa", patch=196, side=980),
+    "aria_split": partial(queries.aria, implementation="sdpa", patch=98, side=490),
     "blip2": partial(queries.blip2, implementation="sdpa"),
     "instructblip": partial(queries.instructblip, implementation="sdpa"),
     "kosmos-2": partial(
@@ -73,10 +80,12 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "idefics_resampler": partial(
         idefics.build, implementation="sdpa", interval=1, resampler=True
     ),
+    "deepseek_ocr2": partial(deepseek_ocr2.build, implementation="sdpa"),
 }
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "idefics2": idefics2_processor,
     "aria": aria_processor,
+    "aria_split": aria_split_processor,
     "blip2": blip2_processor,
     "instructblip": instructblip_processor,
     "kosmos-2": kosmos2_processor,
@@ -84,8 +93,12 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     "blip2_t5": blip2_processor,
     "instructblip_t5": instructblip_processor,
     "idefics_resampler": idefics_processor,
+    "deepseek_ocr2": deepseek_ocr2_processor,
 }
-CASES = {case.name: case for case in (*queries.CASES, *idefics.CASES)}
+CASES = {
+    case.name: case for case in (*queries.CASES, *idefics.CASES, *deepseek_ocr2.CASES)
+}
+CASES["aria_split"] = CASES["aria"]
 by_name = pytest.mark.parametrize("name", MODELS)
 SHAPES = (
     (48, 48),
@@ -99,6 +112,8 @@ SHAPES = (
     (90, 777),
     (32, 32),
 )
+# Two parts of 40 x 40 pixels.
+WIDTHS = {"aria_split": 80}
 ASKED: dict[str, Any] = {"places": "resampler"}
 # Weights of queries are multiplied, so that their attention is as uneven as in trained
 # models.
@@ -393,6 +408,52 @@ def test_patches_lie_where_kosmos2_5_puts_them(shape: tuple[int, int]) -> None:
     assert inp.layout.num_tokens == 16 >= len(inp.layout.placed)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_patches_lie_where_deepseek_ocr2_puts_them(shape: tuple[int, int]) -> None:
+    model, processor = MODELS["deepseek_ocr2"](0), deepseek_ocr2_processor()
+    inp = ImagePromptInput(
+        dark_image(*shape), prompt_of("deepseek_ocr2"), processor, model, **ASKED
+    )
+
+    def patches_of_pictures(inputs: Any) -> Tensor:
+        """Those of the tiles, of the copy, and the separator."""
+        copy = inputs["pixel_values"]
+        tiles = inputs.get("pixel_values_local", copy[:0])
+        patches = nn.functional.unfold(torch.cat([tiles, copy]), 16, stride=16)
+        every = patches.transpose(1, 2).flatten(0, 1)
+        return torch.cat([every, torch.zeros_like(every[:1])])
+
+    report = block_report(inp, random_blocks(*shape, 10), patches_of_pictures, 16)
+    check(report)
+    assert report.covering.any() and not report.changed.all()
+    assert (max(shape) > deepseek_ocr2.SIDE) == (len(inp.layout.views) > 1)
+
+
+@pytest.mark.parametrize(
+    "side, shape", [(490, shape) for shape in SHAPES] + [(980, (400, 1200))], ids=str
+)
+def test_patches_lie_where_aria_puts_them(side: int, shape: tuple[int, int]) -> None:
+    """Of split images; some parts of 980 pixels are smaller, and resized once more."""
+    patch = side // 5
+    model = queries.aria(0, "sdpa", patch=patch, side=side)
+    processor = aria_split_processor(side, two_parts=False)
+    inp = ImagePromptInput(
+        dark_image(*shape), prompt_of("aria_split"), processor, model, **ASKED
+    )
+
+    def patches_of_parts(inputs: Any) -> Tensor:
+        parts = inputs["pixel_values"]
+        return nn.functional.unfold(parts, patch, stride=patch).mT.flatten(0, 1)
+
+    support = 2 * BICUBIC_SUPPORT if side == 980 else BICUBIC_SUPPORT
+    report = block_report(
+        inp, random_blocks(*shape, 4), patches_of_parts, patch, support
+    )
+    check(report)
+    assert report.covering.any() and not report.changed.all()
+    assert len(inp.layout.views) > 1
+
+
 def _pixels_of_tokens(inputs: Any, layout: Any) -> Tensor:
     """The mean pixel of every token with a place."""
     pixels = inputs["pixel_values"][0].double()
@@ -416,7 +477,11 @@ def test_how_often_the_place_of_a_change_is_found(name: str) -> None:
                     if label in QUERY_WEIGHTS:
                         weights.mul_(SHARPER)
         inp = ImagePromptInput(
-            picture(40, 40, seed), prompt_of(name), PROCESSORS[name](), model, **ASKED
+            picture(40, WIDTHS.get(name, 40), seed),
+            prompt_of(name),
+            PROCESSORS[name](),
+            model,
+            **ASKED,
         )
         prompt = read_prompt(inp, model, None)
         shares = shares_of_patches(prompt)[:, prompt.layout.placed]
@@ -428,6 +493,9 @@ def test_how_often_the_place_of_a_change_is_found(name: str) -> None:
             for box in boxes.round().int().tolist()
         ]
         change = (torch.stack(changes, 1) - before[:, None]).norm(dim=-1)
+        # Not a separator, which reads nothing.
+        reads = shares.sum(1) > 0
+        change, shares = change[reads], shares[reads]
         found += int((change.argmax(1) == shares.argmax(1)).sum())
         total += len(shares)
     if (installed("transformers") or (5, 23)) >= (5, 23):

@@ -4,7 +4,8 @@ Inkling 2's routers and norms ask for float32 by name, and do not take weights i
 float64. For a reference, float32 is read as float64 there.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 IN_FLOAT32 = ("inkling2",)
 
 
-class EverythingInDouble(TorchFunctionMode):
+class _Doubled(TorchFunctionMode):
     """Whoever asks for float32 gets float64."""
 
     def __torch_function__(
@@ -29,6 +30,18 @@ class EverythingInDouble(TorchFunctionMode):
         return func(*wanted, **named)
 
 
-def in_double(model_type: str) -> AbstractContextManager[Any]:
+@contextmanager
+def everything_in_double() -> Iterator[None]:
+    """Runs what is in float32, by name or by default, in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Doubled():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_double(model_type: str) -> AbstractContextManager[None]:
     """Where a model of this type that was converted to float64 can be run."""
-    return EverythingInDouble() if model_type in IN_FLOAT32 else nullcontext()
+    return everything_in_double() if model_type in IN_FLOAT32 else nullcontext()

@@ -7,6 +7,7 @@ layer's, side by side, so that norm, head and soft cap need not be known.
 """
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ GROWING: dict[str, dict[str, int | None]] = {
     "paligemma": {"attention_mask": 1, "token_type_ids": 1},
 }
 # Layers whose class is not called a decoder layer.
-OTHER_LAYERS = ("NemotronHBlock",)
+OTHER_LAYERS = ("NemotronHBlock", "UdopBlock")
 # Families whose layers pass on several streams, the first axis of their states.
 STREAMS_FIRST = ("gemma3n",)
 # Families whose end reads the states of earlier blocks together with a layer's own. How
@@ -39,7 +40,9 @@ READ_WITH_BLOCKS = ("inkling2",)
 # Families that this reference cannot read. Kosmos-2: its mask is made in float32.
 WITHOUT_REFERENCE = ("kosmos-2",)
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
-CROSS_ATTENTION = ("cross_attn", "encoder_attn")
+CROSS_ATTENTION = ("cross_attn", "encoder_attn", "EncDecAttention")
+# Families whose attention modules return something else than their probabilities.
+RETURN_OTHERS = ("udop", "t5gemma2")
 SOFTMAXES = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 
 
@@ -146,29 +149,54 @@ def _split(
 ) -> tuple[Tensor, Tensor]:
     """A layer's gradients at the last query: of image keys ``(heads, image tokens)``,
     and of all other keys ``(heads, keys)``. Keys that it may not read are zero."""
-    is_placeholder = prefix["input_ids"][0] == config.image_token_id
-    reads_across = config.model_type in ("mllama", "florence2")
-    if config.model_type == "mllama":
-        # All keys of a cross-attention are the image's: tiles with a class token each.
-        _, pictures, tiles, *_ = prefix["pixel_values"].shape
-        vision = config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        is_placeholder = torch.ones(pictures * tiles * (1 + patches), dtype=torch.bool)
+    tokens = _image_tokens(config, prefix)
+    reads_across = config.model_type in ("mllama", "florence2", "udop")
     images, texts = [], []
     for call, gradient in zip(calls, gradients):
         last = gradient[0, :, -1].where(call.may_read[0, :, -1], 0.0)
         if call.is_cross != reads_across:
             # Self-attention of a model that reads the image by cross-attention.
-            images.append(last.new_zeros(len(last), len(is_placeholder.nonzero())))
+            images.append(last.new_zeros(len(last), len(tokens)))
             texts.append(last)
             continue
-        is_image = torch.zeros(last.shape[-1], dtype=torch.bool)
-        is_image[: len(is_placeholder)] = is_placeholder
-        images.append(last[:, is_image])
-        texts.append(last[:, ~is_image])
+        keys = tokens
+        if config.model_type == "t5gemma2":
+            # The encoder's tokens come after the decoder's own.
+            keys = tokens + last.shape[-1] - prefix["input_ids"].shape[1]
+        is_text = torch.ones(last.shape[-1], dtype=torch.bool)
+        is_text[keys[keys >= 0]] = False
+        images.append(last[:, keys].where(keys >= 0, 0.0))
+        texts.append(last[:, is_text])
     longest = max(text.shape[1] for text in texts)
     padded = [nn.functional.pad(text, (0, longest - text.shape[1])) for text in texts]
     return torch.cat(images), torch.cat(padded)
+
+
+def _image_tokens(config: Any, prefix: Mapping[str, Any]) -> Tensor:
+    """Where the image tokens are among the prompt's, or among an encoder's states; -1
+    for one that is not there."""
+    ids = prefix["input_ids"][0]
+    if config.model_type == "mllama":
+        # All keys of a cross-attention are the image's: tiles with a class token each.
+        _, pictures, tiles, *_ = prefix["pixel_values"].shape
+        vision = config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return torch.arange(pictures * tiles * (1 + patches))
+    if config.model_type == "udop":
+        # A patch without a word follows the words, the others belong to these.
+        side = config.image_size // config.patch_size
+        of_words = set()
+        for x0, y0, x1, y1 in prefix["bbox"][0].tolist():
+            column, row = (
+                min(int(at / 2 * side), side - 1) for at in (x0 + x1, y0 + y1)
+            )
+            of_words.add(row * side + column)
+        places, following = [], len(ids)
+        for patch in range(side**2):
+            places.append(-1 if patch in of_words else following)
+            following += patch not in of_words
+        return torch.tensor(places)
+    return (ids == config.image_token_id).nonzero()[:, 0]
 
 
 def largest(gradients: Tensor) -> Tensor:
@@ -189,18 +217,18 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     blocks: list[Tensor] = []
     softmaxes = _Softmaxes()
 
-    def keep_attention(index: int, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            probabilities = output[1] if isinstance(output, tuple) else None
-            if isinstance(probabilities, Tensor) and probabilities.dim() == 4:
-                call = _Attention(
-                    probabilities,
-                    softmaxes.may_read(probabilities),
-                    name.endswith(CROSS_ATTENTION),
-                )
-                attention[index].append(call)
+    def keep(index: int, name: str, output: Any) -> None:
+        probabilities = output[1] if isinstance(output, tuple) else None
+        if isinstance(probabilities, Tensor) and probabilities.dim() == 4:
+            call = _Attention(
+                probabilities,
+                softmaxes.may_read(probabilities),
+                name.endswith(CROSS_ATTENTION),
+            )
+            attention[index].append(call)
 
-        return hook
+    def keep_attention(index: int, name: str) -> Any:
+        return lambda module, args, output: keep(index, name, output)
 
     def keep_output(module: nn.Module, args: Any, output: Any) -> Any:
         outputs.append(output[0] if isinstance(output, tuple) else output)
@@ -224,17 +252,32 @@ def _recorded(model: nn.Module) -> Iterator[list[list[_Attention]]]:
     if is_of_blocks:
         end = root.get_submodule("model.language_model.final_input")
         handles.append(end.register_forward_hook(read_blocks))
+    names: dict[nn.Module, tuple[int, str]] = {}
     for index, layer in enumerate(layers):
         handles.append(layer.register_forward_hook(keep_output))
         for name, module in layer.named_modules():
             if type(module).__name__.endswith("Attention"):
-                handles.append(
-                    module.register_forward_hook(keep_attention(index, name))
-                )
+                names[module] = index, name
+    if root.config.model_type not in RETURN_OTHERS:
+        for module, place in names.items():
+            handles.append(module.register_forward_hook(keep_attention(*place)))
+    source: Any = sys.modules[type(model).__module__]
+    eager = getattr(source, "eager_attention_forward", None)
+
+    def kept(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        output = eager(module, *args, **kwargs)
+        if module in names:
+            keep(*names[module], output)
+        return output
+
+    if root.config.model_type in RETURN_OTHERS:
+        source.eager_attention_forward = kept
     try:
         with softmaxes:
             yield attention
     finally:
+        if root.config.model_type in RETURN_OTHERS:
+            source.eager_attention_forward = eager
         for handle in handles:
             handle.remove()
 
@@ -271,6 +314,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
         for name, module in model.named_modules()
         if type(module).__name__.endswith(("DecoderLayer", *OTHER_LAYERS))
         and "vision" not in name
+        and not name.startswith("encoder")
     ]
 
 
@@ -289,7 +333,10 @@ def grown_inputs(
     }
     ids: Tensor = grown["input_ids"]
     if config.is_encoder_decoder:
-        start = config.get_text_config(decoder=True).decoder_start_token_id
+        text = config.get_text_config(decoder=True)
+        start = getattr(text, "decoder_start_token_id", None)
+        if start is None:
+            start = model.generation_config.decoder_start_token_id
         first = grown.get("decoder_input_ids", torch.tensor([[start]]))
         return {**grown, "decoder_input_ids": torch.cat([first, answer[None]], dim=1)}
     # Without a mask, positions with gaps are taken for those of several sequences.

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from tests.families.cases import deepseek_ocr2
 from tests.families.cases.idefics import SIDE
 from tests.families.cases.queries import NUM_QUERIES, PATCH
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from transformers import (
     AriaProcessor,
     Blip2Processor,
+    DeepseekOcr2Processor,
     Idefics2Processor,
     IdeficsProcessor,
     InstructBlipProcessor,
@@ -17,6 +19,9 @@ from transformers import (
 from transformers.models.aria.image_processing_pil_aria import AriaImageProcessorPil
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deepseek_ocr2.image_processing_pil_deepseek_ocr2 import (
+    DeepseekOcr2ImageProcessorPil,
+)
 from transformers.models.idefics.image_processing_pil_idefics import (
     IdeficsImageProcessorPil,
 )
@@ -45,6 +50,24 @@ def aria_processor() -> Any:
         AriaImageProcessorPil(min_image_size=196),
         tokenizer_of("<image>", image_token="<image>"),
         size_conversion={980: NUM_QUERIES},
+    )
+
+
+class Splitting(AriaProcessor):
+    """Called for split images, in parts of 490 or 980 pixels."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        (side,) = self.size_conversion
+        return super().__call__(*args, split_image=True, max_image_size=side, **kwargs)
+
+
+def aria_split_processor(side: int = 490, two_parts: bool = True) -> Any:
+    """Parts of a canvas of 490 x 980 pixels, or of the usual ones."""
+    canvases = [[490, 980]] if two_parts else None
+    return Splitting(
+        AriaImageProcessorPil(min_image_size=196, split_resolutions=canvases),
+        tokenizer_of("<image>", image_token="<image>"),
+        size_conversion={side: NUM_QUERIES},
     )
 
 
@@ -91,6 +114,19 @@ def idefics_processor() -> Any:
         ["<s>", "<image>", "<fake_token_around_image>"], special_tokens=True
     )
     return IdeficsProcessor(IdeficsImageProcessorPil(image_size=SIDE), tokenizer)
+
+
+def deepseek_ocr2_processor() -> Any:
+    """Squares of 64 pixels, and as large tiles of images that are larger."""
+    side = deepseek_ocr2.SIDE
+    return DeepseekOcr2Processor(
+        DeepseekOcr2ImageProcessorPil(
+            size={"height": side, "width": side}, tile_size=side
+        ),
+        tokenizer_of("<image>", image_token="<image>"),
+        patch_size=deepseek_ocr2.PATCH,
+        downsample_ratio=4,
+    )
 
 
 def _squares() -> Any:

@@ -126,6 +126,24 @@ def test_a_question_is_a_message_of_the_user() -> None:
     assert_equal(inp.to_model_input(), expected.to_model_input())
 
 
+def test_what_was_asked_as_one_text() -> None:
+    """Without the template, unless the prompt is given with it."""
+    processor = llava_processor()
+
+    def question(prompt: Any) -> str:
+        return ImagePromptInput(FIRST, prompt, processor).question
+
+    complete = "USER: <image>\nwhat is left ? ASSISTANT:"
+    assert question("what is left ?") == "what is left ?"
+    assert question(complete) == complete
+    turns = [
+        message("system", text("a red circle is left .")),
+        message("user", image(), text("what is left ?")),
+        message("assistant", text("a red")),
+    ]
+    assert question(turns) == "what is left ?\na red"
+
+
 def test_a_text_may_hold_the_placeholder_itself() -> None:
     _, processor = load_vlm()
     messages = [{"role": "user", "content": "<image>\nDescribe the image."}]

@@ -82,3 +82,9 @@ def test_bad_masks() -> None:
         localization_chance(torch.zeros(4, 4))
     with pytest.raises(ValueError, match=r"got \(4,\)"):
         localization_chance(torch.ones(4))
+    with pytest.raises(ValueError, match="mask is empty"):
+        localization_chance(torch.zeros(0, 3))
+    with pytest.raises(TypeError, match="mask must be a tensor, got list"):
+        localization_chance([[1]])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no mask"):
+        localization_chance(torch.zeros(0, 3, 3))

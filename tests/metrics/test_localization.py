@@ -90,6 +90,13 @@ def test_bad_input(measure: Callable[..., float]) -> None:
         measure(torch.zeros(0, 2), torch.zeros(0, 2))
     with pytest.raises(ValueError, match="NaN or infinite"):
         measure(torch.full((10, 10), float("nan")), MASK)
+    with pytest.raises(ValueError, match="mask holds NaN"):
+        measure(torch.rand(10, 10), torch.full((10, 10), float("nan")))
+    arrays: Any = torch.rand(10, 10).numpy(), MASK.numpy()
+    with pytest.raises(TypeError, match="map must be a tensor, got ndarray"):
+        measure(arrays[0], MASK)
+    with pytest.raises(TypeError, match="mask must be a tensor, got ndarray"):
+        measure(torch.rand(10, 10), arrays[1])
 
 
 def _literal_best_iou(heat: torch.Tensor, mask: torch.Tensor) -> float:

@@ -229,6 +229,43 @@ def test_axes_may_be_given() -> None:
     assert [text.get_text() for text in axis.texts] == ["a", "violet", "."]
 
 
+def test_layers_are_drawn_of_tokens_by_their_positions() -> None:
+    result: Any = make_result()
+    expected = result.plot_layers(tokens=[4, 1])[1]
+    for tokens in ((4, 1), [-1, -4], np.array([4, 1]), torch.tensor([4, 1])):
+        drawn = result.plot_layers(tokens=tokens)[1]
+        for axis, same in zip(drawn.flat, expected.flat):
+            pictures = axis.images[0].get_array(), same.images[0].get_array()
+            assert np.array_equal(*pictures) and axis.get_ylabel() == same.get_ylabel()
+    with pytest.raises(ValueError, match="no token to draw: tokens is empty"):
+        result.plot_layers(tokens=[])
+    with pytest.raises(TypeError, match="positions of its tokens, got 'violet'"):
+        result.plot_layers(tokens=["violet"])
+    with pytest.raises(IndexError, match="The answer has 5 tokens"):
+        result.plot_layers(tokens=[5])
+    special = torch.ones(5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="the answer has special ones only"):
+        make_result(special_tokens=special).plot_layers()
+
+
+def test_other_places_than_axes_and_figures_are_refused() -> None:
+    """Above all the arrays that pyplot.subplots returns."""
+    result: Any = make_result()
+    figure, axes = plt.subplots(1, 2)
+    for plot in (result.plot_sequence, result.plot_words, result.plot_heads):
+        with pytest.raises(TypeError, match=r"got ndarray. Pass one .* axes\[0\]"):
+            plot(ax=axes)
+        with pytest.raises(TypeError, match="ax must be .* got Figure. Pass fig for"):
+            plot(ax=figure)
+    every = (result.plot_tokens, result.plot_layers, compared(result).plot)
+    for plot in (*every, result.plot_sequence, result.plot_words, result.plot_heads):
+        with pytest.raises(TypeError, match="got Axes. Its figure is ax.figure"):
+            plot(fig=axes[0])
+        with pytest.raises(TypeError, match="got int. Make one with"):
+            plot(fig=3)
+    assert not any(axis.images or axis.texts for axis in axes)
+
+
 def test_text_that_does_not_fit_into_given_axes_is_cut() -> None:
     _, axis = plt.subplots(figsize=(2, 1))
     answer_of(["word"] * 200).plot_words(ax=axis)

@@ -17,6 +17,7 @@ from captum_dexar import (
     VLMAttribution,
     VLMAttributionResult,
 )
+from captum_dexar.result.joined import joined
 from PIL import Image
 from tests.helpers.processors import llava_processor
 from tests.helpers.tiny_models import tiny_vlm
@@ -106,26 +107,39 @@ def test_special_values_equal_themselves_only(name: str, special: float) -> None
             assert result != with_value(other)
 
 
+QUESTIONS = {"prompt": PROMPT, "several_images": "<image> <image> ?"}
+
+
+@pytest.mark.parametrize("kind", ["prompt", "several_images", "mask", "mapping"])
+def test_a_result_keeps_the_question(kind: str) -> None:
+    """Through copies of it, where the input has one."""
+    result, _ = explained(kind)
+    asked = QUESTIONS.get(kind)
+    assert result.question == asked
+    assert result.of_image(0).question == joined([result]).question == asked
+
+
 def test_other_answers_differ() -> None:
     assert make_result(answer="a violet.") != make_result(answer="a violet .")
 
 
-def test_a_file_without_the_answer_is_read(tmp_path: Any) -> None:
-    """As written before results had it."""
+def test_a_file_without_answer_and_question_is_read(tmp_path: Any) -> None:
+    """As written before results had them."""
     import json
 
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    make_result(answer="a violet.").save(tmp_path / "new")
+    make_result(answer="a violet.", question="why?").save(tmp_path / "new")
     with safe_open(tmp_path / "new", framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     content = json.loads(metadata["content"])
-    assert content.pop("answer") == "a violet."
+    assert content.pop("answer") == "a violet." and content.pop("question") == "why?"
     metadata["content"] = json.dumps(content)
     save_file(tensors, tmp_path / "old", metadata=metadata)
-    assert VLMAttributionResult.load(tmp_path / "new").answer == "a violet."
+    new = VLMAttributionResult.load(tmp_path / "new")
+    assert (new.answer, new.question) == ("a violet.", "why?")
     assert VLMAttributionResult.load(tmp_path / "old") == make_result()
 
 

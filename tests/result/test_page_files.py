@@ -1,5 +1,6 @@
 """A page as a file: the same from a saved result, small, and of finite numbers."""
 
+import html as entities
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum_dexar import VLMAttributionResult
+from captum_dexar import Comparison, VLMAttributionResult
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.result.page import page_of
 from tests.result.pages import (
@@ -30,19 +31,34 @@ CASES: dict[str, Callable[[], VLMAttributionResult]] = {
     "unknown image": lambda: made(
         layout=ImageLayout(6, (View("full", (2, 3), None),)), images=[]
     ),
+    "hostile question": lambda: made(question="</script>\0\ud800\u202e'\"`\r\n<b>"),
     "half precision": lambda: made(token_weights=torch.rand(4).half()),
 }
+
+
+def test_the_question_stands_above_the_answer(tmp_path: Path) -> None:
+    """The result's own, unless another one is given."""
+    result = made(question="<b>why</b>?\nsay")
+    shown = '<p class="prompt" dir="auto">&lt;b&gt;why&lt;/b&gt;?\nsay</p>'
+    assert shown in result.to_html()
+    assert result.to_html() == made().to_html(prompt="<b>why</b>?\nsay")
+    assert result.to_html(prompt="how?") == made().to_html(prompt="how?")
+    for page in (made().to_html(), result.to_html(prompt="")):
+        assert 'class="prompt"' not in page
+    assert entities.escape(shown) in result._repr_html_()
+    compared = Comparison({"a": result, "b": signed()}, {"a": 1, "b": 1})
+    assert shown in compared.to_html()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_loaded_result_has_the_same_page(name: str, tmp_path: Path) -> None:
     """Byte for byte."""
     result = CASES[name]()
-    html = result.to_html(prompt="why?")
-    assert html == result.to_html(prompt="why?")
+    html = result.to_html()
+    assert html == result.to_html()
     result.save(tmp_path / "result.dexar")
     loaded = VLMAttributionResult.load(tmp_path / "result.dexar")
-    assert loaded.to_html(prompt="why?") == html
+    assert loaded.to_html() == html
     assert loaded._repr_html_() == result._repr_html_()
 
 

@@ -75,6 +75,26 @@ def test_layers(show: Open, result: Any) -> None:
         assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
 
 
+def test_pointing_at_a_layer_shows_it_while_another_is_kept(
+    show: Open, result: Any
+) -> None:
+    page = show(result.to_html())
+    page.click(2)
+    buttons = page.browser.find_elements("css selector", "[data-layer]")
+    buttons[0].click()
+    maps = result.layer_maps[2]
+    opacity = OPACITY * strength_of(result, 2)
+    for move, layer in (
+        (lambda: page.actions().move_to_element(buttons[2]).perform(), 2),
+        (page.leave, 0),
+    ):
+        move()
+        page.settle()
+        heat = result.on_pixels(maps[layer] / maps.max())
+        assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)
+        assert page.text(".layer-note").startswith(f"Layer {(0, 1, 4)[layer]}:")
+
+
 def test_a_layer_is_kept_until_it_is_chosen_again(show: Open, result: Any) -> None:
     page = show(result.to_html())
     page.click(2)
@@ -91,7 +111,37 @@ def test_a_layer_is_kept_until_it_is_chosen_again(show: Open, result: Any) -> No
     assert page.text(".layer-note") == ""
 
 
-@pytest.mark.parametrize("make", [made, signed], ids=["plain", "signed"])
+def of_cells(cells: torch.Tensor) -> Any:
+    """A result whose words all have a map of these cells, ``(rows, columns)``."""
+    grid = cells.shape[0], cells.shape[1]
+    view = View("full", grid, (0.0, 0.0, 400.0, 600.0))
+    return made(
+        layout=ImageLayout(cells.numel(), (view,), (SIZE,)),
+        token_attr=cells.flatten().repeat(4, 1),
+        seq_attr=cells.flatten(),
+        layer_attr=None,
+        layer_indices=None,
+    )
+
+
+def cup() -> Any:
+    """One region that is only connected at its bottom, and another one."""
+    cells = torch.zeros(9, 14)
+    cells[1:6, [2, 8]] = 1.0
+    cells[5, 2:9] = 1.0
+    cells[4, 12] = 0.9
+    return of_cells(cells)
+
+
+def ten_spots() -> Any:
+    """More regions than are outlined, each of another size."""
+    cells = torch.zeros(10, 17)
+    cells[2, 2:15:3] = torch.linspace(0.7, 0.82, 5)
+    cells[7, 2:15:3] = torch.linspace(0.85, 1.0, 5)
+    return of_cells(cells)
+
+
+@pytest.mark.parametrize("make", [made, signed, cup, ten_spots])
 def test_regions_are_outlined(show: Open, make: Callable[[], Any]) -> None:
     """Boxes around connected parts, with their shares, as scikit-image finds them."""
     measure = pytest.importorskip("skimage.measure")

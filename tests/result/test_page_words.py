@@ -61,6 +61,29 @@ def test_dragging_combines(show: Open, result: Any) -> None:
     assert_shows(page, result)
 
 
+def test_dragging_adds_to_what_is_kept_if_shift_is_held(
+    show: Open, result: Any
+) -> None:
+    page = show(result.to_html())
+    for shift, kept in ((True, (0, 2, 3)), (False, (2, 3))):
+        page.click(0)
+        actions = page.actions()
+        if shift:
+            actions = actions.key_down(Keys.SHIFT)
+        actions.click_and_hold(page.word(2)).move_to_element(page.word(3)).release()
+        actions.key_up(Keys.SHIFT).perform()
+        page.leave()
+        assert_shows(page, result, *kept)
+
+
+def test_probabilities_are_never_rounded_to_none_or_certainty(show: Open) -> None:
+    probabilities = torch.tensor([0.0005, 0.005, 0.9999, 1.0])
+    page = show(made(token_log_probs=probabilities.log()).to_html())
+    for word, said in enumerate(("under 0.1 %", "0.5 %", "over 99.9 %", "100 %")):
+        page.hover(word)
+        assert f"probability\n{said}" in page.text("#numbers")
+
+
 def test_all_of_it_by_keyboard(show: Open, result: Any) -> None:
     page = show(result.to_html())
     page.leave()

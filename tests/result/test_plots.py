@@ -371,6 +371,15 @@ def test_notebooks_show_the_figure_and_scripts_can() -> None:
     with Image.open(BytesIO(png)) as image:
         expected = plot.figure.get_size_inches() * 80  # less than scripts get
         assert image.size == pytest.approx(tuple(expected), abs=1)
+        file = BytesIO()
+        plot.figure.savefig(file, dpi=80)
+        saved = Image.open(file).convert("RGB")
+        # Every pixel, in fewer bytes.
+        assert image.mode == "RGB" and image.tobytes() == saved.tobytes()
+        assert len(png) < 0.95 * len(file.getvalue())
+    with plt.rc_context({"savefig.transparent": True}):
+        clear = make_result().plot_tokens()._repr_png_()
+    assert Image.open(BytesIO(clear)).getextrema()[3][0] == 0
     figure, axes = plot
     assert plot == (figure, axes)
     # The owner of a figure shows it.

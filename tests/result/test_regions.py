@@ -217,8 +217,9 @@ def test_unknown_words_thresholds_and_places_are_refused() -> None:
     for threshold in (-0.1, 1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="threshold is compared with maps"):
             result.regions(0, threshold)
-    with pytest.raises(TypeError, match="threshold must be a number, got '0.5'"):
-        result.regions(0, "0.5")
+    for odd in ("0.5", False, True, None):
+        with pytest.raises(TypeError, match=f"threshold must be a number, got {odd!r}"):
+            result.regions(0, odd)
     with pytest.raises(IndexError, match="The prompt has 1 image"):
         result.regions(0, image=1)
     unknown = make_result(
@@ -255,6 +256,7 @@ def test_the_file_is_read_by_pycocotools(tmp_path: Path) -> None:
         assert one["area"] == coco_mask.area(data.annToRLE(one)) == region.area
         assert one["bbox"] == coco_mask.toBbox(data.annToRLE(one)).tolist()
         assert one["score"] == region.share and one["sign"] == region.sign
+        assert one["iscrowd"] == 0
         assert data.cats[one["category_id"]]["name"] == region.text
         assert result.words()[one["word"]].tokens == region.tokens
     assert data.imgs[1] == {

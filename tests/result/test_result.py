@@ -274,6 +274,7 @@ def test_fields_that_a_method_does_not_have_stay_none(tmp_path: Path) -> None:
         {"token_attr": torch.zeros(5, 8)},
         {"output_tokens": ["a", "vio", "let", "!", "</s>"]},
         {"token_weights": None},
+        {"question": "why?"},
         {"images": [Image.new("RGB", (60, 40))]},
         {"layout": ImageLayout(9, (View("full", (2, 4), (0, 0, 40, 60), 1),), (SIZE,))},
     ],

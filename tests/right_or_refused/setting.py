@@ -93,8 +93,9 @@ class Setting:
         sequences: Tensor = made if isinstance(made, Tensor) else made.sequences
         prompt = inputs["input_ids"]
         if model.config.is_encoder_decoder:
-            start = model.config.get_text_config(decoder=True).decoder_start_token_id
-            prompt = arguments.get("decoder_input_ids", torch.tensor([[start]]))
+            # Where nothing is given, a start token.
+            given = {**inputs, **arguments}
+            prompt = given.get("decoder_input_ids", prompt[:, :1])
         return sequences[:, prompt.shape[1] :]
 
     def batch(self, prompts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -181,6 +181,9 @@ def mask_of(segmentation: Any, height: int, width: int) -> npt.NDArray[np.bool_]
         # By NumPy, polygons of four numbers would be boxes.
         runs = masks.merge(masks.frPyObjects(segmentation, height, width))
     else:
+        missing = [key for key in ("size", "counts") if key not in segmentation]
+        if missing:
+            raise ValueError(f"its run lengths lack {' and '.join(missing)}")
         if list(segmentation["size"]) != [height, width]:
             raise ValueError(
                 f"its size is {segmentation['size']}, the image's {[height, width]}"

@@ -38,7 +38,8 @@ class Line:
             this kind. Regions without a label have the kind ``""``, and measurements
             of the map of the whole answer a kind that begins with ``"whole answer"``.
             ``"all"`` is no kind: the summary forms it of all the others
-        degenerate (int): how many of the measured maps are constant
+        degenerate (dict): how many of the measured maps are constant, by kind; kinds
+            without any may be left out
         details (dict): what the protocol keeps besides. Known to the summary and the
             figures: ``"curves"``, ``{name: {"x": [...], "y": [...]}}``;
             ``"token_weights"``, ``{"with_mask": [...], "without": [...]}``; and
@@ -64,7 +65,7 @@ class Line:
     method: str
     seconds: float
     values: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
-    degenerate: int = 0
+    degenerate: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
@@ -77,10 +78,18 @@ class Line:
                 )
         for name in ("seconds", "degenerate", "values", "details"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        for name, kind in (("seconds", (int, float)), ("degenerate", int)):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, kind) or number < 0:
-                raise ValueError(f"{name} must be a number, 0 or more, got {number!r}.")
+        if not _is_number(self.seconds) or self.seconds < 0:
+            raise ValueError(
+                f"seconds must be a number, 0 or more, got {self.seconds!r}."
+            )
+        if not isinstance(self.degenerate, dict) or not all(
+            isinstance(number, int) and _is_number(number) and number >= 0
+            for number in self.degenerate.values()
+        ):
+            raise ValueError(
+                "degenerate must be a dict of whole numbers by kind, 0 or more, got "
+                f"{self.degenerate!r}."
+            )
         _check_values(self.values)
         if not isinstance(self.details, dict):
             raise TypeError(f"details must be a dict, got {self.details!r}.")
@@ -129,8 +138,9 @@ class EvaluationProtocol(ABC):
     def description(self) -> dict[str, Any]:
         """What makes two runs comparable, its name included, as JSON takes it.
 
-        ``"measures"``, if there, is the order of the measures in tables, and
-        ``"x_label"`` the label of the figures' x axis.
+        If there, ``"measures"`` is the order of the measures in tables; ``"x_label"``
+        and ``"y_label"`` are the labels of the figures' axes; and ``"zero_lines"`` is,
+        by the name of a figure, the measure whose mean is its zero line.
         """
 
     @abstractmethod
@@ -210,6 +220,9 @@ def _check_values(values: Any) -> None:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(
-        one is None or (isinstance(one, (int, float)) and not isinstance(one, bool))
-        for one in values
+        one is None or _is_number(one) for one in values
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from captum_dexar.evaluation.protocols.base import (
     WHOLE_ANSWER,
 )
 from captum_dexar.evaluation.protocols.explaining import Explained, explanations
+from captum_dexar.evaluation.randomization import is_constant
 from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.metrics import (
     best_iou,
@@ -81,6 +83,8 @@ class LocalizationProtocol(EvaluationProtocol):
       what the answer scores beyond its control is due to its words.
     - Weights of tokens with and without a mask are kept in ``details``, for their
       AUROC.
+
+    The ratio of a single map is limited to 60 dB either way, so that it has a mean.
 
     :class:`TrueMaskOracle` as a method gives the line of the true mask, and
     :class:`LayerUniformMap` what a map of ones scores (:func:`localization_chance`): a
@@ -207,19 +211,21 @@ class _MeasuredMaps:
             )
         self.maps.append((kind, heat.clamp(min=0), mask))
 
-    def measured(self) -> tuple[dict[str, dict[str, list[float | None]]], int]:
-        """The values by kind and measure, and the number of constant maps."""
+    def measured(
+        self,
+    ) -> tuple[dict[str, dict[str, list[float | None]]], Counter[str]]:
+        """The values by kind and measure, and the number of constant maps by kind."""
         values: dict[str, dict[str, list[float | None]]] = {}
+        degenerate: Counter[str] = Counter()
         if not self.maps:
-            return values, 0
+            return values, degenerate
         heats = torch.stack([heat for _, heat, _ in self.maps])
         masks = torch.stack([mask for _, _, mask in self.maps])
         chance: dict[str, Tensor] = {}
-        degenerate = 0
         if type(self.explained.method) is LayerUniformMap:
             chance = localization_chance(masks, POINTING_TOLERANCE)
         else:
-            degenerate = int((heats.amin((1, 2)) == heats.amax((1, 2))).sum())
+            degenerate.update(kind for kind, heat, _ in self.maps if is_constant(heat))
         for name, measure in self.measures.items():
             if measure is not LOCALIZATION.get(name):
                 scores = [float(measure(*pair)) for pair in zip(heats, masks)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ from PIL import Image
 from torch import Tensor
 
 _ORDERS: tuple[Order, ...] = ("positive", "negative")
+_REMOVAL: tuple[Mode, ...] = ("removal",)
+_BOTH: tuple[Mode, ...] = ("removal", "insertion")
+_DONE = {_REMOVAL: "removed", _BOTH: "removed or inserted"}
 
 
 class PerturbationProtocol(EvaluationProtocol):
@@ -111,9 +115,7 @@ class PerturbationProtocol(EvaluationProtocol):
             raise ValueError(
                 f"sufficient must lie between 0 and 1, or be None, got {sufficient}."
             )
-        self.modes: tuple[Mode, ...] = ("removal",)
-        if insertion:
-            self.modes = ("removal", "insertion")
+        self.modes = _BOTH if insertion else _REMOVAL
         self.fractions = tuple(map(float, fractions))
         self.fill = fill
         self.unit: Unit = unit
@@ -125,6 +127,18 @@ class PerturbationProtocol(EvaluationProtocol):
         """See :meth:`EvaluationProtocol.description`."""
         return {
             "name": self.name,
+            "measures": [
+                *(
+                    f"{_curve_name(order, mode)} {area}"
+                    for mode in self.modes
+                    for area in ("AUC", "log AUC")
+                    for order in _ORDERS
+                ),
+                "log-prob kept",
+                "log-prob kept by nothing",
+            ],
+            "x_label": f"share of the image's parts that is {_DONE[self.modes]}",
+            "y_label": "normalised perplexity of the answer",
             "modes": list(self.modes),
             "fractions": list(self.fractions),
             "fill": self.fill if isinstance(self.fill, str) else list(self.fill),
@@ -181,7 +195,7 @@ class PerturbationProtocol(EvaluationProtocol):
         kinds = [(order, mode) for mode in self.modes for order in _ORDERS]
         wanted = [Perturbation(ranked, *kind, self.fractions) for kind in kinds]
         for (order, mode), curve in zip(kinds, perturbation_curves(answer, wanted)):
-            name = order if mode == "removal" else f"{order} insertion"
+            name = _curve_name(order, mode)
             areas[f"{name} AUC"] = [curve.area]
             areas[f"{name} log AUC"] = [curve.log_area]
             curves[name] = {"x": self.fractions, "y": curve.normalized}
@@ -202,6 +216,10 @@ class PerturbationProtocol(EvaluationProtocol):
         return values
 
 
+def _curve_name(order: Order, mode: Mode) -> str:
+    return order if mode == "removal" else f"{order} {mode}"
+
+
 @dataclass(eq=False)
 class _RankedMaps:
     """The maps of one explained answer, as orders of the image's parts."""
@@ -210,7 +228,7 @@ class _RankedMaps:
     regions: ReadRegions
     unit: Unit
     seed: int
-    degenerate: int = 0
+    degenerate: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.parts = ImageParts.of(self.explained.result.layout, self.unit)
@@ -222,7 +240,7 @@ class _RankedMaps:
         if self.is_oracle and not masks:
             return None
         union = torch.stack(masks).any(0) if self.is_oracle else None
-        return self._counted(None, union)
+        return self._counted(WHOLE_ANSWER, None, union)
 
     def of_words(self) -> tuple[list[str], list[RankedParts]]:
         """Kinds and orders of the regions that have tokens and a mask."""
@@ -232,10 +250,12 @@ class _RankedMaps:
                 continue
             kinds.append(kind or "")
             own = mask if self.is_oracle else None
-            words.append(self._counted(tokens, own))
+            words.append(self._counted(kind or "", tokens, own))
         return kinds, words
 
-    def _counted(self, tokens: list[int] | None, mask: Tensor | None) -> RankedParts:
+    def _counted(
+        self, kind: str, tokens: list[int] | None, mask: Tensor | None
+    ) -> RankedParts:
         result = self.explained.result
         if mask is None:
             ranked = RankedParts.of(self.parts, result, tokens, self.seed)
@@ -247,7 +267,8 @@ class _RankedMaps:
                 tokens,
                 self.seed,
             )
-        self.degenerate += ranked.ranking.is_degenerate
+        if ranked.ranking.is_degenerate:
+            self.degenerate[kind] += 1
         return ranked
 
     def _on_first_image(self, mask: Tensor) -> list[Tensor]:

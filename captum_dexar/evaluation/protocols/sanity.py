@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import cached_property
@@ -126,7 +127,17 @@ class SanityProtocol(EvaluationProtocol):
         return {
             "name": self.name,
             "depths": self.depths,
-            "similarities": list(SIMILARITIES),
+            "measures": [
+                f"{similarity}, {other}"
+                for similarity in SIMILARITIES
+                for other in (UNRELATED, SWAPPED, HEAD, DECODER, VISION)
+            ],
+            "x_label": "number of random parts: the head, then layers from the last",
+            "y_label": "similarity to the map of the model as it is",
+            "zero_lines": {
+                f"{CASCADE}: {similarity}": f"{similarity}, {UNRELATED}"
+                for similarity in SIMILARITIES
+            },
             "gen_args": None if self.gen_args is None else dict(self.gen_args),
         }
 
@@ -224,11 +235,11 @@ class _Check:
         self.maps = _maps(explained.result, self.chosen)
         self.seconds = explained.seconds
         self.values: dict[str, dict[str, list[float | None]]] = {}
-        self.degenerate = sum(map(is_constant, self.maps))
+        self.degenerate = _constant(self.maps, self.chosen)
         self.curves: dict[str, dict[str, list[Any]]] = {
             f"{CASCADE}: {name}": {"x": [0], "y": [1.0]} for name in SIMILARITIES
         }
-        if self.degenerate == len(self.maps):
+        if self.degenerate.total() == len(self.maps):
             for curve in self.curves.values():
                 curve["y"] = [None]
 
@@ -281,7 +292,7 @@ class _Check:
         self, result: VLMAttributionResult, chosen: _Chosen
     ) -> list[MapSimilarity]:
         others = _maps(result, chosen)
-        self.degenerate += sum(map(is_constant, others))
+        self.degenerate += _constant(others, chosen)
         similarities = []
         for place, ((_, kind), one) in enumerate(zip(self.chosen, self.maps)):
             candidates = others
@@ -339,6 +350,11 @@ def _maps(result: VLMAttributionResult, chosen: _Chosen) -> list[Tensor]:
     """Their maps, on the first image where there are several."""
     maps = [result.token_map_of(tokens) for tokens, _ in chosen]
     return [one[0] if isinstance(one, list) else one for one in maps]
+
+
+def _constant(maps: list[Tensor], chosen: _Chosen) -> Counter[str]:
+    """The number of constant maps by kind."""
+    return Counter(kind for one, (_, kind) in zip(maps, chosen) if is_constant(one))
 
 
 def _grouped(parts: list[ModelPart], depths: int | None) -> list[ModelPart]:

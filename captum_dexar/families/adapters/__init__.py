@@ -6,6 +6,7 @@ from captum_dexar.families.adapters.blip import BlipAdapter
 from captum_dexar.families.adapters.blip2 import Blip2Adapter
 from captum_dexar.families.adapters.chameleon import ChameleonAdapter
 from captum_dexar.families.adapters.cohere2_vision import Cohere2VisionAdapter
+from captum_dexar.families.adapters.deepseek_ocr2 import DeepseekOcr2Adapter
 from captum_dexar.families.adapters.deepseek_vl import DeepseekVLAdapter
 from captum_dexar.families.adapters.deepseek_vl_hybrid import DeepseekVLHybridAdapter
 from captum_dexar.families.adapters.emu3 import Emu3Adapter
@@ -64,6 +65,8 @@ from captum_dexar.families.adapters.rope_grids import (
 )
 from captum_dexar.families.adapters.shieldgemma2 import ShieldGemma2Adapter
 from captum_dexar.families.adapters.step3p7 import Step3p7Adapter
+from captum_dexar.families.adapters.t5gemma2 import T5Gemma2Adapter
+from captum_dexar.families.adapters.udop import UdopAdapter
 from captum_dexar.families.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from captum_dexar.families.adapters.video_llama3 import VideoLlama3Adapter
 from captum_dexar.families.adapters.video_llava import VideoLlavaAdapter
@@ -87,6 +90,7 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     CohereCompassAdapter,
     Cosmos3Adapter,
     Ernie45VLAdapter,
+    DeepseekOcr2Adapter,
     DeepseekVLAdapter,
     DeepseekVLHybridAdapter,
     FastVlmAdapter,
@@ -136,6 +140,8 @@ ADAPTERS: tuple[type[FamilyAdapter], ...] = (
     PerceptionLMAdapter,
     QwenVLAdapter,
     Step3p7Adapter,
+    T5Gemma2Adapter,
+    UdopAdapter,
     UnlimitedOcrAdapter,
     VideoLlama3Adapter,
     VideoLlavaAdapter,

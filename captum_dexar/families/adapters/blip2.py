@@ -11,7 +11,8 @@ from captum_dexar.families.shared.query_square import QuerySquareAdapter
 class Blip2Adapter(QuerySquareAdapter):
     """In InstructBLIP the queries also read the instruction, which reads them.
 
-    The language model is a decoder, or T5, whose encoder reads queries and prompt.
+    The language model is a decoder, or T5. The keys of T5's decoder are positions of
+    the encoder's output, where self-attention has already mixed queries and prompt.
     """
 
     name: ClassVar[str] = "BLIP-2, InstructBLIP"

@@ -31,12 +31,16 @@ class Gemma3Adapter(FamilyAdapter):
         """
         return int(processor.tokenizer.image_token_id)
 
+    def vision_settings(self, config: Any) -> Any:
+        """The part of the configuration that describes how images are read."""
+        return config
+
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
         side = side_of(
             image.processor.image_seq_length
             if image.config is None
-            else image.config.mm_tokens_per_image
+            else self.vision_settings(image.config).mm_tokens_per_image
         )
         views = [View("full", (side, side), image.whole())]
         for rectangle in _crops(image):

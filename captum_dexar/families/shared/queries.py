@@ -81,6 +81,31 @@ class QueryAdapter(FamilyAdapter):
         """How many pictures of one prompt are read, each by queries of its own."""
         return int(inputs[self.pixel_input].shape[0])
 
+    def num_all_vision_tokens(self, inputs: Mapping[str, Any], config: Any) -> int:
+        """How many tokens of the vision tower one prompt has."""
+        return self.num_pictures(inputs) * self.num_vision_tokens(inputs, config)
+
+    def num_runs(self, inputs: Mapping[str, Any]) -> int:
+        """How often the resampler runs for one prompt."""
+        return 1
+
+    def shares(
+        self, read: list[tuple[str, Tensor]], inputs: Mapping[str, Any], config: Any
+    ) -> Tensor:
+        """What part of each image token belongs to each token of the vision tower.
+
+        Args:
+            read (list of tuple): as in :func:`rolled`, of all runs
+            inputs (Mapping): the model's inputs for one prompt
+            config (PreTrainedConfig): the model's configuration
+
+        Returns:
+            *Tensor* ``(image tokens, vision tokens)``; rows sum to 1
+        """
+        by_picture = rolled(read, self.num_vision_tokens(inputs, config))
+        shares: Tensor = torch.block_diag(*by_picture)
+        return shares
+
     def encode(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Runs the part of the model that makes image tokens, and no more.
 
@@ -113,7 +138,7 @@ class QueryAdapter(FamilyAdapter):
                 'places="resampler" follows the attention of the model: pass it, '
                 "ImagePromptInput(image, prompt, processor, model)."
             )
-        count = self.num_pictures(inputs) * self.num_vision_tokens(inputs, config)
+        count = self.num_all_vision_tokens(inputs, config)
         layout = super().layout(inputs, count, config=config, **known)
         return replace(layout, approximation=APPROXIMATION.format(reader=self.reader))
 
@@ -154,4 +179,24 @@ def rolled(attentions: list[tuple[str, Tensor]], num_tokens: int) -> Tensor:
             read = read + attention @ held[:, : attention.shape[2]]
         held = torch.cat([(held[:, :count] + read) / 2, held[:, count:]], dim=1)
     found = held[:, : min(rows)]
+    return found / found.sum(-1, keepdim=True)
+
+
+def rolled_out(attentions: list[Tensor], num_tokens: int) -> Tensor:
+    """As :func:`rolled`, where patches, which come first, attend in the same layers.
+
+    Args:
+        attentions (list of Tensor): ``(pictures, patches and queries, the same)``
+        num_tokens (int): number of patches of a picture
+
+    Returns:
+        *Tensor* ``(pictures, queries, num_tokens)``; rows sum to 1
+    """
+    of_first = attentions[0]
+    held = torch.eye(of_first.shape[-1], dtype=of_first.dtype, device=of_first.device)
+    held = held.expand_as(of_first)
+    for attention in attentions:
+        held = (held + attention @ held) / 2
+    # What queries hold of themselves is no image.
+    found = held[:, num_tokens:, :num_tokens]
     return found / found.sum(-1, keepdim=True)

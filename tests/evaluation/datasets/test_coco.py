@@ -305,6 +305,8 @@ def test_compressed_run_lengths_are_read_whole() -> None:
     [
         ({"size": [4, 6], "counts": [2.5, 21.5]}, "not whole numbers of pixels"),
         ({"size": [4, 6], "counts": "~"}, "'~' is no character"),
+        ({"size": [4, 6]}, "run lengths lack counts"),
+        ({}, "run lengths lack size and counts"),
         ([[0.0, 0.0, 1e10, 0.0, 1e10, 1e10]], "nowhere near the image"),
         ([[0.0, 0.0, float("nan"), 0.0, 1.0, 1.0]], "nowhere near the image"),
     ],

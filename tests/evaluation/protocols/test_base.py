@@ -16,7 +16,7 @@ def test_a_line_comes_back_as_it_was() -> None:
         "answer": 'a "red"\ncircle \u2028',
         "curves": {"x": {"x": [0], "y": [1.5]}},
     }
-    line = Line("s/1", "1", "DEX-AR", 0.25, VALUES, 3, details)
+    line = Line("s/1", "1", "DEX-AR", 0.25, VALUES, {"": 3}, details)
     text = line.to_json()
     assert "\n" not in text
     assert Line.from_json(text) == line
@@ -33,12 +33,13 @@ def test_numbers_are_what_json_has() -> None:
         }
     }
     details = {"n": np.int64(3), "t": torch.tensor(2.5), "pair": (1, float("nan"))}
-    line = Line("1", "1", "m", np.float64(0.5), values, np.int64(2), details)
+    constant: Any = {"k": np.int64(2)}
+    line = Line("1", "1", "m", np.float64(0.5), values, constant, details)
     assert line.values == {
         "k": {"a": [1.5, None], "b": [1.0, None], "c": [0.5, 2, None]}
     }
     assert line.details == {"n": 3, "t": 2.5, "pair": [1, None]}
-    assert line.degenerate == 2 and json.loads(line.to_json())["seconds"] == 0.5
+    assert line.degenerate == {"k": 2} and json.loads(line.to_json())["seconds"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,10 @@ def test_numbers_are_what_json_has() -> None:
         ({"method": 3}, ValueError, "method must be a text"),
         ({"seconds": -1.0}, ValueError, "seconds must be a number, 0 or more"),
         ({"seconds": float("nan")}, ValueError, "seconds must be a number"),
-        ({"degenerate": 1.5}, ValueError, "degenerate must be a number"),
+        ({"degenerate": 2}, ValueError, "degenerate must be a dict of whole numbers"),
+        ({"degenerate": {"k": 1.5}}, ValueError, "degenerate must be a dict"),
+        ({"degenerate": {"k": -1}}, ValueError, "degenerate must be a dict"),
+        ({"degenerate": {"k": True}}, ValueError, "degenerate must be a dict"),
         ({"values": {"all": {}}}, ValueError, "without 'all', which the summary"),
         ({"values": {"k": [1.0]}}, TypeError, "must be a dict of lists of numbers"),
         ({"values": {"k": {"a": 1.0}}}, TypeError, "must be a dict of lists"),

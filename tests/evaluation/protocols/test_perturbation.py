@@ -84,7 +84,7 @@ def test_lines_hold_what_the_metrics_give(world: tuple[nn.Module, Any]) -> None:
         expected = [one.kept_by_nothing for one in colours]
         assert by_nothing == pytest.approx(expected, abs=1e-4)
         assert set(line.values) == {WHOLE, "colour", "shape"}
-        assert (line.sample, line.image, line.degenerate) == ("7", "7", 0)
+        assert (line.sample, line.image, line.degenerate) == ("7", "7", {})
         assert line.details["answer"] == result.answer and line.seconds > 0
         assert Line.from_json(line.to_json()) == line
 
@@ -154,7 +154,7 @@ def test_regions_of_the_models_own_answer(world: tuple[nn.Module, Any]) -> None:
     lines = list(protocol.measure(methods, (inp, None, regions), processor, **IDS))
     assert seen == [scene.caption]
     # The map of the answer and that of a word.
-    assert [line.degenerate for line in lines] == [2, 0]
+    assert [line.degenerate for line in lines] == [{"whole answer": 1, "": 1}, {}]
     assert [len(line.values[""]["log-prob kept"]) for line in lines] == [1, 1]
     protocol = PerturbationProtocol(fractions=(0.0, 0.5), sufficient=None)
     (line,) = protocol.measure(
@@ -196,6 +196,7 @@ def test_what_the_protocol_is_made_with() -> None:
     assert json.loads(json.dumps(described)) == described
     assert described["name"] == "perturbation" == PerturbationProtocol.name
     assert described["fractions"] == [k / 10 for k in range(10)]
+    assert described["x_label"] == "share of the image's parts that is removed"
     others: list[Any] = [
         {"insertion": True},
         {"fractions": (0, 1)},

@@ -4,8 +4,10 @@ from tests.families.cases import (
     captioners,
     chosen_keys,
     cross_attention,
+    deepseek_ocr2,
     early_fusion,
     emu3,
+    encoder_decoders,
     gemma,
     granite4_vision,
     granite_docling,
@@ -57,10 +59,12 @@ CASES: tuple[FamilyCase, ...] = (
     *molmo2.CASES,
     *granite4_vision.CASES,
     *emu3.CASES,
+    *encoder_decoders.CASES,
     *image_encoders.CASES,
     *captioners.CASES,
     *idefics.CASES,
     *queries.CASES,
+    *deepseek_ocr2.CASES,
 )
 # One of each kind of decoder, cache and layout: what is tested in many ways is tested
 # on these, and the others differ from them in facts that are tested on every case.
@@ -88,6 +92,7 @@ _DISTINCT = (
     "chameleon",
     "dots3_note",
     "unlimited_ocr",
+    "t5gemma2",
 )
 DISTINCT = tuple(case for case in CASES if case.name in _DISTINCT)
 assert len(DISTINCT) == len(_DISTINCT)
