@@ -17,12 +17,15 @@ OLDEST: dict[str, Version] = {
     "captum": (0, 9),
     "transformers": (5, 20),
 }
-# Models that earlier versions of transformers lack, or whose inputs had other names.
+# Models that earlier versions of transformers lack, whose inputs had other names, or
+# whose images depend on the attention implementation (Kosmos-2's projection was causal
+# in one of them).
 OLDEST_TRANSFORMERS_OF: dict[str, Version] = {
     "dots3_note": (5, 23),
     "fuyu": (5, 21),
     "granite_docling": (5, 23),
     "inkling2": (5, 23),
+    "kosmos-2": (5, 23),
     "lfm3_vl": (5, 23),
     "minicpm_ocr": (5, 21),
     "mistral_large4": (5, 22),
@@ -118,7 +121,7 @@ def image_settings(processor: Any) -> dict[str, Any]:
 def generates_from_pixels(model: Any) -> bool:
     """Whether ``generate`` does not encode images before it repeats a prompt for beams.
 
-    Rows of pixels are then repeated one by one. Before transformers 5.23 several
+    Rows of pixels are then repeated one by one. Before transformers 5.21 several
     classes do not say that they take images.
     """
     return "image" not in getattr(model, "input_modalities", "image")

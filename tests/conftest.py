@@ -30,9 +30,6 @@ DIFFERS_IN_TRANSFORMERS = {
     "[beams-qwen3_5]": "generate() with beams has other logits than the model",
     "test_the_soft_cap_of_the_logits_is_applied": "PaliGemma 2 does not apply it",
     "test_gemma4_breaks_under_an_attention_of_another_name": "it does not break",
-    "test_each_of_their_image_tokens_sees_every_block[kosmos-2]": (
-        "its random weights leave a token nearly blind"
-    ),
 }
 
 

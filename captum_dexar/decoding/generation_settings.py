@@ -111,7 +111,7 @@ class GenerationSettings:
                 f"With beams, generate() of {type(prompt.model).__name__} repeats rows "
                 "of pixels one by one in the installed transformers, so that the model "
                 "sees another image. Leave num_beams out, or run "
-                'pip install -U "transformers>=5.23"'
+                'pip install -U "transformers>=5.21"'
             )
 
     def without_compiling(self) -> dict[str, Any]:

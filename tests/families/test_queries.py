@@ -53,7 +53,7 @@ SILENCED = {
     "aria_split": ("vision_tower", "self_attn.out_proj"),
     "blip2": ("vision_model", "self_attn.projection"),
     "instructblip": ("vision_model", "self_attn.projection"),
-    "kosmos2": ("vision_model", "self_attn.out_proj"),
+    "kosmos-2": ("vision_model", "self_attn.out_proj"),
     "kosmos2_5": ("vision_model", "attention.output"),
     "blip2_t5": ("vision_model", "self_attn.projection"),
     "instructblip_t5": ("vision_model", "self_attn.projection"),
@@ -69,7 +69,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "aria_split": partial(queries.aria, implementation="sdpa", patch=98, side=490),
     "blip2": partial(queries.blip2, implementation="sdpa"),
     "instructblip": partial(queries.instructblip, implementation="sdpa"),
-    "kosmos2": partial(
+    "kosmos-2": partial(
         queries.kosmos2, implementation="sdpa", num_queries=64, vocabulary=160
     ),
     "kosmos2_5": partial(queries.kosmos2_5, implementation="sdpa"),
@@ -88,7 +88,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
     "aria_split": aria_split_processor,
     "blip2": blip2_processor,
     "instructblip": instructblip_processor,
-    "kosmos2": kosmos2_processor,
+    "kosmos-2": kosmos2_processor,
     "kosmos2_5": kosmos2_5_processor,
     "blip2_t5": blip2_processor,
     "instructblip_t5": instructblip_processor,

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from captum_dexar.cli import main
-from captum_dexar.compatibility import installed, missing_model, OLDEST_TRANSFORMERS_OF
+from captum_dexar.compatibility import (
+    installed,
+    missing_model,
+    OLDEST_TORCH_OF,
+    OLDEST_TRANSFORMERS_OF,
+)
 from captum_dexar.families import adapter_for_config, families_table, known_families
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -17,7 +22,8 @@ README = Path(__file__).parents[2] / "captum_dexar/families/README.md"
 @lru_cache
 def configs() -> tuple[tuple[object, float], ...]:
     """The configuration of every case's model, and the error that it is allowed."""
-    missing = [kind for kind in OLDEST_TRANSFORMERS_OF if missing_model(kind)]
+    needy = (*OLDEST_TRANSFORMERS_OF, *OLDEST_TORCH_OF)
+    missing = [kind for kind in needy if missing_model(kind)]
     return tuple(
         (model_of(case, 0, case.implementations[0]).config, case.tolerance)
         for case in CASES

@@ -39,7 +39,7 @@ STREAMS_FIRST = ("gemma3n",)
 # many there are depends on the layer, so that layers are joined behind the end.
 READ_WITH_BLOCKS = ("inkling2",)
 # Families that this reference cannot read. Kosmos-2: its mask is made in float32.
-WITHOUT_REFERENCE = ("kosmos2",)
+WITHOUT_REFERENCE = ("kosmos-2",)
 # Attention modules whose keys are the image's, or an encoder's image and prompt.
 CROSS_ATTENTION = ("cross_attn", "encoder_attn", "EncDecAttention")
 # Families whose attention modules return something else than their probabilities.

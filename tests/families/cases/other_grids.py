@@ -140,11 +140,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 VARIANTS = tuple(name for name in CONFIGS if name in CONFIG_MAPPING)
+# With the weights of the first seed, text outweighs the image in every head, in
+# transformers 5.20.
+FIRST_SEEDS = {"kimi_k25": 2}
 
 
 def build(variant: str, seed: int = 0, implementation: str = "sdpa") -> Any:
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + FIRST_SEEDS.get(variant, 0))
         config = CONFIG_MAPPING[variant](**CONFIGS[variant])
         model: Any = AutoModelForImageTextToText.from_config(config)
         roughen(model)

@@ -270,7 +270,7 @@ CASES = (
         places="resampler",
     ),
     FamilyCase(
-        "kosmos2",
+        "kosmos-2",
         kosmos2,
         kosmos2_inputs,
         implementations=("sdpa",),
