@@ -55,8 +55,8 @@ PLANS = {
 # Its decoder computes attention itself: each token is explained by plain autograd, in a
 # pass of its own over the whole prefix.
 PASS_PER_TOKEN = ("trocr",)
-# Their layers mix positions behind the attention: what was recorded is not replayed, and
-# the answer's rows are differentiated one by one, in passes over all positions.
+# Their layers mix positions behind the attention: what was recorded is not replayed,
+# and the answer's rows are differentiated one by one, in passes over all positions.
 RUN_AGAIN = ("inkling2", "inkling_mm_model")
 # Layers whose states have an axis of streams before that of the examples.
 STREAMS_FIRST = ("Gemma3nTextDecoderLayer",)
