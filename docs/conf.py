@@ -1,6 +1,6 @@
 """The documentation, built by Sphinx from this folder and the READMEs of the project.
 
-    sphinx-build -W -c docs . build/docs
+    python -m sphinx --fail-on-warning -c docs . site
 
 The source folder is the project's, so that a README is one text, read beside the code
 and on the site.

@@ -1,7 +1,7 @@
 """Links of the project's Markdown files as the site can follow them.
 
-Read beside the code, a link may point to a folder. On the site it points to the folder's
-README, and is plain text where there is none. Sphinx does the rest.
+Read beside the code, a link may point to a folder. On the site it points to that
+folder's README, and is plain text where there is none. Sphinx does the rest.
 """
 
 import re
