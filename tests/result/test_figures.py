@@ -257,7 +257,8 @@ def test_other_places_than_axes_and_figures_are_refused() -> None:
             plot(ax=axes)
         with pytest.raises(TypeError, match="ax must be .* got Figure. Pass fig for"):
             plot(ax=figure)
-    every = (result.plot_tokens, result.plot_layers, compared(result).plot)
+    comparison: Any = compared(result)
+    every = (result.plot_tokens, result.plot_layers, comparison.plot)
     for plot in (*every, result.plot_sequence, result.plot_words, result.plot_heads):
         with pytest.raises(TypeError, match="got Axes. Its figure is ax.figure"):
             plot(fig=axes[0])

@@ -84,11 +84,8 @@ def test_pointing_at_a_layer_shows_it_while_another_is_kept(
     buttons[0].click()
     maps = result.layer_maps[2]
     opacity = OPACITY * strength_of(result, 2)
-    for move, layer in (
-        (lambda: page.actions().move_to_element(buttons[2]).perform(), 2),
-        (page.leave, 0),
-    ):
-        move()
+    for target, layer in ((buttons[2], 2), (page.find("h1"), 0)):
+        page.actions().move_to_element(target).perform()
         page.settle()
         heat = result.on_pixels(maps[layer] / maps.max())
         assert_drawn(page.pixels(), heat, opacity, result.unseen_pixels)

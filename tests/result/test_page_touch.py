@@ -87,11 +87,13 @@ def _phone(browser: Any) -> Iterator[None]:
 def test_tapping_keeps_a_word_and_lets_it_go(show: Open, result: Any) -> None:
     page = show(result.to_html())
     finger = Finger(page)
-    for tapped, kept in ((1, (1,)), (3, (3,)), (3, ())):
+    taps: list[tuple[int, tuple[int, ...]]] = [(1, (1,)), (3, (3,)), (3, ())]
+    for tapped, kept in taps:
         finger.tap(word(tapped))
         assert_shows(page, result, *kept)
     finger.tap("#combine")
-    for tapped, kept in ((1, (1,)), (3, (1, 3)), (1, (3,))):
+    taps = [(1, (1,)), (3, (1, 3)), (1, (3,))]
+    for tapped, kept in taps:
         finger.tap(word(tapped))
         assert_shows(page, result, *kept)
     finger.tap("#clear")

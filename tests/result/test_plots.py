@@ -379,7 +379,7 @@ def test_notebooks_show_the_figure_and_scripts_can() -> None:
         assert len(png) < 0.95 * len(file.getvalue())
     with plt.rc_context({"savefig.transparent": True}):
         clear = make_result().plot_tokens()._repr_png_()
-    assert Image.open(BytesIO(clear)).getextrema()[3][0] == 0
+    assert Image.open(BytesIO(clear)).getchannel("A").getextrema()[0] == 0
     figure, axes = plot
     assert plot == (figure, axes)
     # The owner of a figure shows it.
