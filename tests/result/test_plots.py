@@ -223,8 +223,11 @@ def test_only_the_strongest_words_are_drawn_in_the_answers_order() -> None:
     titles = [axis.get_title() for axis in axes.ravel() if axis.get_visible()]
     assert titles == ["image", "b", "d", "f"]
     assert "the 3 strongest of 6" in words_of_figure(figure)
-    _, axes = result.plot_layers(max_words=2)
+    figure, axes = result.plot_layers(max_words=2)
     assert [axis.get_ylabel() for axis in axes[:, 0]] == ["b", "f"]
+    assert "the 2 strongest of 6" in words_of_figure(figure)
+    for plot in (result.plot_tokens, result.plot_layers):
+        assert "strongest" not in words_of_figure(plot(max_words=6)[0])
     _, axes = result.plot_words(max_words=2)
     assert [axis.get_title() for axis in axes] == ["", "image", "b", "f"]
     # A word of weight 0 has no map below the text.
