@@ -56,6 +56,8 @@ JOINED_STATES = ("gemma3n", "inkling2", "inkling_mm_model")
 ENCODERS = tuple(
     case.name for kind in (image_encoders, captioners, idefics) for case in kind.CASES
 )
+# Image tokens of their encoders are those of test_t5gemma2.py and test_udop.py.
+TEXT_ENCODERS = ("t5gemma2", "udop")
 # Each image token is a query that reads the whole image: no pixel is its own. See
 # test_queries.py.
 QUERIES = tuple(case.name for case in EVERY_CASE if case.places is not None)
@@ -76,6 +78,7 @@ ELSEWHERE = (
     *JOINED_STATES,
     *SAME_VISION,
     *ENCODERS,
+    *TEXT_ENCODERS,
     *QUERIES,
 )
 SILENCED = (
