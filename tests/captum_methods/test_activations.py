@@ -238,4 +238,4 @@ def test_no_family_as_published_has_only_relu_modules(case: Any) -> None:
     model, inputs = case.model(3, case.implementations[0]), case.inputs(3, 3)
     for method in METHODS:
         with pytest.raises(NotImplementedError, match=method.__name__):
-            explained(method, model, inputs)
+            explained(method, model, inputs, places=case.places)
