@@ -71,7 +71,7 @@ def test_streamed_equals_autograd_with_attention_power(case: FamilyCase) -> None
 @distinct_cases
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_whole_answer_from_records(case: FamilyCase, use_cache: bool) -> None:
-    model = model_of(case, 0, case.implementations[0])
+    model: Any = model_of(case, 0, case.implementations[0])
     inputs = case.inputs(0, 3)
     method = LayerDexAR(model)
     online = method.online(Prompt(model, inputs))
