@@ -36,7 +36,7 @@ PLANS = {
             "inkling_mm_model",
             "instructblip",
             "instructblip_t5",
-            "kosmos2",
+            "kosmos-2",
             "kosmos2_5",
             "minicpm_ocr",
             "minicpmv4_6",
