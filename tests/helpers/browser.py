@@ -157,6 +157,7 @@ class OpenPage:
 
     def pixels(self, name: str = "0:0") -> npt.NDArray[np.uint8]:
         """The pixels of a canvas, ``(height, width, 4)``."""
+        self.settle()
         width, height, text = self.run(_PIXELS, name)
         flat = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
         return flat.reshape(height, width, 4)
