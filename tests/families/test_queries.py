@@ -19,7 +19,8 @@ from captum_dexar import (
 from captum_dexar.baselines import LayerRandomMap, LayerTokenActivation
 from captum_dexar.compatibility import installed
 from captum_dexar.families import adapter_for_config
-from captum_dexar.families.shared.queries import QueryAdapter, rolled
+from captum_dexar.families.shared.queries import QueryAdapter
+from captum_dexar.families.shared.rollout import rolled
 from captum_dexar.inputs.prompt import read_prompt
 from captum_dexar.methods.resampler import shares_of_patches
 from PIL import Image

@@ -12,8 +12,8 @@ from captum_dexar.families.shared.queries import (
     found_places,
     QueryAdapter,
     QueryAttention,
-    rolled_out,
 )
+from captum_dexar.families.shared.rollout import rolled_out
 from captum_dexar.families.shared.tiles import function_of
 from captum_dexar.maps.layout import ImageLayout, View
 from torch import Tensor
