@@ -56,7 +56,8 @@ def build(seed: int = 0, implementation: str = "sdpa") -> Any:
         "eos_token_id": 2,
     }
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        # With these weights the image raises some tokens more than the text does.
+        torch.manual_seed(seed + 10)
         model: Any = UnlimitedOcrForConditionalGeneration(
             UnlimitedOcrConfig(
                 text_config=text,
