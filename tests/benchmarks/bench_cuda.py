@@ -1,4 +1,4 @@
-"""Explained generation of 7 B models on a GPU, over plain generation."""
+"""Explained and streamed generation of 7 B models on a GPU, over plain generation."""
 
 import gc
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from tests.benchmarks.timing import Side, timed_in_pairs
 from transformers.utils import is_flash_attn_2_available
 
 LIMIT = Limit("<=", 1.03)
+# By the number of tokens that are explained at a time.
+LIMITS_OF_STREAMS = {1: None, 4: Limit("<=", 1.2), 8: Limit("<=", 1.12)}
 DTYPE = torch.bfloat16
 
 
@@ -53,6 +55,37 @@ def bench_cuda(
         what,
         pairs.ours_over_reference(),
         limit=LIMIT,
+        note=f"random weights, bfloat16; {pairs.note()}",
+    )
+
+
+@pytest.mark.parametrize("every", LIMITS_OF_STREAMS)
+@pytest.mark.parametrize("name", SHAPES)
+def bench_cuda_streams(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, name: str, every: int
+) -> None:
+    limit = LIMITS_OF_STREAMS[every]
+    what = f"streamed over plain generation, {name}, {every} at a time"
+    if not torch.cuda.is_available():
+        ratios.not_measured(what, "no CUDA device", limit)
+        pytest.skip("no CUDA device")
+    gc.collect()
+    torch.cuda.empty_cache()
+    shape = SHAPES[name]()
+    model = shape.build("sdpa", "cuda", DTYPE)
+    inputs = shape.inputs("cuda", DTYPE)
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        _finished(lambda: list(method.stream(inputs, gen_args=arguments, every=every))),
+        _finished(lambda: model.generate(**inputs, **arguments)),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        what,
+        pairs.ours_over_reference(),
+        limit=limit,
         note=f"random weights, bfloat16; {pairs.note()}",
     )
 

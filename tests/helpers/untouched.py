@@ -39,8 +39,9 @@ def state_of(model: nn.Module) -> dict[str, Any]:
             attribute for attribute in attributes if attribute not in LEFT_BY_GENERATE
         ]
         state[f"training of {name}"] = module.training
-        if hasattr(module, "config"):
-            config = module.config
+        config = getattr(module, "config", None)
+        # A module of IDEFICS keeps a number under this name.
+        if hasattr(config, "__dict__"):
             if id(config) not in configurations:
                 configurations[id(config)] = _plain(config)
             state[f"configuration of {name}"] = configurations[id(config)]
