@@ -146,7 +146,8 @@ def randomized(
     Args:
         model (nn.Module): the vision-language model
         parts (sequence of ModelPart): what is made random
-        seed (int, optional): another seed gives other weights. Default: 0
+        seed (int, optional): another seed gives other weights, and so does another kind
+            of device. Default: 0
 
     Raises:
         TypeError: a part has quantised weights, or is sharded over devices (FSDP,

@@ -208,15 +208,15 @@ class _Measuring:
                 "machines need the same model and data."
             )
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """The lines of samples, and what is damaged, as JSON."""
-        measured: dict[str, list[Any]] = {"index": [], "lines": [], "damaged": []}
-        for index, names in zip(batch["index"], batch["methods"]):
-            lines, damaged = self._measured(int(index), list(names))
-            measured["index"].append(int(index))
-            measured["lines"].append(json.dumps([line.to_json() for line in lines]))
-            measured["damaged"].append(json.dumps(damaged))
-        return measured
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The lines of a sample, and what is damaged, as JSON."""
+        index = int(row["index"])
+        lines, damaged = self._measured(index, list(row["methods"]))
+        return {
+            "index": index,
+            "lines": json.dumps([line.to_json() for line in lines]),
+            "damaged": json.dumps(damaged),
+        }
 
     def _measured(
         self, index: int, names: list[str]
@@ -255,13 +255,9 @@ def _results(
     blocks = max(len(rows) // MOST_SAMPLES, _BLOCKS_PER_WORKER * count)
     attempts = ray.remote(num_cpus=0, max_restarts=-1)(_Attempts).remote()
     # Ray Data restarts workers, and gives their samples out again, without limit.
-    dataset = ray.data.from_items(
-        rows, override_num_blocks=min(len(rows), blocks)
-    ).map_batches(
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), blocks)).map(
         _Measuring,
         fn_constructor_args=(load, run, attempts, TRIES),
-        # A block is a batch: a number would join blocks, maybe to fewer than workers.
-        batch_size=None,
         compute=ray.data.ActorPoolStrategy(
             size=count, max_tasks_in_flight_per_actor=_BLOCKS_AHEAD
         ),

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Job:
                 name: {
                     "method": type(method).__name__,
                     "layers": _layers(method, modules),
+                    "settings": _settings(method),
                     "arguments": {key: _said(one) for key, one in arguments.items()},
                 }
                 for name, (method, arguments) in self.methods.items()
@@ -207,6 +209,17 @@ def _layers(method: Any, modules: Mapping[int, str]) -> list[str]:
     layer = getattr(method, "layer", None)
     layers = layer if isinstance(layer, (list, tuple)) else [layer]
     return [modules[id(one)] for one in layers if id(one) in modules]
+
+
+def _settings(method: Any) -> dict[str, Any]:
+    """What the method was made with, where it keeps that as plain values."""
+    kept = vars(method)
+    found = {
+        name: kept.get(name, kept.get(f"_{name}"))
+        for name in signature(type(method)).parameters
+    }
+    plain_types = (bool, int, float, str)
+    return {name: one for name, one in found.items() if isinstance(one, plain_types)}
 
 
 def _said(value: Any) -> Any:

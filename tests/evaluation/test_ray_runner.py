@@ -30,7 +30,8 @@ class Scenes(ShapesDataset):
     """Scenes of which one is damaged.
 
     Args:
-        record: a folder in which a file is made for each sample that is measured
+        record: a folder in which a file is made for each sample that is measured; it
+            holds the numbers of the GPUs that the process may use
         deaths: how often a sample ends the process of its worker
         together: no sample is measured before two processes are there
     """
@@ -48,7 +49,8 @@ class Scenes(ShapesDataset):
             raise DamagedSample(self.sample_id(index), "5.png", "it is torn")
         if self.record is not None:
             times = len(list(self.record.glob(f"{index}-*")))
-            (self.record / f"{index}-{os.getpid()}-{times}").touch()
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            (self.record / f"{index}-{os.getpid()}-{times}").write_text(seen)
             end = time.monotonic() + 300
             while self.together and len(_processes(self.record)) < 2:
                 assert time.monotonic() < end
@@ -107,7 +109,14 @@ def test_workers() -> None:
 
 @pytest.fixture(name="cluster", scope="module")
 def _cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    # Ray takes our word for the GPUs; models stay on the CPU.
+    ray.init(
+        address="local",
+        num_cpus=3,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
@@ -140,7 +149,7 @@ def test_samples_of_a_killed_worker_are_done_again(
         for index in (3, 9):
             for line in measured_lines(job, index, writer.missing(index)):
                 writer.write(index, line)
-    run_on_ray(Load(record, deaths=1, together=True), out, workers=Workers(2))
+    run_on_ray(Load(record, deaths=1, together=True), out, workers=Workers(2, gpus=0))
     assert _tables(out) == expected
     # Two workers and the one after the killed one measured what was left.
     assert len(_processes(record)) == 3 and str(os.getpid()) not in _processes(record)
@@ -160,7 +169,7 @@ def test_a_sample_that_always_kills_its_worker_is_given_up(
     monkeypatch.setattr("captum_dexar.evaluation.ray_runner.TRIES", 1)
     record, out = tmp_path / "record", tmp_path / "out"
     record.mkdir()
-    run_on_ray(Load(record, deaths=99), out, workers=Workers(1))
+    run_on_ray(Load(record, deaths=99), out, workers=Workers(1, gpus=0))
     failed = {(line.sample, line.error) for line in read_lines(out) if line.error}
     error = "The process that measured the sample ended, 1 times."
     assert failed == {(str(DEADLY), error)}
@@ -179,6 +188,31 @@ def test_what_fails_in_a_worker_is_said(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="failed: OSError: There is no model here.."):
         run_on_ray(Broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
+def test_workers_get_gpus_of_their_own(
+    cluster: None, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    """As many workers as there are GPUs, and each sees one."""
+    record, out = tmp_path / "record", tmp_path / "out"
+    record.mkdir()
+    run_on_ray(Load(record, together=True), out)
+    assert _tables(out) == expected
+    assert len(_processes(record)) == 2
+    assert {path.read_text() for path in record.iterdir()} == {"0", "1"}
+
+
+@pytest.mark.filterwarnings("ignore:Sample 5 is skipped")
+def test_workers_share_a_gpu(
+    cluster: None, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    record, out = tmp_path / "record", tmp_path / "out"
+    record.mkdir()
+    workers = Workers(2, gpus=0.5)
+    run_on_ray(Load(record, together=True), out, workers=workers)
+    assert _tables(out) == expected
+    assert len(_processes(record)) == 2
 
 
 def test_the_command_line(cluster: None, tmp_path: Path) -> None:

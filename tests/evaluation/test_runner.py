@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from captum_dexar.baselines import LayerAttention, LayerRandomMap, LayerUniformMap
+from captum.attr import IntegratedGradients
+from captum_dexar import VLMForward
+from captum_dexar.baselines import (
+    LayerAttention,
+    LayerRandomMap,
+    LayerTokenActivation,
+    LayerUniformMap,
+)
 from captum_dexar.comparison.methods import named_methods
 from captum_dexar.evaluation import DamagedSample, EvaluationDataset, ShapesDataset
 from captum_dexar.evaluation.protocols import (
@@ -185,6 +192,33 @@ def test_another_run_is_refused(job: Job, whole: Path, tmp_path: Path) -> None:
             run(_changed(job, **fields), out)
     (out / ".lock").unlink(missing_ok=True)
     assert sorted((one.name, one.read_bytes()) for one in out.iterdir()) == before
+
+
+def test_what_methods_are_made_with_is_a_part_of_the_run(
+    world: World,
+) -> None:
+    model, processor = world
+    made = {
+        name: Job(
+            ShapesDataset(range(1), processor),
+            {"one": method},
+            LocalizationProtocol(),
+            model,
+            processor,
+        ).description()["methods"]["one"]["settings"]
+        for name, method in {
+            "question": LayerTokenActivation(model),
+            "all": LayerTokenActivation(model, context="all"),
+            "global": IntegratedGradients(VLMForward(model)),
+            "local": IntegratedGradients(VLMForward(model), multiply_by_inputs=False),
+        }.items()
+    }
+    assert made == {
+        "question": {"context": "question"},
+        "all": {"context": "all"},
+        "global": {"multiply_by_inputs": True},
+        "local": {"multiply_by_inputs": False},
+    }
 
 
 def test_other_versions_are_told(job: Job, whole: Path, tmp_path: Path) -> None:
