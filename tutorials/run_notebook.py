@@ -24,6 +24,7 @@ def main() -> None:
         notebook,
         timeout=600,
         kernel_name="python3",
+        coalesce_streams=True,  # how a kernel cuts its output is chance
         resources={"metadata": {"path": str(options.folder)}},
     )
     client.execute()
