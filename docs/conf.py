@@ -8,6 +8,7 @@ and on the site.
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
@@ -16,7 +17,7 @@ sys.path.insert(0, str(PROJECT / "docs"))
 project = "captum_dexar"
 author = "The captum_dexar authors"
 copyright = author
-release = "0.1.0"
+release = metadata.version("captum-dexar")
 
 root_doc = "docs/index"
 include_patterns = [
@@ -48,7 +49,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # types stand in the docstrings, as in Captum's
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = [("Shape", "params_style")]
 
 html_theme = "furo"
 html_title = "captum_dexar"

@@ -79,6 +79,8 @@ class FamilyAdapter(ABC):
         can_be_batched (bool): whether left-padded prompts give the same results as
             single ones
         takes_several_images (bool): whether a prompt may hold several images
+        only_model_counts_tokens (bool): whether the processor does not know how many
+            tokens the model makes of an image
         class_token_is_last (bool): whether the vision tower puts its class token after
             the patches rather than before them
         looks_for_places (bool): whether :meth:`check` compares the layout with the
@@ -115,6 +117,7 @@ class FamilyAdapter(ABC):
     cross_attention: ClassVar[str | None] = None
     can_be_batched: ClassVar[bool] = True
     takes_several_images: ClassVar[bool] = True
+    only_model_counts_tokens: ClassVar[bool] = False
     class_token_is_last: ClassVar[bool] = False
     looks_for_places: ClassVar[bool] = False
     follows_resampler: bool = False
@@ -191,9 +194,19 @@ class FamilyAdapter(ABC):
     def num_image_tokens(
         self, inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> int:
-        """Number of image tokens of one prompt; ``config`` may be None."""
+        """Number of image tokens of one prompt; ``config`` may be None.
+
+        Raises:
+            ValueError: ``config`` is None and :attr:`only_model_counts_tokens`.
+        """
         if config is not None:
             return self.image_keys(inputs, config).shape[1]
+        if self.only_model_counts_tokens:
+            raise ValueError(
+                f"The processor of {self.name} does not know how many tokens the model "
+                "makes of an image. Pass the model too: ImagePromptInput(image, "
+                "prompt, processor, model)."
+            )
         return int((inputs["input_ids"] == self.image_token_id(processor)).sum())
 
     def image_token_id(self, processor: Any) -> int:

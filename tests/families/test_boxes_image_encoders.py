@@ -26,6 +26,7 @@ from tests.helpers.blocks import (
     dark_image,
     patch_features,
     random_blocks,
+    SHAPES,
     unclipped_boxes,
     within_reach,
 )
@@ -39,18 +40,6 @@ from tests.helpers.image_encoder_processors import (
 )
 from torch import nn, Tensor
 
-SHAPES = (
-    (48, 48),
-    (33, 130),
-    (130, 33),
-    (71, 50),
-    (20, 31),
-    (31, 20),
-    (9, 7),
-    (401, 190),
-    (300, 777),
-    (16, 16),
-)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 BILINEAR_SUPPORT = 1.0
 

@@ -12,7 +12,7 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.model.decoder import find_decoder
 from tests.families.cases import captioners
 from tests.helpers.at_softmax import at_softmax, exact
-from tests.helpers.blocks import block_report, check, dark_image, random_blocks
+from tests.helpers.blocks import block_report, check, dark_image, random_blocks, SHAPES
 from tests.helpers.explained import relative_error
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.plain_prompt_processors import tokenizer_of
@@ -24,18 +24,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 CASES = captioners.CASES
 SIDE, PATCH = captioners.SIDE, captioners.PATCH
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-SHAPES = (
-    (48, 48),
-    (33, 130),
-    (130, 33),
-    (71, 50),
-    (20, 31),
-    (31, 20),
-    (9, 7),
-    (401, 190),
-    (300, 777),
-    (16, 16),
-)
 
 
 def model_of(case: FamilyCase) -> Any:

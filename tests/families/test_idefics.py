@@ -10,24 +10,12 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.model.layers import find_layers
 from tests.families.cases import idefics
 from tests.helpers.at_softmax import exact
-from tests.helpers.blocks import block_report, check, dark_image, random_blocks
+from tests.helpers.blocks import block_report, check, dark_image, random_blocks, SHAPES
 from tests.helpers.explained import relative_error
 from tests.helpers.query_processors import idefics_processor as processor
 from torch import Tensor
 
 SIDE, PATCH = idefics.SIDE, idefics.PATCH
-SHAPES = (
-    (48, 48),
-    (33, 130),
-    (130, 33),
-    (71, 50),
-    (20, 31),
-    (31, 20),
-    (9, 7),
-    (401, 190),
-    (300, 777),
-    (16, 16),
-)
 LONG = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": -1}
 
 

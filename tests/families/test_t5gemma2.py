@@ -18,6 +18,7 @@ from tests.helpers.blocks import (
     check,
     dark_image,
     random_blocks,
+    SHAPES,
     silence_vision_attention,
 )
 from tests.helpers.explained import relative_error
@@ -25,18 +26,6 @@ from tests.helpers.idefics3_gemma_processors import gemma3_processor
 from tests.helpers.tiny_models import IMAGE_TOKEN
 from torch import nn, Tensor
 
-SHAPES = (
-    (48, 48),
-    (33, 130),
-    (130, 33),
-    (71, 50),
-    (20, 31),
-    (31, 20),
-    (9, 7),
-    (401, 190),
-    (300, 777),
-    (900, 1400),
-)
 BILINEAR_SUPPORT = 1.0
 
 

@@ -18,6 +18,7 @@ from tests.helpers.blocks import (
     dark_image,
     patch_features,
     random_blocks,
+    SHAPES,
 )
 from torch import Tensor
 from transformers import UdopProcessor, UdopTokenizer
@@ -25,18 +26,6 @@ from transformers.models.layoutlmv3.image_processing_pil_layoutlmv3 import (
     LayoutLMv3ImageProcessorPil,
 )
 
-SHAPES = (
-    (48, 48),
-    (33, 130),
-    (130, 33),
-    (71, 50),
-    (20, 31),
-    (31, 20),
-    (9, 7),
-    (401, 190),
-    (300, 777),
-    (16, 16),
-)
 SIDE = PAGE // PATCH
 BILINEAR_SUPPORT = 1.0
 WORDS = ("what", "is", "in", "the", "image", "?")

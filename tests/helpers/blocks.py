@@ -21,6 +21,19 @@ Block = tuple[int, int, int, int]
 # PIL's bicubic kernel ends two pixels from its centre; when it shrinks an image, two
 # pixels of the small one.
 BICUBIC_SUPPORT = 2.0
+# Height and width of images: square, odd, thin, smaller than a patch, and large.
+SHAPES = (
+    (48, 48),
+    (33, 130),
+    (130, 33),
+    (71, 50),
+    (20, 31),
+    (31, 20),
+    (9, 7),
+    (401, 190),
+    (300, 777),
+    (16, 16),
+)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from typing import Any, ClassVar
 
 import torch
 from captum_dexar.families.base import FamilyAdapter, ImageTokens, PreparedImage
-from captum_dexar.families.geometry.grids import patch_of
-from captum_dexar.families.geometry.resizing import resized_crop
+from captum_dexar.families.shared.class_token_square import (
+    class_token_square,
+    patches_of,
+)
 from captum_dexar.families.shared.queries import (
     found_places,
     QueryAdapter,
     QueryAttention,
 )
-from captum_dexar.maps.layout import Size, View
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -35,6 +36,7 @@ class IdeficsAdapter(FamilyAdapter):
     # A pass on a cache would need the image again.
     replayable: ClassVar[bool] = False
     steps_run_on: ClassVar[str] = "one full pass"
+    only_model_counts_tokens: ClassVar[bool] = True
     cross_attention: ClassVar[str | None] = "cross_attn"
     has_resampler: ClassVar[bool] = False
 
@@ -50,36 +52,12 @@ class IdeficsAdapter(FamilyAdapter):
 
     def keys_per_image(self, inputs: Mapping[str, Any], config: Any) -> int:
         """Number of keys of one image."""
-        rows, columns = _grid(inputs["pixel_values"], config)
+        rows, columns = patches_of(inputs["pixel_values"], config)
         return 1 + rows * columns
-
-    def num_image_tokens(
-        self, inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> int:
-        """See :meth:`FamilyAdapter.num_image_tokens`.
-
-        Raises:
-            ValueError: The configuration is not known.
-        """
-        if config is None:
-            raise ValueError(
-                f"The processor of {self.name} does not know how many patches an image "
-                "has. Pass the model too: ImagePromptInput(image, prompt, processor, "
-                "model)."
-            )
-        return super().num_image_tokens(inputs, processor, config)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
-        grid = _grid(image.inputs["pixel_values"], image.config)
-        rectangle = None
-        if image.size is not None and image.image_processor is not None:
-            patch = patch_of(image.config)
-            assert patch is not None
-            seen = (grid[0] * patch[0], grid[1] * patch[1])
-            rectangle = resized_crop(image.image_processor, image.size, seen)
-        view = View("full", grid, rectangle, start=1)
-        return ImageTokens(1 + view.num_tokens, (view,))
+        return class_token_square(image)
 
     def placeholder(self, processor: Any) -> str:
         """See :meth:`FamilyAdapter.placeholder`; the processor puts them in."""
@@ -114,7 +92,7 @@ class IdeficsResamplerAdapter(QueryAdapter, IdeficsAdapter):
 
     def num_vision_tokens(self, inputs: Mapping[str, Any], config: Any) -> int:
         """See :meth:`QueryAdapter.num_vision_tokens`."""
-        rows, columns = _grid(inputs["pixel_values"], config)
+        rows, columns = patches_of(inputs["pixel_values"], config)
         return 1 + rows * columns
 
     def attentions(self, model: Any) -> list[QueryAttention]:
@@ -128,9 +106,3 @@ class IdeficsResamplerAdapter(QueryAdapter, IdeficsAdapter):
         states = model.model.vision_model(pixel_values=pictures).last_hidden_state
         made = model.model.perceiver_resampler(states)
         return BaseModelOutputWithPooling(pooler_output=made)
-
-
-def _grid(pixels: Tensor, config: Any) -> Size:
-    patch = patch_of(config)
-    assert patch is not None
-    return pixels.shape[-2] // patch[0], pixels.shape[-1] // patch[1]

@@ -35,6 +35,7 @@ class MllamaAdapter(PlainPromptAdapter):
     )
     inputs_on_cache: ClassVar[tuple[str, ...]] = ("cross_attention_mask",)
     cross_attention: ClassVar[str | None] = "cross_attn"
+    only_model_counts_tokens: ClassVar[bool] = True
 
     def reuse(self, inputs: Mapping[str, Any], config: Any) -> Reuse:
         """See :meth:`FamilyAdapter.reuse`."""
@@ -60,22 +61,6 @@ class MllamaAdapter(PlainPromptAdapter):
             images * tiles * (1 + side * side), device=inputs["input_ids"].device
         )
         return keys.expand(batch, -1)
-
-    def num_image_tokens(
-        self, inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> int:
-        """See :meth:`FamilyAdapter.num_image_tokens`.
-
-        Raises:
-            ValueError: The configuration is not known.
-        """
-        if config is None:
-            raise ValueError(
-                f"The processor of {self.name} does not know how many patches a tile "
-                "has. Pass the model too: ImagePromptInput(image, prompt, processor, "
-                "model)."
-            )
-        return super().num_image_tokens(inputs, processor, config)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""

@@ -37,6 +37,7 @@ class UdopAdapter(SingleImageAdapter):
     steps_run_on: ClassVar[str] = "a pass over prompt and answer"
     # Padding has a box, too, and takes the first patch.
     can_be_batched: ClassVar[bool] = False
+    only_model_counts_tokens: ClassVar[bool] = True
     cross_attention: ClassVar[str | None] = "layer.1.EncDecAttention"
 
     def probabilities_at_softmax(self, config: Any) -> bool:
@@ -61,21 +62,6 @@ class UdopAdapter(SingleImageAdapter):
         order = is_taken.long().argsort(dim=1, stable=True)
         num_words = int(inputs["input_ids"].shape[1])
         return num_words + order.argsort(dim=1)
-
-    def num_image_tokens(
-        self, inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> int:
-        """See :meth:`FamilyAdapter.num_image_tokens`.
-
-        Raises:
-            ValueError: The configuration is not known.
-        """
-        if config is None:
-            raise ValueError(
-                f"The processor of {self.name} does not know the patches of the model. "
-                "Pass the model too: ImagePromptInput(image, prompt, processor, model)."
-            )
-        return super().num_image_tokens(inputs, processor, config)
 
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""

@@ -22,6 +22,7 @@ class ClassTokenSquareAdapter(SingleImageAdapter):
     position_offset: ClassVar[int | None] = None
     replayable: ClassVar[bool] = False
     can_be_batched: ClassVar[bool] = False
+    only_model_counts_tokens: ClassVar[bool] = True
     steps_run_on: ClassVar[str] = "one pass per token, by plain autograd"
 
     def needs_autograd(self, config: Any) -> bool:
@@ -36,40 +37,30 @@ class ClassTokenSquareAdapter(SingleImageAdapter):
                 f"{self.name} takes one image per prompt, but pixel_values has the "
                 f"shape {tuple(pixels.shape)}."
             )
-        rows, columns = _grid(pixels, config)
+        rows, columns = patches_of(pixels, config)
         keys = torch.arange(1 + rows * columns, device=pixels.device)
         return keys.expand(pixels.shape[0], -1)
 
-    def num_image_tokens(
-        self, inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> int:
-        """See :meth:`FamilyAdapter.num_image_tokens`.
-
-        Raises:
-            ValueError: The configuration is not known.
-        """
-        if config is None:
-            raise ValueError(
-                f"The processor of {self.name} does not know how many patches the "
-                "model makes of an image. Pass the model too: ImagePromptInput(image, "
-                "prompt, processor, model)."
-            )
-        return super().num_image_tokens(inputs, processor, config)
-
     def image_tokens(self, image: PreparedImage) -> ImageTokens:
         """See :meth:`FamilyAdapter.image_tokens`."""
-        grid = _grid(image.inputs["pixel_values"], image.config)
-        rectangle = None
-        if image.size is not None and image.image_processor is not None:
-            patch = patch_of(image.config)
-            assert patch is not None
-            seen = (grid[0] * patch[0], grid[1] * patch[1])
-            rectangle = resized_crop(image.image_processor, image.size, seen)
-        view = View("full", grid, rectangle, start=1)
-        return ImageTokens(1 + view.num_tokens, (view,))
+        return class_token_square(image)
 
 
-def _grid(pixels: Tensor, config: Any) -> Size:
+def class_token_square(image: PreparedImage) -> ImageTokens:
+    """A class token, and the patches of a resized and cropped image row by row."""
+    grid = patches_of(image.inputs["pixel_values"], image.config)
+    rectangle = None
+    if image.size is not None and image.image_processor is not None:
+        patch = patch_of(image.config)
+        assert patch is not None
+        seen = (grid[0] * patch[0], grid[1] * patch[1])
+        rectangle = resized_crop(image.image_processor, image.size, seen)
+    view = View("full", grid, rectangle, start=1)
+    return ImageTokens(1 + view.num_tokens, (view,))
+
+
+def patches_of(pixels: Tensor, config: Any) -> Size:
+    """Rows and columns of patches of an image, ``(..., height, width)``."""
     patch = patch_of(config)
     assert patch is not None
     return pixels.shape[-2] // patch[0], pixels.shape[-1] // patch[1]

@@ -20,6 +20,7 @@ class ImageEncoderAdapter(SingleImageAdapter):
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {}
     steps_run_on: ClassVar[str] = "the encoder's output"
     cross_attention: ClassVar[str | None] = "encoder_attn"
+    only_model_counts_tokens: ClassVar[bool] = True
 
     @abstractmethod
     def num_states(self, inputs: Mapping[str, Any], config: Any) -> int:
@@ -30,22 +31,6 @@ class ImageEncoderAdapter(SingleImageAdapter):
         pixels: Tensor = inputs[self.pixel_input]
         states = torch.arange(self.num_states(inputs, config), device=pixels.device)
         return states.expand(pixels.shape[0], -1)
-
-    def num_image_tokens(
-        self, inputs: Mapping[str, Any], processor: Any, config: Any
-    ) -> int:
-        """See :meth:`FamilyAdapter.num_image_tokens`.
-
-        Raises:
-            ValueError: The configuration is not known.
-        """
-        if config is None:
-            raise ValueError(
-                f"The processor of {self.name} does not know how many tokens the model "
-                "makes of an image. Pass the model too: ImagePromptInput(image, "
-                "prompt, processor, model)."
-            )
-        return super().num_image_tokens(inputs, processor, config)
 
     def needs_start(self, config: Any) -> bool:
         """Whether the start token comes before given ids, too."""

@@ -27,6 +27,8 @@ def build(seed: int = 0, implementation: str = "sdpa") -> Any:
         "global_attn_indexes": [1],
         "mlp_dim": 48,
         "downsample_channels": [24, 32],
+        # The default's features are all but the same for every image.
+        "initializer_range": 0.02,
     }
     encoder = {
         "hidden_size": 32,
@@ -54,7 +56,8 @@ def build(seed: int = 0, implementation: str = "sdpa") -> Any:
         "eos_token_id": 2,
     }
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        # With these weights the image raises some tokens more than the text does.
+        torch.manual_seed(seed + 10)
         model: Any = UnlimitedOcrForConditionalGeneration(
             UnlimitedOcrConfig(
                 text_config=text,
