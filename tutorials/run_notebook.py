@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 
 RELATIVE, ABSOLUTE = 0.02, 0.02
 VARIES = "varies"
-# A number that is not a part of a name, such as float32, or of a version, such as 2.6.0.
+# A number, but not a part of a name (float32) or of a version (2.6.0).
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?!\.?\w)"
 )
@@ -71,7 +71,8 @@ def changes(stored: Any, fresh: Any) -> Iterator[str]:
         for before, now in pairs:
             if not same_line(before, now):
                 first_line = old.source.partition("\n")[0]
-                yield f"cell {number}: {first_line}\n  stored: {before}\n  fresh:  {now}"
+                lines = f"  stored: {before}\n  fresh:  {now}"
+                yield f"cell {number}: {first_line}\n{lines}"
 
 
 def run(notebook: Any, folder: Path) -> Any:
@@ -114,9 +115,9 @@ def main() -> None:
         sys.exit(
             f"{options.notebook.name} no longer prints what is stored in it:\n\n"
             + "\n\n".join(found)
-            + f"\n\nNumbers may differ by {RELATIVE:.0%} or {ABSOLUTE}. If the change is "
-            "meant, run with --write and mend the text around these cells. Tag a cell "
-            f"{VARIES!r} whose outputs are times or versions."
+            + f"\n\nNumbers may differ by {RELATIVE:.0%} or {ABSOLUTE}. If the change "
+            "is meant, run with --write and mend the text around these cells. Tag a "
+            f"cell {VARIES!r} whose outputs are times or versions."
         )
 
 

@@ -1,4 +1,4 @@
-"""Every tutorial is stored as a reader should find it. Running them is a script's work."""
+"""Every tutorial is stored as a reader should find it; a script runs them."""
 
 import ast
 from pathlib import Path
@@ -52,4 +52,4 @@ def test_ends_with_a_check(path: Path) -> None:
 @pytest.mark.parametrize("page", ["docs/index.md", "tutorials/README.md"])
 def test_is_listed(path: Path, page: str) -> None:
     name = path.stem if page.startswith("docs") else path.name
-    assert f"{name}" in (PROJECT / page).read_text()
+    assert name in (PROJECT / page).read_text()
