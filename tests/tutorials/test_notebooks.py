@@ -14,7 +14,7 @@ INSTALL = """\
 import importlib.util
 
 if importlib.util.find_spec("captum_dexar") is None:
-    %pip install --quiet captum-dexar"""
+    %pip install --quiet --find-links . captum-dexar"""
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
