@@ -14,7 +14,7 @@ INSTALL = """\
 import importlib.util
 
 if importlib.util.find_spec("captum_dexar") is None:
-    %pip install --quiet --find-links . captum-dexar"""
+    %pip install --quiet captum_dexar-*.whl"""
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
