@@ -1,5 +1,6 @@
 """Scenes and their ground truth: objects, exact masks, caption, questions."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,6 +93,36 @@ class Scene:
         union: BoolArray = np.logical_or.reduce([item.mask for item in self.objects])
         return union
 
+    def image_without(self, *left_out: int) -> Image.Image:
+        """The same scene, drawn without some of its objects.
+
+        Background, other objects and noise are the same, so that what a word's
+        log-probability loses is the true effect of the objects on it. Pixels change
+        only where they are, with their soft edges.
+
+        Args:
+            left_out (int): indices of ``objects``
+
+        Returns:
+            *PIL.Image.Image*, RGB, 96 x 96 pixels
+
+        Raises:
+            IndexError: the scene has no such object.
+
+        Examples::
+
+            >>> from captum_dexar.shapes import make_scene
+            >>> scene = make_scene(7, num_objects=2)
+            >>> scene.image_without(0).size
+            (96, 96)
+        """
+        count = len(self.objects)
+        unknown = [index for index in left_out if not 0 <= index < count]
+        if unknown:
+            raise IndexError(f"The scene has objects 0 to {count - 1}, got {unknown}.")
+        rng = np.random.default_rng(self.seed)
+        return _draw(rng, count, left_out)[1]
+
 
 def _draw_layout(
     count: int, rng: np.random.Generator
@@ -145,6 +176,20 @@ def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
     if num_objects is not None and not 1 <= num_objects <= MAX_OBJECTS:
         raise ValueError(f"num_objects must be 1, 2, 3 or None, got {num_objects}.")
     rng = np.random.default_rng(seed)
+    objects, image = _draw(rng, num_objects)
+    return Scene(
+        seed=seed,
+        image=image,
+        objects=objects,
+        caption_words=caption_words(objects),
+        questions=questions(objects, rng),
+    )
+
+
+def _draw(
+    rng: np.random.Generator, num_objects: int | None, left_out: Collection[int] = ()
+) -> tuple[tuple[SceneObject, ...], Image.Image]:
+    """All objects, and the image without those that are left out."""
     drawn = int(rng.integers(1, MAX_OBJECTS + 1))
     count = drawn if num_objects is None else num_objects
     sizes, radii, centers = _draw_layout(count, rng)
@@ -158,7 +203,9 @@ def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
         shape, colour = SHAPES[shapes[i]], COLOURS[colours[i]]
         center = (float(centers[i, 0]), float(centers[i, 1]))
         outline = Outline(shape, center, float(radii[i]), float(rotations[i]))
-        mask = draw_object(canvas, outline, colour, rng)
+        # Drawn in any case: what follows has to get the same random numbers.
+        drawn_on = canvas.copy() if i in left_out else canvas
+        mask = draw_object(drawn_on, outline, colour, rng)
         mask.setflags(write=False)
         objects.append(
             SceneObject(
@@ -171,10 +218,4 @@ def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
                 mask=mask,
             )
         )
-    return Scene(
-        seed=seed,
-        image=Image.fromarray(finish(canvas, rng)),
-        objects=tuple(objects),
-        caption_words=caption_words(objects),
-        questions=questions(objects, rng),
-    )
+    return tuple(objects), Image.fromarray(finish(canvas, rng))

@@ -136,3 +136,30 @@ def test_objects_do_not_touch(scenes: list[Scene]) -> None:
 def test_masks_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         make_scene(0).objects[0].mask[0, 0] = True
+
+
+def test_only_what_is_left_out_is_gone(scenes: list[Scene]) -> None:
+    for scene in scenes[:40]:
+        whole = np.asarray(scene.image)
+        rows, columns = np.indices(whole.shape[:2]) + 0.5
+        for index, item in enumerate(scene.objects):
+            without = np.asarray(scene.image_without(index))
+            changed = (without != whole).any(-1)
+            x, y = item.center
+            assert not changed[np.hypot(columns - x, rows - y) > item.radius + 1].any()
+            assert changed[item.mask].mean() > 0.95
+            gone = without[item.mask].astype(float).mean(0)
+            assert abs(gone - COLOUR_VALUES[item.colour]).max() > 3 * PIXEL_NOISE
+
+
+def test_several_objects_or_none_are_left_out() -> None:
+    scene = make_scene(3, num_objects=3)
+    whole = np.asarray(scene.image)
+    assert np.array_equal(np.asarray(scene.image_without()), whole)
+    both = np.asarray(scene.image_without(0, 2))
+    for index in (0, 2):
+        one = np.asarray(scene.image_without(index))
+        changed = (one != whole).any(-1)
+        assert np.array_equal(both[changed], one[changed])
+    with pytest.raises(IndexError, match=r"objects 0 to 2, got \[3\]"):
+        scene.image_without(3)
