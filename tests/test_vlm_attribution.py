@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
+from captum_dexar.comparison import METHODS, named_methods
 from captum_dexar.decoding import DecodingSteps, generate, StepAttributions
 from captum_dexar.inputs import Prompt
 from tests.helpers.explained import assert_same, explained, relative_error
@@ -15,6 +16,7 @@ from tests.helpers.tiny_models import (
     tiny_vlm,
     VARIANTS,
 )
+from tests.helpers.untouched import untouched, warm
 
 # Never end early, so that answers have the length that was asked for.
 GREEDY = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -215,6 +217,51 @@ def test_an_answer_may_hold_the_image_token_id() -> None:
     plain = explained(model, inputs, torch.tensor([[5, 7]]))
     odd = explained(model, inputs, torch.tensor([[5, IMAGE_TOKEN]]))
     assert torch.equal(plain.token_attr[:, 0], odd.token_attr[:, 0])
+
+
+NEED_ONE_PASS = {
+    "feature-ablation",
+    "grad-cam",
+    "gradient-shap",
+    "ig",
+    "input-x-gradient",
+    "occlusion",
+    "rollout",
+    "saliency",
+    "smooth-grad",
+    "tam",
+    "tam-all-text",
+}
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+# Shapley values need the original picture.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "shapley"])
+def test_the_image_token_id_is_right_or_refused(name: str) -> None:
+    """In a pass over prompt and answer the model would take it for the image."""
+    inputs = prompt_inputs(10)
+    model = warm(tiny_vlm(seed=10), inputs)
+    ((method, given),) = named_methods([name], model).values()
+    arguments: Any = {**given, **({"n_steps": 2} if name == "ig" else {})}
+    explaining = VLMAttribution(method)
+    plain = explaining.attribute(inputs, [5, 7, 6], **arguments)
+    if name in NEED_ONE_PASS:
+        message = "Token 1 of the answer is the image's placeholder"
+        with untouched(model), pytest.raises(ValueError, match=message):
+            explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
+    else:
+        odd = explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
+        log_probs = odd.token_log_probs, plain.token_log_probs
+        torch.testing.assert_close(*[each[0] for each in log_probs])
+        assert not torch.isclose(*[each[2] for each in log_probs])
+    # What nothing comes after is only predicted.
+    explaining.attribute(inputs, [5, 7, IMAGE_TOKEN], **arguments)
+
+
+def test_the_autograd_engine_refuses_the_image_token_id() -> None:
+    method = VLMAttribution(LayerDexAR(tiny_vlm(), engine="autograd"))
+    with pytest.raises(ValueError, match="the image's placeholder"):
+        method.attribute(prompt_inputs(), [5, IMAGE_TOKEN, 6])
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")
