@@ -1,5 +1,6 @@
 """No result holds NaN or infinity: there is an error that says where they come from."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.comparison import METHODS, named_methods
 from captum_dexar.shapes import load_vlm, make_scene
 from PIL import Image
-from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
+from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, roughen, tiny_vlm
 from torch import nn, Tensor
+from transformers import LlavaForConditionalGeneration
 
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 FIELDS = ("token_attr", "seq_attr", "token_weights", "token_log_probs", "head_weights")
@@ -43,6 +45,28 @@ def test_a_weight_that_is_nan(name: str) -> None:
     method, arguments = of(name, with_nan(weight))
     with pytest.raises(RuntimeError, match=f"not finite numbers.*{weight} holds NaN"):
         method.attribute(prompt_inputs(), [40, 41], **arguments)
+
+
+DEGENERATE = (
+    "a constant image",
+    "no text",
+    "one image token",
+    "one layer",
+    "zero gradients",
+)
+
+
+def of_one_image_token() -> nn.Module:
+    """A model whose images are a single patch."""
+    config: Any = copy.deepcopy(tiny_vlm().config)
+    config.vision_config.image_size = config.vision_config.patch_size
+    config.image_seq_length = 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlavaForConditionalGeneration(config)
+        roughen(model)
+    model.eval()
+    return model
 
 
 WAYS: dict[str, Callable[[VLMAttribution], object]] = {
@@ -94,11 +118,19 @@ def test_gradients_that_overflow() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "shapley"])
-@pytest.mark.parametrize("case", ["zero gradients", "one layer", "a constant image"])
+@pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_models_and_images(case: str, name: str) -> None:
     model: Any = tiny_vlm(num_layers=1 if case == "one layer" else 3)
     inputs = prompt_inputs()
-    if case == "zero gradients":
+    if case == "one image token":
+        model = of_one_image_token()
+        inputs = {
+            "input_ids": torch.tensor([[5, 6, IMAGE_TOKEN, 7, 8]]),
+            "pixel_values": inputs["pixel_values"][..., :8, :8],
+        }
+    elif case == "no text":
+        inputs = prompt_inputs(before=0, after=0)
+    elif case == "zero gradients":
         with torch.no_grad():
             model.lm_head.weight.zero_()
     elif case == "a constant image":

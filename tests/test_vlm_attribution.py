@@ -251,9 +251,8 @@ def test_the_image_token_id_is_right_or_refused(name: str) -> None:
             explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
     else:
         odd = explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
-        log_probs = odd.token_log_probs, plain.token_log_probs
-        torch.testing.assert_close(*[each[0] for each in log_probs])
-        assert not torch.isclose(*[each[2] for each in log_probs])
+        changed = (odd.token_log_probs - plain.token_log_probs).abs()
+        assert changed[0] <= 1e-5 and changed[2] > 1e-2
     # What nothing comes after is only predicted.
     explaining.attribute(inputs, [5, 7, IMAGE_TOKEN], **arguments)
 

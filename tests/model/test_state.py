@@ -118,12 +118,12 @@ def test_passes_that_return_tuples(engine: str, part: str) -> None:
     dexar = VLMAttribution(LayerDexAR(model, engine=engine))
     config: Any = model.get_submodule(part).config
     config.return_dict = False
-    for explain in (
-        lambda: dexar.attribute(prompt_inputs(), [40, 41]),
-        lambda: dexar.attribute(prompt_inputs(), gen_args={"max_new_tokens": 2}),
-        lambda: next(dexar.stream(prompt_inputs())),  # type: ignore[call-overload]
-    ):
-        with pytest.raises(RuntimeError, match=f"{part} ?.*has return_dict=False"):
-            explain()
+    message = f"{part} ?.*has return_dict=False"
+    with pytest.raises(RuntimeError, match=message):
+        dexar.attribute(prompt_inputs(), [40, 41])
+    with pytest.raises(RuntimeError, match=message):
+        dexar.attribute(prompt_inputs(), gen_args={"max_new_tokens": 2})
+    with pytest.raises(RuntimeError, match=message):
+        list(dexar.stream(prompt_inputs()))
     config.return_dict = True
     dexar.attribute(prompt_inputs(), [40, 41])
