@@ -17,6 +17,7 @@ from tests.helpers.tiny_models import (
     VARIANTS,
 )
 from tests.helpers.untouched import untouched, warm
+from torch import nn
 
 # Never end early, so that answers have the length that was asked for.
 GREEDY = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -217,6 +218,25 @@ def test_an_answer_may_hold_the_image_token_id() -> None:
     plain = explained(model, inputs, torch.tensor([[5, 7]]))
     odd = explained(model, inputs, torch.tensor([[5, IMAGE_TOKEN]]))
     assert torch.equal(plain.token_attr[:, 0], odd.token_attr[:, 0])
+
+
+@pytest.mark.parametrize("is_default", [False, True])
+def test_several_answers_are_refused_before_any_work(is_default: bool) -> None:
+    model: Any = tiny_vlm()
+    method = VLMAttribution(LayerDexAR(model))
+    several: dict[str, Any] = {"num_return_sequences": 2, "do_sample": True}
+    if is_default:
+        model.generation_config.update(**several)
+        several = {}
+    # What finds the parts of the model runs it too.
+    method.attribute(prompt_inputs(), [40])
+    passes: list[nn.Module] = []
+    model.register_forward_pre_hook(lambda module, args: passes.append(module))
+    with pytest.raises(ValueError, match="one answer, got num_return_sequences=2"):
+        method.attribute(prompt_inputs(), gen_args=several)
+    with pytest.raises(ValueError, match="one answer, got num_return_sequences=2"):
+        list(method.stream(prompt_inputs(), gen_args=several))
+    assert not passes
 
 
 NEED_ONE_PASS = {

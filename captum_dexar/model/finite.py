@@ -3,6 +3,8 @@
 import torch
 from torch import nn, Tensor
 
+_PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 
 def check_finite(values: Tensor | None, what: str, model: nn.Module) -> None:
     """Raises RuntimeError if there is a NaN or an infinity among some values.
@@ -19,12 +21,13 @@ def check_finite(values: Tensor | None, what: str, model: nn.Module) -> None:
 def why_not_finite(model: nn.Module) -> str:
     """The likely reason for a NaN or an infinity, and what to do, in sentences."""
     for name, weight in model.named_parameters():
-        if weight.is_floating_point() and not weight.is_meta:
-            if not bool(weight.isfinite().all()):
-                return (
-                    f"The model's weight {name} holds NaN or infinity: load the model "
-                    "again."
-                )
+        # Quantised weights can't be asked.
+        is_plain = type(weight.data) is Tensor and weight.dtype in _PLAIN
+        if is_plain and not weight.is_meta and not bool(weight.isfinite().all()):
+            return (
+                f"The model's weight {name} holds NaN or infinity: load the model "
+                "again."
+            )
     dtypes = {weight.dtype for weight in model.parameters()}
     if torch.float16 in dtypes:
         return (
