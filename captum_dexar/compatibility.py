@@ -84,6 +84,17 @@ def warn_user(message: str) -> None:
     warnings.warn(message, stacklevel=level + 1)
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Adds a line to an error, below its message in a traceback.
+
+    Python 3.10 keeps it, but its tracebacks do not show it.
+    """
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        setattr(error, "__notes__", [*getattr(error, "__notes__", ()), note])
+
+
 def missing_model(model_type: str) -> str | None:
     """Why models of a type cannot be explained with the installed packages.
 

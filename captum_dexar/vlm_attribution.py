@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from numbers import Integral
 from typing import Any, overload
 
@@ -22,6 +23,7 @@ from captum_dexar.decoding import (
     StepAttributions,
     streamed,
 )
+from captum_dexar.decoding.streaming import no_stop_iteration
 from captum_dexar.inputs import (
     answers_of,
     batch_key,
@@ -233,9 +235,12 @@ class VLMAttribution(Attribution):
             unit="input",
             disable=not progress or len(inps) == 1,
         ) as bar:
-            for group, prompts in self._batches(
-                len(inps), prompt_of, batch_size, gen_args
-            ):
+            prepared, groups = self._batches(len(inps), prompt_of, batch_size, gen_args)
+            for group in groups:
+                prompts = [
+                    prepared.pop(place) if place in prepared else prompt_of(place)
+                    for place in group
+                ]
                 shows_progress = progress and len(inps) == 1
                 settings = gen_args, shows_progress, normalize, verify, kwargs
                 if len(prompts) == 1:
@@ -314,29 +319,40 @@ class VLMAttribution(Attribution):
             ...     break
             the torch.Size([1, 12, 12])
         """
-        check_model_state(self.model)
-        _check_every(every)
-        self._check_arguments(None, kwargs)
-        prompt = read_prompt(inp, self.model, self.processor, places=places)
-        arguments = dict(kwargs)
+        try:
+            check_model_state(self.model)
+            _check_every(every)
+            self._check_arguments(None, kwargs)
+            prompt = read_prompt(inp, self.model, self.processor, places=places)
+            steps = self._steps(prompt, gen_args, every, kwargs)
+            earlier_ids = prompt.ids.new_empty(0)
+            with closing(steps):
+                for token, explained in steps:
+                    yield self._result(
+                        prompt, token, explained, 0, normalize, earlier_ids=earlier_ids
+                    )
+                    earlier_ids = torch.cat([earlier_ids, token])
+        except StopIteration as error:
+            raise no_stop_iteration(error) from error
+
+    def _steps(
+        self,
+        prompt: Prompt,
+        gen_args: Mapping[str, Any] | None,
+        every: int,
+        arguments: Mapping[str, Any],
+    ) -> Generator[tuple[Tensor, StepAttributions], None, None]:
+        """Each token of a stream, with its attributions."""
+        given = dict(arguments)
         step_arguments = getattr(self._method, "step_arguments", ())
         if every == 1 and "max_tokens_per_pass" in step_arguments:
-            arguments["max_tokens_per_pass"] = 1
-        online = self._method.online(prompt, **arguments)
+            given["max_tokens_per_pass"] = 1
+        online = self._method.online(prompt, **given)
 
         def explain_steps(steps: DecodingSteps, cache: Any) -> StepAttributions:
-            return self._method.attribute_steps(steps, cache, **kwargs)
+            return self._method.attribute_steps(steps, cache, **arguments)
 
-        steps = streamed(prompt, gen_args, online, explain_steps, every)
-        earlier_ids = prompt.ids.new_empty(0)
-        try:
-            for token, explained in steps:
-                yield self._result(
-                    prompt, token, explained, 0, normalize, earlier_ids=earlier_ids
-                )
-                earlier_ids = torch.cat([earlier_ids, token])
-        finally:
-            steps.close()
+        return streamed(prompt, gen_args, online, explain_steps, every)
 
     def _check_arguments(self, contrast: Target, arguments: Mapping[str, Any]) -> None:
         self._method.check_arguments(arguments)
@@ -352,11 +368,11 @@ class VLMAttribution(Attribution):
         prompt_of: Callable[[int], Prompt],
         batch_size: int,
         gen_args: Mapping[str, Any] | None,
-    ) -> Iterator[tuple[list[int], list[Prompt]]]:
-        """Yields batches of input indices with their prompts.
+    ) -> tuple[dict[int, Prompt], list[list[int]]]:
+        """The prompts of inputs, by index, and batches of indices.
 
         All inputs are checked before the model runs. Those beyond ``MOST_PREPARED`` are
-        prepared again when needed.
+        to be prepared again when needed.
         """
         prepared: dict[int, Prompt] = {}
         groups: dict[Hashable, list[int]] = {}
@@ -376,13 +392,11 @@ class VLMAttribution(Attribution):
             groups.setdefault(key, []).append(place)
             if len(prepared) < MOST_PREPARED:
                 prepared[place] = prompt
-        for group in groups.values():
-            for start in range(0, len(group), batch_size):
-                places = group[start : start + batch_size]
-                yield places, [
-                    prepared.pop(place) if place in prepared else prompt_of(place)
-                    for place in places
-                ]
+        return prepared, [
+            group[start : start + batch_size]
+            for group in groups.values()
+            for start in range(0, len(group), batch_size)
+        ]
 
     def _explain(
         self,

@@ -19,7 +19,9 @@ from captum_dexar.baselines import (
     LayerImageGradCam,
     LayerTokenActivation,
 )
+from captum_dexar.model.changes import users_hook
 from captum_dexar.model.layers import find_layers
+from captum_dexar.model.temporary import temporarily
 from tests.families.cases import CASES
 from tests.helpers.interleaved import elsewhere, interleaved
 from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
@@ -217,6 +219,42 @@ def test_two_explanations_at_once(engine: str) -> None:
         made = generated(dexar, inputs)
     assert torch.equal(made, expected[0])
     assert all(torch.equal(result, expected[1]) for result in results)
+
+
+class _RegisteringHook:
+    """Another thread registers a hook at the moment at which this one is looked at."""
+
+    def __init__(self, module: nn.Module, looked_at: str) -> None:
+        self.module = module
+        self.looked_at = looked_at
+        self.count = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "looked_at"):
+            self.count += 1
+            elsewhere(lambda: self.module.register_forward_hook(print))
+        return object.__getattribute__(self, name)
+
+    def __call__(self, *unused: Any) -> None:
+        """Changes nothing."""
+
+
+def test_hooks_that_come_while_hooks_are_read() -> None:
+    module: Any = nn.Linear(2, 2)
+    hook = _RegisteringHook(module, "__module__")
+    hook.__module__ = "torch"
+    module.register_forward_hook(hook)
+    assert users_hook(module) is None
+    assert hook.count == 1 and users_hook(module) == "forward hook"
+
+
+def test_hooks_that_come_while_a_module_is_copied() -> None:
+    module: Any = nn.Linear(2, 2)
+    hook = _RegisteringHook(module, "__class__")
+    module.register_forward_hook(hook)
+    with temporarily(module):
+        state = module.__getstate__()
+    assert hook.count and list(state["_forward_hooks"].values()) == [hook]
 
 
 def test_many_threads_at_once() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from captum_dexar import LayerDexAR, VLMAttribution, VLMAttributionResult
+from captum_dexar.comparison import METHODS, named_methods
 from captum_dexar.decoding import DecodingSteps, generate, StepAttributions
 from captum_dexar.inputs import Prompt
 from tests.helpers.explained import assert_same, explained, relative_error
@@ -15,6 +16,8 @@ from tests.helpers.tiny_models import (
     tiny_vlm,
     VARIANTS,
 )
+from tests.helpers.untouched import untouched, warm
+from torch import nn
 
 # Never end early, so that answers have the length that was asked for.
 GREEDY = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -215,6 +218,69 @@ def test_an_answer_may_hold_the_image_token_id() -> None:
     plain = explained(model, inputs, torch.tensor([[5, 7]]))
     odd = explained(model, inputs, torch.tensor([[5, IMAGE_TOKEN]]))
     assert torch.equal(plain.token_attr[:, 0], odd.token_attr[:, 0])
+
+
+@pytest.mark.parametrize("is_default", [False, True])
+def test_several_answers_are_refused_before_any_work(is_default: bool) -> None:
+    model: Any = tiny_vlm()
+    method = VLMAttribution(LayerDexAR(model))
+    several: dict[str, Any] = {"num_return_sequences": 2, "do_sample": True}
+    if is_default:
+        model.generation_config.update(**several)
+        several = {}
+    # What finds the parts of the model runs it too.
+    method.attribute(prompt_inputs(), [40])
+    passes: list[nn.Module] = []
+    model.register_forward_pre_hook(lambda module, args: passes.append(module))
+    with pytest.raises(ValueError, match="one answer, got num_return_sequences=2"):
+        method.attribute(prompt_inputs(), gen_args=several)
+    with pytest.raises(ValueError, match="one answer, got num_return_sequences=2"):
+        list(method.stream(prompt_inputs(), gen_args=several))
+    assert not passes
+
+
+NEED_ONE_PASS = {
+    "feature-ablation",
+    "grad-cam",
+    "gradient-shap",
+    "ig",
+    "input-x-gradient",
+    "occlusion",
+    "rollout",
+    "saliency",
+    "smooth-grad",
+    "tam",
+    "tam-all-text",
+}
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+# Shapley values need the original picture.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "shapley"])
+def test_the_image_token_id_is_right_or_refused(name: str) -> None:
+    """In a pass over prompt and answer the model would take it for the image."""
+    inputs = prompt_inputs(10)
+    model = warm(tiny_vlm(seed=10), inputs)
+    ((method, given),) = named_methods([name], model).values()
+    arguments: Any = {**given, **({"n_steps": 2} if name == "ig" else {})}
+    explaining = VLMAttribution(method)
+    plain = explaining.attribute(inputs, [5, 7, 6], **arguments)
+    if name in NEED_ONE_PASS:
+        message = "Token 1 of the answer is the image's placeholder"
+        with untouched(model), pytest.raises(ValueError, match=message):
+            explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
+    else:
+        odd = explaining.attribute(inputs, [5, IMAGE_TOKEN, 6], **arguments)
+        changed = (odd.token_log_probs - plain.token_log_probs).abs()
+        assert changed[0] <= 1e-5 and changed[2] > 1e-2
+    # What nothing comes after is only predicted.
+    explaining.attribute(inputs, [5, 7, IMAGE_TOKEN], **arguments)
+
+
+def test_the_autograd_engine_refuses_the_image_token_id() -> None:
+    method = VLMAttribution(LayerDexAR(tiny_vlm(), engine="autograd"))
+    with pytest.raises(ValueError, match="the image's placeholder"):
+        method.attribute(prompt_inputs(), [5, IMAGE_TOKEN, 6])
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from captum_dexar.model.threads import kept_free_in_forks, this_thread
 from torch import nn
 from transformers import PretrainedConfig
 
 _NAME = "_attn_implementation"
-_LOCK = threading.Lock()
+_LOCK = kept_free_in_forks(threading.Lock())
 # Configurations that are to say "eager", by thread and then by their ids; those of
 # nested blocks in order.
-_EAGER: dict[int, list[set[int]]] = {}
+_EAGER: dict[object, list[set[int]]] = {}
 # What the classes of configurations define themselves.
 _ORIGINALS: dict[type, Any] = {}
 
@@ -27,7 +28,7 @@ class _ThreadSetting:
     def __get__(self, config: Any, owner: type | None = None) -> Any:
         if config is None:
             return self
-        for ids in _EAGER.get(threading.get_ident(), ()):
+        for ids in _EAGER.get(this_thread(), ()):
             if id(config) in ids:
                 return "eager"
         return self.original.__get__(config, owner)
@@ -50,7 +51,7 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         if isinstance(getattr(module, "config", None), PretrainedConfig)
     ]
-    thread = threading.get_ident()
+    thread = this_thread()
     with _LOCK:
         for owner in {base for config in configs for base in type(config).__mro__}:
             original = vars(owner).get(_NAME)

@@ -10,6 +10,7 @@ from captum_dexar.attention_gradients.attention_call import (
     AttentionFunction,
 )
 from captum_dexar.model.temporary import temporarily, Temporary
+from captum_dexar.model.threads import kept_free_in_forks, this_thread
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
@@ -23,9 +24,9 @@ class _Interception(NamedTuple):
     tap: Tap
 
 
-_LOCK = threading.Lock()
+_LOCK = kept_free_in_forks(threading.Lock())
 # Active interceptions by thread, the innermost last.
-_INTERCEPTIONS: dict[int, list[_Interception]] = {}
+_INTERCEPTIONS: dict[object, list[_Interception]] = {}
 # Our wrapper of ``AttentionInterface.get_interface``, and what it wraps.
 _WRAPPER: Forward | None = None
 _ORIGINAL: Forward = AttentionInterface.get_interface
@@ -54,7 +55,7 @@ def intercepted_attention(
         cross_attention (Collection, optional): the modules whose calls are
             cross-attention that reads the image. Default: none
     """
-    thread = threading.get_ident()
+    thread = this_thread()
     with _LOCK:
         if _WRAPPER is None:
             _patch()
@@ -83,7 +84,7 @@ def _patch() -> None:
         attention_function: AttentionFunction = original(
             self, attn_implementation, default
         )
-        interceptions = _INTERCEPTIONS.get(threading.get_ident())
+        interceptions = _INTERCEPTIONS.get(this_thread())
         # A wrapper that somebody else has kept must not intercept a second time.
         if not interceptions or _WRAPPER is not get_interface:
             return attention_function
@@ -127,10 +128,10 @@ class _RoutedForward(Temporary):
         self.replaces = vars(module).get("forward")
         # For its signature, which some callers ask for.
         self.original = self.__wrapped__ = module.forward
-        self.by_thread: dict[int, list[Forward]] = {}
+        self.by_thread: dict[object, list[Forward]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forwards = self.by_thread.get(threading.get_ident())
+        forwards = self.by_thread.get(this_thread())
         return (forwards[-1] if forwards else self.original)(*args, **kwargs)
 
     def __reduce__(self) -> Any:
@@ -154,7 +155,7 @@ def replaced_forward(replacements: Mapping[nn.Module, Forward]) -> Iterator[None
             Other threads run the module itself, as copies of it do; of two nested
             replacements the inner one is called.
     """
-    thread = threading.get_ident()
+    thread = this_thread()
     with temporarily(*replacements):
         routes: dict[nn.Module, _RoutedForward] = {}
         with _LOCK:
@@ -178,7 +179,7 @@ def forward_of(module: nn.Module) -> Forward:
     forward: Forward = module.forward
     if not isinstance(forward, _RoutedForward):
         return forward
-    forwards = forward.by_thread.get(threading.get_ident())
+    forwards = forward.by_thread.get(this_thread())
     return forwards[-1] if forwards else forward.original
 
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from captum.attr import Attribution, InterpretableInput
 from captum_dexar.captum_methods import method_name
 from captum_dexar.comparison.table import duration, markdown, rows_of
+from captum_dexar.compatibility import add_note
 from captum_dexar.decoding import generate
 from captum_dexar.inputs import read_prompt, Target
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.state import check_model_state
 from captum_dexar.result.canvas import Canvas
 from captum_dexar.result.page import page_of
@@ -30,7 +32,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 Method: TypeAlias = Attribution | tuple[Attribution, Mapping[str, Any]]
-_KINDS: tuple[type[Exception], ...] = (TypeError, ValueError, NotImplementedError)
+# Errors whose message gets the method's name. What the user's own code may raise keeps
+# its type, and gets a note.
+_KINDS: tuple[type[Exception], ...] = (
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +220,8 @@ def compare(
         TypeError: ``inp`` is a list of inputs.
         TypeError, ValueError, NotImplementedError, RuntimeError: as
             :meth:`VLMAttribution.attribute`; the message names the method that failed,
-            and the other methods' results are lost.
+            and the other methods' results are lost. Errors of other types keep their
+            type, and a note names the method.
         ValueError: there is no method, two have the same name, ``repeats`` is less than
             1, or ``gen_args`` is given together with a target.
 
@@ -275,8 +285,12 @@ def compare(
                         boxes=boxes,
                         **arguments,
                     )
-                except Exception as error:  # Captum raises many types of errors
-                    raise _named_error(name, error) from error
+                except BaseException as error:
+                    with_name = _named_error(name, error)
+                    if with_name is not None:
+                        raise with_name from error
+                    add_note(error, _failure(name))
+                    raise
                 taken = time.perf_counter() - start
                 seconds[name] = min(taken, seconds.get(name, taken))
                 # Later methods explain the same ids, even if the target was a string.
@@ -339,10 +353,19 @@ def _wrapped(name: str, method: Attribution, processor: Any) -> VLMAttribution:
         raise TypeError(f"{name} can't be compared: {error}") from error
 
 
-def _named_error(name: str, error: Exception) -> Exception:
-    """An error of a documented type whose message names the method."""
-    kind = next((kind for kind in _KINDS if isinstance(error, kind)), RuntimeError)
-    return kind(f"{name} could not explain the answer: {error}")
+def _named_error(name: str, error: BaseException) -> Exception | None:
+    """An error of a documented type whose message names the method; None if the error
+    is of another type."""
+    # Captum asserts what it expects of arguments.
+    is_ours = isinstance(error, (AssertionError, Inconsistent))
+    for kind in _KINDS:
+        if kind is (RuntimeError if is_ours else type(error)):
+            return kind(f"{_failure(name)}: {error}")
+    return None
+
+
+def _failure(name: str) -> str:
+    return f"{name} could not explain the answer"
 
 
 def _chosen(count: int, words: bool | Sequence[int]) -> list[int]:

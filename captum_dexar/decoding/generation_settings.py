@@ -90,8 +90,8 @@ class GenerationSettings:
         """Raises unless ``generate`` can take the arguments for this prompt.
 
         Raises:
-            ValueError: an argument is part of the input, or generation happens
-                elsewhere.
+            ValueError: an argument is part of the input, several answers are asked for,
+                or generation happens elsewhere.
         """
         own = {"inputs", "inputs_embeds", "position_ids", *prompt.inputs}
         of_input = sorted(own & set(self.arguments))
@@ -104,6 +104,11 @@ class GenerationSettings:
             raise ValueError(
                 "cache_implementation='paged' generates in a scheduler of its own, "
                 "whose passes can't be explained. Leave it out."
+            )
+        answers = self["num_return_sequences"]
+        if answers is not None and answers > 1:
+            raise ValueError(
+                f"gen_args must ask for one answer, got num_return_sequences={answers}."
             )
         several = self.num_beams > 1 and generates_from_pixels(prompt.model)
         if several and _has_rows_of_pixels(prompt):

@@ -67,8 +67,13 @@ class DecodingSteps:
         return self.prompt.contrast_ids(self.first_step, self.num_steps)
 
     def full_pass(self, encoder_outputs: Any = None) -> ModelPass:
-        """Prompt and answer in one pass without a cache."""
+        """Prompt and answer in one pass without a cache.
+
+        Raises:
+            ValueError: the model would take a token of the answer for the image.
+        """
         num_tokens = self.answer_ids.shape[1]
+        self._check_whole(num_tokens - 1)
         inputs = {**self._prefix(num_tokens - 1), "use_cache": False}
         if encoder_outputs is not None:
             for name in (self.prompt.adapter.pixel_input, "input_ids"):
@@ -150,6 +155,7 @@ class DecodingSteps:
 
     def prefixes(self) -> Iterator[dict[str, Any]]:
         """The model's inputs for each single step, one token longer each time."""
+        self._check_whole(self.answer_ids.shape[1] - 1)
         for step in range(self.first_step, self.answer_ids.shape[1]):
             inputs, cache = self._prefix(step), self._keeping_cache()
             yield inputs if cache is None else {**inputs, "past_key_values": cache}
@@ -194,6 +200,25 @@ class DecodingSteps:
         alone = replace(alone, new_cache=self._keeping_cache)
         with torch.no_grad():
             return TargetLogits.of(alone.logits(), alone.target_ids)
+
+    def _check_whole(self, num_answer_tokens: int) -> None:
+        """Raises ValueError for an answer that can't be in a pass with its image."""
+        prompt = self.prompt
+        marks = getattr(prompt.config, "image_token_id", None)
+        if prompt.is_encoder_decoder or not isinstance(marks, int):
+            return
+        if prompt.adapter.cross_attention_of(prompt.config) is not None:
+            return
+        is_mark = self.answer_ids[:, :num_answer_tokens] == marks
+        if bool(is_mark.any()) and bool((prompt.ids == marks).any()):
+            place = int(is_mark.any(0).int().argmax())
+            raise ValueError(
+                f"Token {place} of the answer is the image's placeholder (id {marks}). "
+                "In a pass over prompt and answer, which this method needs, the model "
+                "would put features of the image there. Leave that token out of the "
+                "answer, or use LayerDexAR with its closed form, which explains most "
+                "families on a cache of the prompt."
+            )
 
     def _fits_in_one(self, max_tokens: int | None) -> bool:
         """Whether prompt and answer can share one pass, which is cheaper than two."""

@@ -1,5 +1,6 @@
 """Explains each token while the answer is still being generated."""
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack
@@ -33,6 +34,16 @@ Explain = Callable[[DecodingSteps, PromptCache | None], StepAttributions]
 
 class _Done(Exception):
     """The answer is complete."""
+
+
+def no_stop_iteration(error: StopIteration) -> RuntimeError:
+    """What a generator raises in its place: Python takes it for the generator's end."""
+    return RuntimeError(
+        "StopIteration was raised while an answer was streamed, by the model, the "
+        "processor, or a hook, logits processor or stopping criterion of yours; the "
+        "traceback above says where. A stream can't pass it on as it is, since a loop "
+        "would take it for the end of the answer."
+    )
 
 
 class _StoppableWatch(GenerationWatch):
@@ -249,7 +260,8 @@ def streamed(
     Raises:
         ValueError: several beams, answers or tokens per pass are requested, so tokens
             are not final one by one.
-        RuntimeError: generation did not start from the prompt.
+        RuntimeError: generation did not start from the prompt, StopIteration was
+            raised while generating, or the process was forked meanwhile.
     """
     arguments = dict(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
     model: Any = prompt.model
@@ -313,16 +325,24 @@ def streamed(
         except BaseException as error:  # re-raised in the consumer's thread
             results.put(error)
 
-    context = ThreadContext()
+    context, process = ThreadContext(), os.getpid()
     thread = threading.Thread(
         target=context.run, args=(generate,), name="generating", daemon=True
     )
     thread.start()
     try:
         while True:
+            if os.getpid() != process:
+                raise RuntimeError(
+                    "This stream was begun before the process was forked, and its "
+                    "answer is generated in the parent only. Begin a new stream in "
+                    "the child."
+                )
             result = results.get()
             if isinstance(result, _Done):
                 return
+            if isinstance(result, StopIteration):
+                raise no_stop_iteration(result) from result
             if isinstance(result, BaseException):
                 raise result
             yield result

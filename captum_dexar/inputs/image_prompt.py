@@ -135,10 +135,7 @@ class ImagePromptInput(ImageTokenInput):
         pictures = [picture_of(one) for one in given]
         text = _whole_prompt(asked, processor, adapter, len(pictures))
 
-        def make_inputs(images: Any) -> Any:
-            made = adapter.process(images, text, processor)
-            return made if model is None else made.to(device_of(model))
-
+        make_inputs = _Processing(adapter, text, processor, model)
         images = rgb_as_processed(
             pictures,
             lambda some: make_inputs(one_or_all(some)),
@@ -185,6 +182,32 @@ class ImagePromptInput(ImageTokenInput):
         if self.texts is None:
             return None
         return positions_of_texts(ids, self.texts, self.tokenizer, after)
+
+
+class _Processing:
+    """Makes model inputs of images, for one prompt.
+
+    Copies for other processes know the device that the inputs belong on, rather than
+    the model.
+    """
+
+    def __init__(
+        self, adapter: FamilyAdapter, text: str, processor: Any, model: nn.Module | None
+    ) -> None:
+        self.adapter = adapter
+        self.text = text
+        self.processor = processor
+        self.model = model
+        self.device: Any = None
+
+    def __call__(self, images: Any) -> Any:
+        made = self.adapter.process(images, self.text, self.processor)
+        device = self.device if self.model is None else device_of(self.model)
+        return made if device is None else made.to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        device = self.device if self.model is None else device_of(self.model)
+        return {**vars(self), "model": None, "device": device}
 
 
 def _listed(image: Any) -> list[Any]:

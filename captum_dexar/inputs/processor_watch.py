@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from captum_dexar.model.threads import kept_free_in_forks
 from transformers.image_processing_utils import BaseImageProcessor
 
 # The method that every image processor's call ends in, with the image processor's
 # settings, the processor's and those of the call merged into its arguments.
 _METHOD = "_preprocess_image_like_inputs"
-_lock = threading.Lock()
+_lock = kept_free_in_forks(threading.Lock())
 _watches = 0
 _of_thread = threading.local()
 

@@ -20,6 +20,7 @@ from captum_dexar.inputs import (
 )
 from captum_dexar.maps.composition import compose
 from captum_dexar.maps.normalization import min_max_normalize
+from captum_dexar.model.finite import check_finite
 from captum_dexar.model.layers import find_layers, layer_indices
 from captum_dexar.model.state import check_model_state, kept_state
 from captum_dexar.model.wrappers import check_not_parallel, unwrapped
@@ -172,6 +173,7 @@ class DecoderLayerAttribution(LayerAttribution):
         if "keep_layers" in self.step_arguments:
             arguments["keep_layers"] = not sum_layers
         result = self.attribute_steps(steps, **arguments)
+        check_finite(result.token_attr, f"The maps of {self.get_name()}", self.model)
         tokens = [result.token_attr[:, 0, layout.placed]]
         if not sum_layers:
             assert result.layer_attr is not None

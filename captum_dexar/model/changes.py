@@ -51,10 +51,11 @@ def users_hook(module: nn.Module) -> str | None:
     attributes = vars(module)
     for name, kind in HOOKS.items():
         hooks = attributes.get(name)
-        if hooks and any(map(_is_users, hooks.values())):
+        # Copied at once: other threads register hooks meanwhile.
+        if hooks and any(map(_is_users, list(hooks.values()))):
             return kind
         every = _HOOKS_FOR_ALL[name]
-        if every and any(map(_is_users, every.values())):
+        if every and any(map(_is_users, list(every.values()))):
             return f"{kind} for all modules"
     return None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from captum_dexar.model.endings import possible_endings
+from captum_dexar.model.finite import check_finite
 from captum_dexar.model.layers import find_layers, has_encoder, hidden_of, output_head
 from captum_dexar.model.logit_transforms import (
     declared_settings,
@@ -144,6 +145,7 @@ def _probe(model: nn.Module, layers: list[nn.Module], head: nn.Module) -> Decode
     ):
         logits = _logits(model, ids)
 
+    check_finite(logits[~is_forbidden(logits)], "The logits of a few words", model)
     for ending in possible_endings(model, _chain(fed, made, head)):
         fitted = _compared(model, ending, head, last_states[0], logits)
         largest = float(logits[~is_forbidden(logits)].abs().max())

@@ -96,6 +96,7 @@ class LogitLens:
         Raises:
             ValueError: a target is a token that the model never generates.
             Inconsistent: the logits differ by more than rounding.
+            RuntimeError: they hold NaN or infinity.
         """
         with torch.no_grad():
             size = 1 if self._takes_one else last_hidden.shape[1]
@@ -118,6 +119,12 @@ class LogitLens:
         error = (reading - widened(theirs)).abs().max().item()
         dtypes = {theirs.dtype, self.decoder.rounds_to or theirs.dtype}
         largest = float(target_logits.largest)
+        if not math.isfinite(largest):
+            raise RuntimeError(
+                "The model's logits of the explained tokens are not finite numbers: a "
+                f"weight or a pixel is NaN, or numbers are larger than {theirs.dtype} "
+                "can hold."
+            )
         if not error <= max(logit_tolerance(dtype, largest) for dtype in dtypes):
             # In case the model has changed in a way that was not seen.
             forget_decoder(self.decoder)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from captum_dexar.model.thread_attributes import thread_attributes
+from captum_dexar.model.training_mode import in_training
 from captum_dexar.model.wrappers import check_no_virtual_tokens, uncompiled
 from torch import nn, Tensor
 
@@ -14,18 +15,21 @@ REMEMBERED = ("rope_deltas",)
 
 
 def check_model_state(model: nn.Module) -> None:
-    """Raises RuntimeError where gradients are unavailable or would be random, or
-    positions not those of the input."""
+    """Raises RuntimeError where gradients are unavailable or would be random, passes
+    return tuples, or positions are not those of the input."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "Attributions need gradients, which torch.inference_mode switches off for "
             "good. Leave that block; torch.no_grad is fine."
         )
-    if any(module.training for module in model.modules()):
+    training = in_training(model)
+    if training is not None:
         raise RuntimeError(
             "The model is in training mode, where dropout makes every explanation a "
-            "different one. Call model.eval() first."
+            f"different one, or batch norm changes: {training}. Call model.eval() "
+            "first."
         )
+    _check_outputs_are_named(model)
     check_no_virtual_tokens(model)
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
@@ -42,6 +46,17 @@ def check_model_state(model: nn.Module) -> None:
             "meta device, and nothing loads them for a pass. Load the model with "
             "from_pretrained; its device_map can offload."
         )
+
+
+def _check_outputs_are_named(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if getattr(getattr(module, "config", None), "return_dict", None) is False:
+            part = f"config of its {name}" if name else "configuration"
+            raise RuntimeError(
+                f"The model's {part} has return_dict=False, by which passes return "
+                "tuples, but parts of the model (and generate) read their outputs by "
+                "name. Set return_dict to True there."
+            )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from captum_dexar.model.threads import kept_free_in_forks
 from torch import nn
 
-_LOCK = threading.RLock()
+_LOCK = kept_free_in_forks(threading.RLock())
 _GETSTATE = "__getstate__"
 # Part of the names of the dictionaries in which a module keeps hooks and their options.
 _HOOKS = "_hooks"
@@ -46,9 +47,11 @@ class _StateOfCopies(Temporary):
         state = vars(self.module) if self.original is None else self.original()
         if not isinstance(state, dict):
             return state
-        own = {name: _users(value) for name, value in state.items()}
+        # Copied at once, like the hooks below: other threads change both meanwhile.
+        own = {name: _users(value) for name, value in dict(state).items()}
+        # Of the dictionaries' own types: the order of hooks matters.
         hooks = {
-            name: value
+            name: value.copy()
             for name, value in own.items()
             if _HOOKS in name and isinstance(value, dict)
         }
@@ -58,11 +61,10 @@ class _StateOfCopies(Temporary):
             for key, hook in registered.items()
             if isinstance(hook, Temporary)
         }
-        for name, registered in hooks.items():
-            # Of the dictionary's own type: their order matters.
-            own[name] = registered.copy()
-            for key in ours & own[name].keys():
-                del own[name][key]
+        for registered in hooks.values():
+            for key in ours & registered.keys():
+                del registered[key]
+        own |= hooks
         return {name: value for name, value in own.items() if value is not _NOTHING}
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from captum_dexar.model.threads import kept_free_in_forks, this_thread
 from torch import nn
 
-_LOCK = threading.Lock()
+_LOCK = kept_free_in_forks(threading.Lock())
 # Values by thread, module and name; those of nested blocks in order.
-_Key = tuple[int, nn.Module, str]
+_Key = tuple[object, nn.Module, str]
 _VALUES: dict[_Key, list[Any]] = {}
 # How many blocks need a class to have such an attribute.
 _USERS: dict[tuple[type, str], int] = {}
@@ -28,7 +29,7 @@ class _ThreadAttribute:
     def __get__(self, module: nn.Module | None, owner: type | None = None) -> Any:
         if module is None:
             return self
-        values = _VALUES.get((threading.get_ident(), module, self.name))
+        values = _VALUES.get((this_thread(), module, self.name))
         if values:
             return values[-1]
         value = vars(module).get(self.name, self.default)
@@ -37,7 +38,7 @@ class _ThreadAttribute:
         return value
 
     def __set__(self, module: nn.Module, value: Any) -> None:
-        values = _VALUES.get((threading.get_ident(), module, self.name))
+        values = _VALUES.get((this_thread(), module, self.name))
         if values:
             values[-1] = value
         else:
@@ -60,7 +61,7 @@ def thread_attributes(names: Mapping[nn.Module, str]) -> Iterator[None]:
         names (Mapping): the name of each module's attribute, which is neither a
             parameter, a buffer nor a module
     """
-    thread = threading.get_ident()
+    thread = this_thread()
     keys: list[_Key] = [(thread, module, name) for module, name in names.items()]
     with _LOCK:
         for key in keys:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, ExitStack
 from typing import Any
 
 from captum_dexar.model.temporary import temporarily, Temporary
+from captum_dexar.model.threads import kept_free_in_forks, this_thread
 from torch import nn
 
 Hook = Callable[..., Any]
@@ -22,11 +23,11 @@ class _ThreadHook(Temporary):
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
-        self.thread = threading.get_ident()
+        self.thread = this_thread()
 
     # While a hook is being removed another thread may call it with fewer arguments.
     def __call__(self, module: nn.Module, *args: Any) -> Any:
-        if threading.get_ident() == self.thread:
+        if this_thread() == self.thread:
             return self.hook(module, *args)
         return None
 
@@ -92,11 +93,11 @@ class _Register(Temporary):
         self.name = name
         self.replaces = vars(module).get(name)
         self.original = getattr(module, name)
-        self.threads: list[int] = []
+        self.threads: list[object] = []
 
     def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
         # The hooks that transformers installs on the way are there to stay.
-        if threading.get_ident() in self.threads and _is_captums(hook):
+        if this_thread() in self.threads and _is_captums(hook):
             hook = _ThreadHook(hook)
         return self.original(hook, *args, **kwargs)
 
@@ -107,7 +108,7 @@ def _is_captums(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("captum.")
 
 
-_LOCK = threading.Lock()
+_LOCK = kept_free_in_forks(threading.Lock())
 _REGISTERING = ("register_forward_hook", "register_forward_pre_hook")
 
 
@@ -115,7 +116,7 @@ _REGISTERING = ("register_forward_hook", "register_forward_pre_hook")
 def only_in_this_thread(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within it the hooks that Captum registers on modules in this thread act in it
     only."""
-    modules, thread = list(modules), threading.get_ident()
+    modules, thread = list(modules), this_thread()
     with temporarily(*modules):
         with _LOCK:
             registers = [_register(m, name) for m in modules for name in _REGISTERING]
@@ -137,7 +138,7 @@ def _register(module: nn.Module, name: str) -> _Register:
     return register
 
 
-def _release(register: _Register, thread: int) -> None:
+def _release(register: _Register, thread: object) -> None:
     register.threads.remove(thread)
     attributes = vars(register.module)
     if register.threads or attributes.get(register.name) is not register:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from captum_dexar.model.threads import kept_free_in_forks
 from torch import nn
 from transformers import GenerationMixin
 
@@ -73,7 +74,7 @@ def check_no_virtual_tokens(model: nn.Module) -> None:
             )
 
 
-_LOCK = threading.Lock()
+_LOCK = kept_free_in_forks(threading.Lock())
 # How many blocks are running uncompiled, and what switched compiled code off.
 _RUNNING: list[Any] = []
 

@@ -11,10 +11,21 @@ from captum_dexar.maps.layout import ImageLayout
 from captum_dexar.methods.resampler import spread_over_patches
 from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.methods.verification import Verification
+from captum_dexar.model.finite import check_finite
 from captum_dexar.result.answer_tokens import AnswerTokens
 from captum_dexar.result.result import VLMAttributionResult
 from PIL import Image
 from torch import Tensor
+
+# What the fields of attributions are, in errors.
+_NAMES = {
+    "token_log_probs": "The answer's log-probabilities in the pass of",
+    "token_attr": "The maps of",
+    "token_weights": "The token weights of",
+    "layer_attr": "The layers' maps of",
+    "head_weights": "The heads' weights of",
+    "convergence_delta": "The convergence deltas of",
+}
 
 
 def answer_result(
@@ -43,21 +54,28 @@ def answer_result(
             Default: None
         earlier_ids (Tensor, optional): the tokens that a stream yielded before, ``(S,
             )``. Default: None, ``target_ids`` are the whole answer
+
+    Raises:
+        RuntimeError: an attribution, or another number, is NaN or infinite.
     """
 
-    def of_answer(tensor: Tensor | None) -> Tensor | None:
+    def of_answer(name: str) -> Tensor | None:
+        tensor: Tensor | None = getattr(explained, name)
         if tensor is None:
             return None
         # A copy: a view would keep, and pickle, the values of the whole batch.
-        return tensor[example, : len(target_ids)].detach().cpu().clone()
+        values = tensor[example, : len(target_ids)].detach().cpu().clone()
+        check_finite(values, f"{_NAMES[name]} {method}", prompt.model)
+        return values
 
     if explained.layout is None and prompt.adapter.follows_resampler:
         explained = spread_over_patches(explained, prompt)
     layout = prompt.layout if explained.layout is None else explained.layout
     answer = AnswerTokens(target_ids.cpu().clone(), processor, earlier_ids)
-    every_token = of_answer(explained.token_attr)
-    weights = of_answer(explained.token_weights)
-    layer_attr = of_answer(explained.layer_attr)
+    log_probs = of_answer("token_log_probs")
+    every_token = of_answer("token_attr")
+    weights = of_answer("token_weights")
+    layer_attr = of_answer("layer_attr")
     if layer_attr is not None and layout.placeless.numel():
         layer_attr = layer_attr[..., layout.placed]
     assert every_token is not None
@@ -79,9 +97,9 @@ def answer_result(
         ).float(),
         placeless_attr=every_token[:, layout.placeless],
         token_weights=weights,
-        token_log_probs=of_answer(explained.token_log_probs),
-        convergence_delta=of_answer(explained.convergence_delta),
-        head_weights=of_answer(explained.head_weights),
+        token_log_probs=log_probs,
+        convergence_delta=of_answer("convergence_delta"),
+        head_weights=of_answer("head_weights"),
         layer_attr=layer_attr,
         layer_indices=explained.layer_indices,
         layout=layout,

@@ -127,6 +127,43 @@ def test_repeats_keep_the_first_result(world: Any) -> None:
     assert (comparison.results["x"].token_attr == 1).all()
 
 
+class Raising(LayerUniformMap):
+    """Raises what a user's own code may raise."""
+
+    kind: type[BaseException] = Exception
+
+    def layer_attributions(
+        self, steps: Any, cache: Any, on_layer: Callable[[], object]
+    ) -> tuple[Tensor, TargetLogits, list[int]]:
+        raise self.kind("nothing works")
+
+
+class OwnError(ValueError):
+    """A subclass of the user's."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KeyboardInterrupt,
+        KeyError,
+        MemoryError,
+        OwnError,
+        StopIteration,
+        SystemExit,
+        torch.OutOfMemoryError,
+    ],
+)
+def test_errors_keep_their_type(world: Any, kind: type[BaseException]) -> None:
+    model, processor, inp = world
+    raising = Raising(model)
+    raising.kind = kind
+    with pytest.raises(kind, match="nothing works") as raised:
+        compare({"bad": raising}, inp, TARGET, processor)
+    assert raised.type is kind
+    assert "bad could not explain the answer" in vars(raised.value)["__notes__"]
+
+
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_errors_name_the_method(world: Any) -> None:
     model, processor, inp = world
