@@ -14,6 +14,7 @@ from captum_dexar.cli.options import (
     add_model,
     add_out,
     bundled_input,
+    check_out,
     generation_arguments,
     InputError,
     loaded_input,
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     names = method_names(options.methods)
     gen_args = generation_arguments(options)
+    check_out(options.out)
     model, processor, inp = _input(options)
     from captum_dexar import compare
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from captum_dexar.result.page import page_of
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.result.mutants import fate, mutants
 from tests.result.test_result import make_result
 
 Content = tuple[dict[str, torch.Tensor], Any, dict[str, str]]
@@ -237,6 +239,14 @@ def test_any_value_anywhere_is_refused_or_shown(saved: Path, odd: Any) -> None:
         except ValueError:
             continue
         assert page_of({result.method: result}).words
+
+
+def test_files_damaged_at_random_are_refused_or_shown(tmp_path: Path) -> None:
+    """A few of those that ``python -m tests.result.mutants`` makes."""
+    path = tmp_path / "mutant.dexar"
+    for way, content in islice(mutants(path, seed=1), 300):
+        what = fate(path, content)
+        assert what in ("refused", "fine"), f"{way}: {what}"
 
 
 def test_segments_are_checked(tmp_path: Path) -> None:
