@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import say
+from captum_dexar.cli.loading import loaded_input
 from captum_dexar.cli.options import (
     add_methods,
     add_model,
@@ -17,7 +18,6 @@ from captum_dexar.cli.options import (
     check_out,
     generation_arguments,
     InputError,
-    loaded_input,
     method_names,
     positive,
 )

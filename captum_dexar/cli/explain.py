@@ -6,6 +6,7 @@ import argparse
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import is_terminal, say
+from captum_dexar.cli.loading import loaded_input
 from captum_dexar.cli.options import (
     add_layers,
     add_model,
@@ -15,7 +16,6 @@ from captum_dexar.cli.options import (
     generation_arguments,
     InputError,
     layer_numbers,
-    loaded_input,
     positive,
 )
 from captum_dexar.cli.reports import (

@@ -11,8 +11,8 @@ class Interrupts:
     """Whether the user has asked to stop.
 
     Attributes:
-        came (bool): libraries that are interrupted, most of all while they are imported,
-            may raise something else than KeyboardInterrupt
+        came (bool): libraries that are interrupted, most of all while they are
+            imported, may raise something else than KeyboardInterrupt
     """
 
     came = False

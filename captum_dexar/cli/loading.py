@@ -1,8 +1,9 @@
-"""Loading the model of ``--model``, to the device of ``--device``."""
+"""Loading what ``--model``, ``--device`` and ``--image`` name."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from textwrap import shorten
 from typing import Any, TYPE_CHECKING
 
@@ -10,11 +11,34 @@ from captum_dexar.cli.model_checks import check_attention, check_model
 from captum_dexar.cli.options import InputError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import nn
 
 AUTO = "auto"
 _FEW = 3
 _LONGEST_REASON = 200
+
+
+def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
+    """The given model, its processor, and the question about the image."""
+    image = _opened(options.image)
+    from captum_dexar import ImagePromptInput
+
+    model, processor = loaded_model(options)
+    inp = ImagePromptInput(image, options.prompt, processor, model)
+    return model, processor, inp
+
+
+def _opened(path: Path) -> Image.Image:
+    """The image of ``--image``; InputError if it can't be read."""
+    if not path.is_file():
+        raise InputError(f"there is no image file at {path}.")
+    from captum_dexar.inputs.pictures import picture_of
+
+    try:
+        return picture_of(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--image: {error}") from None
 
 
 def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
@@ -72,7 +96,7 @@ def device_of(options: argparse.Namespace) -> str:
 
 
 def _check_complete(model: str, report: dict[str, Any]) -> None:
-    """Raises InputError for weights that were made up, because no file has them."""
+    """Raises InputError for weights that were made up: no file has them."""
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         more = ", ..." if len(missing) > _FEW else ""

@@ -19,8 +19,8 @@ _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CONVERT = (
-    "Pickled weights can run code when they are loaded, so only safetensors are. If you "
-    "trust them, load the model in Python and write it with save_pretrained."
+    "Pickled weights can run code when they are loaded, so only safetensors are. If "
+    "you trust them, load the model in Python and write it with save_pretrained."
 )
 _CODE = (
     "Code that comes with a model is never run by this command. If you trust it, load "
@@ -77,8 +77,8 @@ def _check_kernels(model: str, config: dict[str, Any]) -> None:
     for key, value in _entries(config):
         if "implementation" in key and isinstance(value, str) and "/" in value:
             raise InputError(
-                f"{model}: {key} of {_CONFIG} is {value!r}, which names code on the Hub. "
-                f"It is never run by this command. Remove {key} from {_CONFIG}."
+                f"{model}: {key} of {_CONFIG} is {value!r}, which names code on the "
+                f"Hub. It is never run by this command. Remove {key} from {_CONFIG}."
             )
 
 

@@ -15,7 +15,6 @@ from captum_dexar.comparison.methods import chosen_names, GROUPS, METHODS
 
 if TYPE_CHECKING:
     from captum_dexar.vlm_attribution import VLMAttribution
-    from PIL import Image
     from torch import nn
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -150,29 +149,6 @@ def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
     scene = make_scene(seed)
     inp = ImagePromptInput(scene.image, "Describe the image.", processor, model)
     return model, processor, scene, inp
-
-
-def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
-    """The given model, its processor, and the question about the image."""
-    image = _opened(options.image)
-    from captum_dexar import ImagePromptInput
-    from captum_dexar.cli.loading import loaded_model
-
-    model, processor = loaded_model(options)
-    inp = ImagePromptInput(image, options.prompt, processor, model)
-    return model, processor, inp
-
-
-def _opened(path: Path) -> Image.Image:
-    """The image of ``--image``; InputError if it can't be read."""
-    if not path.is_file():
-        raise InputError(f"there is no image file at {path}.")
-    from captum_dexar.inputs.pictures import picture_of
-
-    try:
-        return picture_of(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--image: {error}") from None
 
 
 def check_out(folder: Path) -> None:

@@ -23,7 +23,7 @@ Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike[str]
 CHANNELS = (1, 3, 4)
 # Pillow has Ghostscript run them.
 _PROGRAMS = ("EPS",)
-# What Pillow's decoders raise for damaged files. ValueError is the package's own as well.
+# What Pillow's decoders raise for damaged files, besides ValueError.
 _DECODING = (
     OSError,
     SyntaxError,
@@ -48,8 +48,8 @@ def picture_of(given: Any) -> Image.Image:
 
     Raises:
         TypeError: It is something else, or the array has another dtype.
-        ValueError: There is no pixel, the axes or levels can have two meanings, it is an
-            address, or a file that is damaged, too large or no image.
+        ValueError: There is no pixel, the axes or levels can have two meanings, it is
+            an address, or a file that is damaged, too large or no image.
         FileNotFoundError: There is no such file.
         OSError: The file can't be opened.
 

@@ -1,6 +1,7 @@
 """The schema of a result file's header: all that is not a tensor, with its limits.
 
-It is checked before anything is made of a file, which may be damaged or made by anybody.
+It is checked before anything is made of a file, which may be damaged or made by
+anybody.
 """
 
 from __future__ import annotations
