@@ -102,8 +102,8 @@ def _check_complete(model: str, report: dict[str, Any]) -> None:
         more = ", ..." if len(missing) > _FEW else ""
         raise InputError(
             f"{model} lacks {len(missing)} weights of the model: "
-            f"{', '.join(missing[:_FEW])}{more}. They would be random, and so would the "
-            "explanation. Download or save the model again."
+            f"{', '.join(missing[:_FEW])}{more}. They would be random, and so would "
+            "the explanation. Download or save the model again."
         )
 
 

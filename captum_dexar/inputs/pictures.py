@@ -2,8 +2,6 @@
 
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,18 +20,7 @@ Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike[str]
 
 CHANNELS = (1, 3, 4)
 # Pillow has Ghostscript run them.
-_PROGRAMS = ("EPS",)
-# What Pillow's decoders raise for damaged files, besides ValueError.
-_DECODING = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
+PROGRAMS = ("EPS",)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|(https?|file|data):", re.IGNORECASE)
 
 
@@ -107,7 +94,7 @@ def _opened(path: str) -> Image.Image:
             "array or a tensor."
         )
     with _readable(f"The image file {shown}"), Image.open(path) as image:
-        if image.format in _PROGRAMS:
+        if image.format in PROGRAMS:
             raise ValueError(
                 f"The image file {shown} is {image.format}, which is a program. It is "
                 "not run here: convert it to PNG."
@@ -127,7 +114,9 @@ def _readable(image: str) -> Iterator[None]:
             f"{image} is too large: {error} Scale it down. If you know where it comes "
             "from, raise PIL.Image.MAX_IMAGE_PIXELS and open it yourself."
         ) from None
-    except _DECODING as error:
+    except (MemoryError, ValueError):
+        raise
+    except Exception as error:  # decoders raise many types for damaged files
         if isinstance(error, OSError) and error.errno is not None:
             # The file can't be opened or read.
             raise
