@@ -1,5 +1,7 @@
-"""Files that are damaged, of no image or of a program, wherever images are read: one type
-of error each, and words that name the file or say what to do."""
+"""Files that are damaged, of no image or of a program, wherever images are read.
+
+One type of error each, in words that name the file or say what to do.
+"""
 
 import io
 import random
