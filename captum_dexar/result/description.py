@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    model_validator,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
@@ -21,9 +28,12 @@ _MOST_VIEWS = 2**14
 # Rectangles of padded images begin before the image and end behind it, not that far.
 _FARTHEST, _SMALLEST = 1e9, 1e-6
 
-Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
-Positive = Annotated[int, Field(gt=0, le=MOST_TOKENS)]
-Side = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
+# Numbers are never made of texts or of true and false. Texts may hold what is no Unicode
+# character by itself.
+Text = InstanceOf[str]
+Count = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True)]
+Positive = Annotated[int, Field(gt=0, le=MOST_TOKENS, strict=True)]
+Side = Annotated[int, Field(gt=0, le=MOST_PIXELS, strict=True)]
 Edge = Annotated[
     float, Field(ge=-_FARTHEST, le=_FARTHEST, allow_inf_nan=False, strict=True)
 ]
@@ -35,13 +45,13 @@ class Damaged(Exception):
 
 class _Stored(BaseModel):
     # Later versions may say more.
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class StoredView(_Stored):
     """The fields of a :class:`View`."""
 
-    name: str
+    name: Text
     grid: tuple[Side, Side]
     rectangle: tuple[Edge, Edge, Edge, Edge] | None
     start: Count
@@ -73,8 +83,8 @@ class StoredLayout(_Stored):
     ]
     image_sizes: tuple[tuple[Side, Side], ...] | None
     # Earlier files do not say.
-    approximation: str | None = None
-    names: tuple[str, ...] | None = None
+    approximation: Text | None = None
+    names: tuple[Text, ...] | None = None
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -99,20 +109,20 @@ class StoredLayout(_Stored):
 class Description(_Stored):
     """What a file says besides its tensors."""
 
-    output_tokens: list[str]
+    output_tokens: list[Text]
     layer_indices: list[Count] | None
-    method: str
+    method: Text
     layout: StoredLayout
     # Earlier files lack them.
-    answer: str | None = None
-    question: str | None = None
+    answer: Text | None = None
+    question: Text | None = None
 
 
 class StoredTensor(_Stored):
     """What the header of a safetensors file says about a tensor."""
 
     dtype: str
-    shape: list[Annotated[int, Field(ge=0, lt=2**63)]]
+    shape: list[Annotated[int, Field(ge=0, lt=2**63, strict=True)]]
 
 
 class Header(_Stored):
@@ -121,10 +131,10 @@ class Header(_Stored):
     tensors: dict[str, StoredTensor]
 
 
-def described(text: str) -> Description:
-    """The description in a file's JSON; raises Damaged."""
+def described(content: Any) -> Description:
+    """The description, out of what JSON has been read to; raises Damaged."""
     try:
-        return Description.model_validate_json(text)
+        return Description.model_validate(content)
     except ValidationError as error:
         raise Damaged(reason_of(error)) from None
 
@@ -142,7 +152,7 @@ def reason_of(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"])) or "the description"
     reason = f"{place}: {first['msg']}"
-    if first["type"] in ("refused", "missing", "json_invalid"):
+    if first["type"] in ("refused", "missing"):
         return reason
     given = repr(first["input"])
     return f"{reason}, got {given if len(given) <= 80 else f'{given[:77]}...'}"

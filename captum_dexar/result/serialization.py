@@ -81,14 +81,15 @@ def write(path: Path, result: Any) -> None:
         tensors[SEGMENTS] = content["layout"].pop("labels")
     try:
         check_pixels([(image.height, image.width) for image in result.images])
-        said = described(json.dumps(content))
+        text = json.dumps(content)
+        said = described(json.loads(text))
         check_map_sizes(result.layout, len(said.output_tokens))
         for index, image in enumerate(result.images):
             tensors[f"image{index}"] = encoded(image)
         metadata = {
             "format": FORMAT,
             "version": str(VERSION),
-            "content": json.dumps(content),
+            "content": text,
         }
         data = save(tensors, metadata=metadata)
         stored, _ = _header(data, path)
@@ -114,7 +115,7 @@ def read(path: Path) -> dict[str, Any]:
         try:
             stored, metadata = _header(start, path)
             data = start + file.read()
-            said = described(metadata.get("content", ""))
+            said = described(json.loads(metadata.get("content", "")))
             check_tensors(stored, said)
             tensors = load(data)
             del data

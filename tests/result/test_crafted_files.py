@@ -294,7 +294,10 @@ def test_what_could_not_be_read_is_not_written(saved: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"layout": large, "images": [Image.new("1", (20_000, 14_000))]}, "pixels"),
         ({"token_weights": torch.ones(4)}, r"token_weights must be of the shape \(5\)"),
-        ({"question": "\ud800"}, "JSON"),
+        (
+            {"layer_indices": [0.5, 1, 2]},
+            "layer_indices.0: Input should be a valid int",
+        ),
     ]
     for changes, reason in cases:
         with pytest.raises(ValueError, match=f"can't be written.*{reason}"):
