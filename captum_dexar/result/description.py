@@ -28,8 +28,8 @@ _MOST_VIEWS = 2**14
 # Rectangles of padded images begin before the image and end behind it, not that far.
 _FARTHEST, _SMALLEST = 1e9, 1e-6
 
-# Numbers are never made of texts or of true and false. Texts may hold what is no Unicode
-# character by itself.
+# Numbers are never made of texts or of true and false. Texts may hold what is no
+# Unicode character by itself.
 Text = InstanceOf[str]
 Count = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True)]
 Positive = Annotated[int, Field(gt=0, le=MOST_TOKENS, strict=True)]
