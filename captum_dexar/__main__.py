@@ -2,6 +2,16 @@
 
 import sys
 
-from captum_dexar.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        from captum_dexar.cli import main as run
+    except KeyboardInterrupt:
+        print("captum-dexar: interrupted", file=sys.stderr)
+        return 130
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -70,7 +70,9 @@ def read_image(path: Path, limits: Limits) -> Image.Image:
             "The image is too large. At most "
             f"{limits.image_pixels / _MILLION:g} million pixels are accepted."
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (MemoryError, VisitorError):
+        raise
+    except Exception as error:  # decoders raise many types for damaged files
         raise VisitorError(f"The image file is damaged: {error}.") from None
     return image
 

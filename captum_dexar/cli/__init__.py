@@ -12,6 +12,7 @@ from typing import NoReturn
 from captum_dexar import __version__
 from captum_dexar.cli import app, compare, demo, evaluate, explain, families, show
 from captum_dexar.cli.console import printing, say
+from captum_dexar.cli.interrupts import noticed_interrupts
 from captum_dexar.cli.options import InputError
 from captum_dexar.cli.terminal import terminal_text
 
@@ -27,23 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Default: None, ``sys.argv[1:]``
 
     Returns:
-        0 on success, 1 if explaining failed, 2 for bad input.
+        0 on success, 1 if explaining failed, 2 for bad input, 130 after Ctrl-C.
     """
     # Figures are only written to files.
     os.environ["MPLBACKEND"] = "Agg"
-    with printing():
+    with printing(), noticed_interrupts() as interrupts:
         options = _parser().parse_args(arguments)
         try:
             options.run(options)
-        except InputError as error:
-            say(f"captum-dexar: {error}", error=True)
-            return BAD_INPUT
-        except (RuntimeError, ValueError, TypeError, OSError) as error:
-            say(f"captum-dexar: {type(error).__name__}: {error}", error=True)
-            return FAILURE
-        except KeyboardInterrupt:
-            say("captum-dexar: interrupted", error=True)
-            return INTERRUPTED
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupts.came or isinstance(error, KeyboardInterrupt):
+                say("captum-dexar: interrupted", error=True)
+                return INTERRUPTED
+            if isinstance(error, InputError):
+                say(f"captum-dexar: {error}", error=True)
+                return BAD_INPUT
+            if isinstance(error, (RuntimeError, ValueError, TypeError, OSError)):
+                say(f"captum-dexar: {type(error).__name__}: {error}", error=True)
+                return FAILURE
+            raise
         return SUCCESS
 
 

@@ -7,7 +7,8 @@ import warnings
 from importlib.util import find_spec
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.cli.options import add_loading, InputError, loaded_model
+from captum_dexar.cli.loading import AUTO, device_of, loaded_model
+from captum_dexar.cli.options import add_loading, InputError
 
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
@@ -93,9 +94,9 @@ def _model(
         return *loaded_model(options), options.model, []
     from captum_dexar.shapes import load_vlm, make_scene
 
+    device = device_of(options)
     model, processor = load_vlm()
-    device = options.device
-    if device not in (None, "auto"):
+    if options.device not in (None, AUTO):
         model.to(device)
     return model, processor, _BUNDLED, [make_scene(seed).image for seed in _SCENES]
 

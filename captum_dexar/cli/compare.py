@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import say
+from captum_dexar.cli.loading import loaded_input
 from captum_dexar.cli.options import (
     add_methods,
     add_model,
     add_out,
     bundled_input,
+    check_out,
     generation_arguments,
     InputError,
-    loaded_input,
     method_names,
     positive,
 )
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     names = method_names(options.methods)
     gen_args = generation_arguments(options)
+    check_out(options.out)
     model, processor, inp = _input(options)
     from captum_dexar import compare
 

@@ -11,6 +11,7 @@ from captum_dexar.cli.options import (
     add_out,
     attribution,
     bundled_input,
+    check_out,
     layer_numbers,
 )
 from captum_dexar.cli.reports import add_result, Outputs, report, save_figure, TITLES
@@ -45,6 +46,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     layer_numbers(options.layers)
+    check_out(options.out)
     model, processor, scene, inp = bundled_input(options.seed)
     dexar = attribution(model, processor, options.layers)
     result = dexar.attribute(inp, progress=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import say
+from captum_dexar.cli.loading import AUTO, device_of, loaded_model
+from captum_dexar.cli.model_checks import check_attention
 from captum_dexar.cli.options import (
     add_loading,
     add_methods,
+    check_out,
     check_seed,
     InputError,
-    loaded_model,
     method_names,
     positive,
 )
@@ -147,9 +149,7 @@ def run(options: argparse.Namespace) -> None:
 
     name = f"{options.dataset}-{protocol_name(options)}"
     out = options.out or Path("captum-dexar-evaluation", name)
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--out: {path} is a file, and no folder.")
+    check_out(out)
     try:
         if options.ray is None:
             _run_here(options, names, out)
@@ -236,13 +236,15 @@ def _model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
         return loaded_model(options)
     from captum_dexar.shapes import load_vlm
 
+    check_attention(options.attn)
+    device = device_of(options)
     model, processor = load_vlm()
     if options.attn is not None:
         model.set_attn_implementation(options.attn)
     if options.dtype != "auto":
         model.to(dtype=_torch_dtype(options.dtype))
     if options.device is not None:
-        model.to("cpu" if options.device == "auto" else options.device)
+        model.to("cpu" if device == AUTO else device)
     return model, processor
 
 

@@ -6,15 +6,16 @@ import argparse
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import is_terminal, say
+from captum_dexar.cli.loading import loaded_input
 from captum_dexar.cli.options import (
     add_layers,
     add_model,
     add_out,
     attribution,
+    check_out,
     generation_arguments,
     InputError,
     layer_numbers,
-    loaded_input,
     positive,
 )
 from captum_dexar.cli.reports import (
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
     gen_args = generation_arguments(options)
     layer_numbers(options.layers)
     _check_stream(options)
+    check_out(options.out)
     model, processor, inp = loaded_input(options)
     dexar = attribution(model, processor, options.layers)
     arguments: dict[str, Any] = {"attention_power": options.attention_power}

@@ -6,6 +6,7 @@ Everything that needs no model is checked before anything slow is imported.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
@@ -150,52 +151,16 @@ def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
     return model, processor, scene, inp
 
 
-def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
-    """The given model, its processor, and the question about the image."""
-    _check_image(options.image)
-    from captum_dexar import ImagePromptInput
+def check_out(folder: Path) -> None:
+    """Raises InputError if a folder can't be made, or nothing be written to it.
 
-    model, processor = loaded_model(options)
-    inp = ImagePromptInput(options.image, options.prompt, processor, model)
-    return model, processor, inp
-
-
-def _check_image(path: Path) -> None:
-    """Raises InputError unless Pillow can read the file."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not path.is_file():
-        raise InputError(f"there is no image file at {path}.")
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path} is not a readable image: {error}") from None
-
-
-def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
-    """The model of ``--model`` and its processor; InputError if there is none."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        processor = AutoProcessor.from_pretrained(
-            options.model, trust_remote_code=False
-        )
-        model = AutoModelForImageTextToText.from_pretrained(
-            options.model,
-            dtype=options.dtype,
-            attn_implementation=options.attn,
-            use_safetensors=True,
-            trust_remote_code=False,
-            device_map="auto" if device == "auto" else None,
-        )
-        return (model if device == "auto" else model.to(device)).eval(), processor
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(
-            f"{options.model} could not be loaded as a vision-language model: {error}"
-        ) from error
+    Before anything is computed, which would be lost. Nothing is made yet.
+    """
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise InputError(f"--out: {nearest} is a file, and no folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"--out: nothing can be written to the folder {nearest}.")
 
 
 def attribution(model: nn.Module, processor: Any, layers: str) -> VLMAttribution:

@@ -49,12 +49,12 @@ class Outputs:
             name (str): of the file
             write_to (Callable): writes it, to the path that it is given
         """
-        path = self.folder / name
+        from captum_dexar.result.whole_file import draft_of
+
         try:
-            write_to(path)
+            with draft_of(self.folder / name) as draft:
+                write_to(draft)
         except Exception as error:  # drawing may raise anything
-            # A part of a file would look like the whole.
-            path.unlink(missing_ok=True)
             self._failures.append((name, error))
         else:
             self.written.append(name)
@@ -115,8 +115,7 @@ def say_words(result: VLMAttributionResult) -> None:
 
 def add_result(result: VLMAttributionResult, outputs: Outputs) -> None:
     """Writes the result file, which all else can be made from."""
-    result.save(outputs.folder / RESULT)
-    outputs.written.append(RESULT)
+    outputs.add(RESULT, result.save)
 
 
 def add_views(result: VLMAttributionResult, outputs: Outputs) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_dexar.cli.options import InputError
+from captum_dexar.cli.options import check_out, InputError
 from captum_dexar.cli.reports import Outputs, report, TITLES
 
 if TYPE_CHECKING:
@@ -42,13 +42,16 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{path} is a folder. Name a result file in it{which}.")
     if not path.is_file():
         raise InputError(f"there is no result file at {path}.")
-    from captum_dexar.result.result import VLMAttributionResult
     from captum_dexar.visualization.file_names import file_name
+
+    folder = options.out or Path(f"{file_name(path.stem)}-shown")
+    check_out(folder)
+    from captum_dexar.result.result import VLMAttributionResult
 
     try:
         result = VLMAttributionResult.load(path)
     except ValueError as error:
         raise InputError(str(error)) from None
-    outputs = Outputs(options.out or Path(f"{file_name(path.stem)}-shown"))
+    outputs = Outputs(folder)
     report(result, outputs)
     outputs.finish(TITLES)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from captum_dexar.evaluation.dataset import DamagedSample
 from captum_dexar.evaluation.protocols.base import as_json, Line, plain
+from captum_dexar.result.whole_file import write_whole
 from filelock import FileLock, Timeout
 
 RESULTS, SKIPPED, RUN, LOCK = "results.jsonl", "skipped.jsonl", "run.json", ".lock"
@@ -326,12 +327,5 @@ def _named_line(path: Path, number: int) -> Iterator[None]:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    draft = path.with_name(f"{path.name}.part")
     # Names of files can hold what is no text; in JSON it is escaped already.
-    try:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-        draft.replace(path)
-    except OSError:
-        # On a full disk, what was written of it would take the last room.
-        draft.unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode("utf-8", errors="backslashreplace"))

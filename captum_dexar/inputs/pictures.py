@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from torch import Tensor
 Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike[str]
 
 CHANNELS = (1, 3, 4)
+# Pillow has Ghostscript run them.
+PROGRAMS = ("EPS",)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|(https?|file|data):", re.IGNORECASE)
 
 
@@ -31,9 +35,10 @@ def picture_of(given: Any) -> Image.Image:
 
     Raises:
         TypeError: It is something else, or the array has another dtype.
-        ValueError: There is no pixel, the axes or levels can have two meanings, or it
-            is an address.
+        ValueError: There is no pixel, the axes or levels can have two meanings, it is
+            an address, or a file that is damaged, too large or no image.
         FileNotFoundError: There is no such file.
+        OSError: The file can't be opened.
 
     Examples::
 
@@ -55,7 +60,9 @@ def picture_of(given: Any) -> Image.Image:
             f"image must be a PIL image, an array, a tensor or a path, got "
             f"{type(given).__name__}."
         )
-    return _upright(given)
+    # Of an opened file, the pixels are read now.
+    with _readable("The image"):
+        return _upright(given)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -86,11 +93,36 @@ def _opened(path: str) -> Image.Image:
             f"There is no image file {shown}. Pass the path of a file, a PIL image, an "
             "array or a tensor."
         )
+    with _readable(f"The image file {shown}"), Image.open(path) as image:
+        if image.format in PROGRAMS:
+            raise ValueError(
+                f"The image file {shown} is {image.format}, which is a program. It is "
+                "not run here: convert it to PNG."
+            )
+        return _upright(image)
+
+
+@contextmanager
+def _readable(image: str) -> Iterator[None]:
+    """Names the image in errors of Pillow's decoders, as ValueError."""
     try:
-        with Image.open(path) as image:
-            return _upright(image)
+        yield
     except UnidentifiedImageError:
-        raise ValueError(f"Pillow finds no image in the file {shown}.") from None
+        raise ValueError(f"{image} is nothing that Pillow knows as an image.") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{image} is too large: {error} Scale it down. If you know where it comes "
+            "from, raise PIL.Image.MAX_IMAGE_PIXELS and open it yourself."
+        ) from None
+    except (MemoryError, ValueError):
+        raise
+    except Exception as error:  # decoders raise many types for damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            # The file can't be opened or read.
+            raise
+        raise ValueError(
+            f"{image} is damaged or incomplete: {str(error) or type(error).__name__}."
+        ) from error
 
 
 def _of_array(array: np.ndarray) -> Image.Image:

@@ -1,6 +1,7 @@
 """Captum's image input with one interpretable feature per image token."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,12 +64,14 @@ class ImageTokenInput(ImageMaskInput):
         processor_fn = processor_fn or _unprocessed
         if model_inputs is None:
             model_inputs = processor_fn(one_or_all(self.images))
+        # With a mask, Captum would sort the numbers of all pixels to find the features.
         super().__init__(
             self.images[0],
-            mask=layout.token_of_pixel(),
+            mask_list=[],
             baseline=baseline,
             processor_fn=lambda image: model_inputs,
         )
+        self.mask = layout.token_of_pixel()
         self.processor_fn = processor_fn
         self.layout = layout
         self.n_itp_features = len(layout.placed)
@@ -130,21 +133,18 @@ def token_names(layout: ImageLayout) -> list[str]:
     if isinstance(layout, SegmentLayout):
         return list(layout.names)
     names = []
-    seen: dict[tuple[int, str], int] = {}
+    count = Counter((view.image, view.name) for view in layout.views)
+    seen: Counter[tuple[int, str]] = Counter()
+    has_several = layout.num_images > 1
     for view in layout.views:
-        number = seen.get((view.image, view.name), 0)
-        seen[view.image, view.name] = number + 1
-        name = f"{view.name}{number}" if _is_numbered(layout, view) else view.name
-        if layout.num_images > 1:
+        kind = view.image, view.name
+        name = f"{view.name}{seen[kind]}" if count[kind] > 1 else view.name
+        seen[kind] += 1
+        if has_several:
             name = f"image{view.image} {name}"
         rows, columns = view.grid
         names += [f"{name}[{r},{c}]" for r in range(rows) for c in range(columns)]
     return names
-
-
-def _is_numbered(layout: ImageLayout, view: Any) -> bool:
-    same = [v for v in layout.views if (v.image, v.name) == (view.image, view.name)]
-    return len(same) > 1
 
 
 def display_input(

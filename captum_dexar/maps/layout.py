@@ -241,9 +241,10 @@ class ImageLayout:
         for view, column in sorted(of_image, key=lambda pair: pair[0].cell_area):
             row = view.cell_of_pixel(height, axis=0)
             cell = view.cell_of_pixel(width, axis=1)
-            index = column.start + row[:, None] * view.grid[1] + cell
+            # Four bytes a pixel: an image may have hundreds of millions of them.
+            index = (column.start + row[:, None] * view.grid[1]).int() + cell.int()
             is_new = (row >= 0)[:, None] & (cell >= 0) & (token < 0)
-            token = torch.where(is_new, index.int(), token)
+            torch.where(is_new, index, token, out=token)
         return token
 
     def painted(self, values: Tensor, image: int = 0) -> Tensor:

@@ -58,10 +58,11 @@ class SegmentLayout(ImageLayout):
                 layer = torch.full(size, -1, dtype=torch.int32)
                 layers.append(layer)
             layer[inside] = index
-        return cls._of_labels(torch.stack(layers), tuple(names))
+        return cls.of_labels(torch.stack(layers), tuple(names))
 
     @classmethod
-    def _of_labels(cls, labels: Tensor, names: tuple[str, ...]) -> SegmentLayout:
+    def of_labels(cls, labels: Tensor, names: tuple[str, ...]) -> SegmentLayout:
+        """The layout of labels ``(layers, height, width)``, int32, as in ``labels``."""
         height, width = labels.shape[1:]
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         grid = max(1, round(height * scale)), max(1, round(width * scale))
@@ -101,7 +102,7 @@ class SegmentLayout(ImageLayout):
 
     def resized(self, image_sizes: tuple[Size, ...]) -> SegmentLayout:
         """The same segments on a larger or smaller copy of the image."""
-        return self._of_labels(self._sampled(image_sizes[0]), self.names)
+        return self.of_labels(self._sampled(image_sizes[0]), self.names)
 
     def token_of_pixel(self, image: int = 0) -> Tensor:
         """The segment of each pixel, the smallest if several, ``(height, width)``."""

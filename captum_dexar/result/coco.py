@@ -12,6 +12,7 @@ import numpy as np
 from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.result.regions import checked_threshold, Region, regions_of
 from captum_dexar.result.selection import chosen_word, WordChoice
+from captum_dexar.result.whole_file import write_whole
 from torch import Tensor
 
 
@@ -72,7 +73,8 @@ def coco_dataset(
 
 def write_coco(path: Path, dataset: dict[str, Any]) -> None:
     """Writes a dataset as JSON."""
-    path.write_text(json.dumps(dataset, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(dataset, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
 
 
 def annotation(region: Region) -> dict[str, Any]:

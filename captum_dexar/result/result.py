@@ -436,16 +436,22 @@ class VLMAttributionResult(AnswerMaps):
         model.
 
         Args:
-            path (str or Path): an existing file is replaced atomically
+            path (str or Path): an existing file is replaced whole or not at all, and
+                keeps its permissions; symbolic links are followed
 
         Raises:
-            OSError: the file can't be written.
+            OSError: the file can't be written; an existing one is as before.
+            ValueError: the result could not be read again: its images have more than
+                2**28 pixels together, or its parts do not fit together.
         """
         serialization.write(Path(path), self)
 
     @classmethod
     def load(cls, path: str | Path) -> VLMAttributionResult:
         """Reads a result; the model is not needed.
+
+        The file may come from anybody: it is checked before anything is made of it, and
+        what it can take in memory is bounded. It is read whole, and not needed later.
 
         Args:
             path (str or Path): a file written by :meth:`save`

@@ -1,27 +1,31 @@
 """One file per result: safetensors with JSON metadata, no pickle."""
 
-import io
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.maps.segments import SegmentLayout
-from captum_dexar.result.file_checks import (
-    check_content,
-    check_images,
-    check_labels,
-    check_tensors,
+from captum_dexar.result.description import (
     Damaged,
+    described,
+    Description,
+    StoredTensor,
+    tensors_of,
 )
-from PIL import Image, UnidentifiedImageError
-from safetensors import safe_open, SafetensorError
-from safetensors.torch import save_file
+from captum_dexar.result.file_checks import (
+    check_labels,
+    check_map_sizes,
+    check_tensors,
+    SEGMENTS,
+)
+from captum_dexar.result.stored_images import check_pixels, decoded, encoded
+from captum_dexar.result.whole_file import write_whole
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 FORMAT = "captum_dexar.result"
@@ -39,131 +43,155 @@ TENSORS = (
     "special_tokens",
     "word_starts",
 )
-REQUIRED = ("target_ids", "token_attr", "seq_attr")
-# The labels of a SegmentLayout.
-SEGMENTS = "segments"
 PLAIN = ("output_tokens", "layer_indices", "method")
 # Texts that earlier files lack.
 LATER = ("answer", "question")
+# Of a safetensors file: eight bytes with the length of the header, and its limit.
+_PREFIX, _LONGEST_HEADER = 8, 10**8
 
+# What the readers of the format, JSON and tensors raise for damaged files.
 UNREADABLE = (
     SafetensorError,
-    KeyError,
-    TypeError,
-    json.JSONDecodeError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
+    LookupError,
     RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
     Damaged,
 )
 
 
 def write(path: Path, result: Any) -> None:
-    """Writes a temporary file next to ``path``, then renames it atomically."""
+    """Writes a result file whole or not at all.
+
+    Raises:
+        OSError: the file can't be written.
+        ValueError: :func:`read` would refuse it.
+    """
     tensors = {
         name: value.detach().cpu().contiguous()
         for name in TENSORS
         if (value := getattr(result, name)) is not None
     }
-    for index, image in enumerate(result.images):
-        png = io.BytesIO()
-        image.save(png, format="PNG")
-        tensors[f"image{index}"] = torch.from_numpy(
-            np.frombuffer(png.getvalue(), dtype=np.uint8).copy()
-        )
     content = {name: getattr(result, name) for name in (*PLAIN, *LATER)}
     content["layout"] = asdict(result.layout)
     if isinstance(result.layout, SegmentLayout):
         tensors[SEGMENTS] = content["layout"].pop("labels")
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "content": json.dumps(content),
-    }
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    os.close(handle)
     try:
-        save_file(tensors, unfinished, metadata=metadata)
-        os.chmod(unfinished, 0o666 & ~_umask())
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+        check_pixels([(image.height, image.width) for image in result.images])
+        text = json.dumps(content)
+        said = described(json.loads(text))
+        check_map_sizes(result.layout, len(said.output_tokens))
+        for index, image in enumerate(result.images):
+            tensors[f"image{index}"] = encoded(image)
+        metadata = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "content": text,
+        }
+        data = save(tensors, metadata=metadata)
+        stored, _ = _header(data, path)
+        check_tensors(stored, said)
+    except (Damaged, TypeError) as error:
+        raise ValueError(
+            f"This result can't be written to a file that can be read: {error}."
+        ) from error
+    write_whole(path, data)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arguments of :class:`VLMAttributionResult` that a file holds."""
+    """The arguments of :class:`VLMAttributionResult` that a file holds.
+
+    The file is read whole, so that what becomes of it later does not matter.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"There is no result file at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is a safetensors file, but not a result saved by "
-                    "VLMAttributionResult.save."
-                )
-            if metadata["version"] != str(VERSION):
-                raise ValueError(
-                    f"{path} has format version {metadata['version']}; this version of "
-                    f"captum-dexar reads version {VERSION}. Use the captum-dexar that "
-                    "wrote it, or explain the answer again."
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            content = json.loads(metadata["content"])
-            return _arguments(tensors, content)
-    except UNREADABLE as error:
-        raise ValueError(f"{path} is not a readable result file: {error}") from error
+    with path.open("rb") as file:
+        start = file.read(_PREFIX)
+        # Not that of a file of many gigabytes that is something else.
+        start += file.read(min(int.from_bytes(start, "little"), _LONGEST_HEADER))
+        try:
+            stored, metadata = _header(start, path)
+            data = start + file.read()
+            said = described(json.loads(metadata.get("content", "")))
+            check_tensors(stored, said)
+            tensors = load(data)
+            del data
+            return _arguments(tensors, said)
+        except _OtherFile as error:
+            raise ValueError(str(error)) from None
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{path} is not a readable result file: {error}"
+            ) from error
 
 
-def _arguments(tensors: dict[str, Tensor], content: dict[str, Any]) -> dict[str, Any]:
-    check_content(content)
-    stored = content["layout"]
+class _OtherFile(Exception):
+    """A readable file that is no result of this version."""
+
+
+def _header(start: bytes, path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """The tensors and texts that the header of a safetensors file names.
+
+    Raises:
+        _OtherFile: it is not a result of this version.
+        ValueError: it is no safetensors file.
+    """
+    length = int.from_bytes(start[:_PREFIX], "little")
+    text = start[_PREFIX : _PREFIX + length]
+    if len(text) != length or not length:
+        raise Damaged("it does not begin with the header of a safetensors file")
+    header = json.loads(text)
+    if not isinstance(header, dict):
+        raise Damaged("its header is no mapping")
+    metadata = header.pop("__metadata__", None)
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if metadata.get("format") != FORMAT:
+        raise _OtherFile(
+            f"{path} is a safetensors file, but not a result saved by "
+            "VLMAttributionResult.save."
+        )
+    if metadata.get("version") != str(VERSION):
+        raise _OtherFile(
+            f"{path} has format version {metadata.get('version')}; this version of "
+            f"captum-dexar reads version {VERSION}. Use the captum-dexar that "
+            "wrote it, or explain the answer again."
+        )
+    return tensors_of(header), metadata
+
+
+def _arguments(tensors: Mapping[str, Tensor], said: Description) -> dict[str, Any]:
+    stored = said.layout
     views = tuple(
         View(
-            name=view["name"],
-            grid=tuple(view["grid"]),
-            rectangle=None if view["rectangle"] is None else tuple(view["rectangle"]),
-            start=view["start"],
-            image=view["image"],
-            row_stride=view["row_stride"],
+            name=view.name,
+            grid=view.grid,
+            rectangle=view.rectangle,
+            start=view.start,
+            image=view.image,
+            row_stride=view.row_stride,
         )
-        for view in stored["views"]
+        for view in stored.views
     )
-    sizes = stored["image_sizes"]
-    arguments: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
-    arguments |= {name: tensors[name] for name in REQUIRED}
-    arguments |= {name: content[name] for name in PLAIN}
-    arguments |= {name: content.get(name) for name in LATER}
-    places = (
-        stored["num_tokens"],
-        views,
-        None if sizes is None else tuple(tuple(size) for size in sizes),
-        stored.get("approximation") or "",
-    )
-    arguments["layout"] = ImageLayout(*places)
+    places = (stored.num_tokens, views, stored.image_sizes, stored.approximation or "")
+    layout = ImageLayout(*places)
     if SEGMENTS in tensors:
-        check_labels(tensors[SEGMENTS], content)
-        arguments["layout"] = SegmentLayout(
-            *places, labels=tensors[SEGMENTS], names=tuple(stored["names"])
-        )
-    check_tensors(tensors, content, arguments["layout"])
+        labels = tensors[SEGMENTS].int()
+        check_labels(labels, said)
+        layout = SegmentLayout.of_labels(labels, stored.names or ())
+        if layout.views != views:
+            raise Damaged("views must be one grid over the segments")
+    check_map_sizes(layout, len(said.output_tokens))
     num_images = sum(name.startswith("image") for name in tensors)
-    arguments["images"] = [
-        _decoded(tensors[f"image{index}"], index) for index in range(num_images)
-    ]
-    check_images(arguments["images"], arguments["layout"])
-    return arguments
-
-
-def _decoded(png: Tensor, index: int) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(png.numpy().tobytes()), formats=["PNG"])
-        converted: Image.Image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Damaged(f"image {index} can't be read: {error}") from error
-    return converted
+    images = [tensors[f"image{index}"] for index in range(num_images)]
+    return {
+        **{name: tensors.get(name) for name in TENSORS},
+        **{name: getattr(said, name) for name in (*PLAIN, *LATER)},
+        "layout": layout,
+        "images": decoded(images, layout),
+    }
 
 
 def same_content(one: Any, other: Any) -> bool:
@@ -189,9 +217,3 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
         return False
     one, other = one.cpu(), other.cpu()
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -144,7 +145,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     out = ("--out", str(tmp_path / "never"))
     cases: list[tuple[tuple[Any, ...], str]] = [
         ((folder, tmp_path / "missing.png"), "there is no image file"),
-        ((folder, text), "not a readable image"),
+        ((folder, text), "nothing that Pillow knows as an image"),
         ((empty, image), "could not be loaded as a vision-language model"),
         ((tmp_path / "nowhere", image), "could not be loaded"),
         ((folder, image, "--layers", "7"), "--layers must be all, last-half"),
@@ -205,6 +206,50 @@ def test_a_model_that_fails_exits_with_1(
     monkeypatch.setattr("captum_dexar.VLMAttribution.attribute", fail)
     assert _explain(folder, image) == 1
     assert "RuntimeError: no such luck" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, RecursionError, ImportError])
+def test_ctrl_c_is_told_whatever_comes_of_it(
+    folder: Path,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: type[BaseException],
+) -> None:
+    """Torch, interrupted while it is imported, raises RecursionError."""
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise raised from None
+
+    monkeypatch.setattr("captum_dexar.VLMAttribution.attribute", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    assert _explain(folder, image) == 130
+    assert "captum-dexar: interrupted\n" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_answer_that_can_not_be_saved_is_printed(
+    folder: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("captum_dexar.VLMAttributionResult.save", full)
+    out = ["--target", "a red", "--out", str(tmp_path / "out")]
+    assert _explain(folder, image, *out) == 1
+    printed = capsys.readouterr()
+    assert "The model:  a red" in printed.out and "weight" in printed.out
+    assert "result.dexar could not be written" in printed.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == OUTPUTS - {
+        "result.dexar"
+    }
 
 
 def test_demo_as_a_visitor_runs_it(tmp_path: Path) -> None:

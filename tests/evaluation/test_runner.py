@@ -335,17 +335,6 @@ def _with_room(job: Job, out: Path, room: int) -> None:
             raise SystemExit(6) from None
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
-def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "summary.md"
-    replace_text(path, "before")
-    # Writing to the draft is writing to a full disk.
-    (tmp_path / "summary.md.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        replace_text(path, "after")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-
-
 def test_a_folder_that_can_not_be_written(job: Job, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):

@@ -113,7 +113,7 @@ REFUSED: dict[str, Case] = {
         r"no image file 'iVBOR.{72}\.\.\.'",
     ),
     "no file": (lambda: Path("cat.png"), FileNotFoundError, "no image file 'cat.png'"),
-    "no image file": (lambda: __file__, ValueError, "finds no image in the file"),
+    "no image file": (lambda: __file__, ValueError, "nothing that Pillow knows"),
     "floats above 1": (
         lambda: RGB.astype(np.float32),
         ValueError,

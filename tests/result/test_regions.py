@@ -26,7 +26,7 @@ def drawn_by_hand(**changes: Any) -> VLMAttributionResult:
     """
     labels = torch.arange(12).view(3, 4).repeat_interleave(10, 0)
     labels = labels.repeat_interleave(10, 1)
-    layout = SegmentLayout._of_labels(labels.int()[None], tuple("abcdefghijkl"))
+    layout = SegmentLayout.of_labels(labels.int()[None], tuple("abcdefghijkl"))
     values = torch.zeros(1, 12)
     values[0, 0], values[0, 6] = 4.0, 2.0
     fields: dict[str, Any] = {

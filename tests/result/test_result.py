@@ -319,23 +319,6 @@ def test_the_format_of_files_keeps_its_name(tmp_path: Path) -> None:
     assert (metadata["format"], metadata["version"]) == ("captum_dexar.result", "2")
 
 
-def test_a_failed_save_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "answer"
-    make_result().save(path)
-    before = path.read_bytes()
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("captum_dexar.result.serialization.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        make_result(token_attr=torch.ones(5, 8)).save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_transparent_image_is_shown_as_its_processor_sees_it() -> None:
     model, processor = load_vlm()
     levels = np.random.default_rng(0).integers(0, 256, (96, 96, 4), dtype=np.uint8)

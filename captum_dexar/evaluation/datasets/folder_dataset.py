@@ -12,6 +12,7 @@ from typing import Any
 from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset, Example
 from captum_dexar.evaluation.datasets.annotation_index import AnnotationIndex, Fill
 from captum_dexar.inputs.image_prompt import ImagePromptInput
+from captum_dexar.inputs.pictures import PROGRAMS
 from PIL import ExifTags, Image
 from torch import nn
 
@@ -203,6 +204,8 @@ def loaded(sample_id: str, path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
                 image: Image.Image = opened
+                if image.format in PROGRAMS:
+                    raise ValueError(f"{image.format} is a program, and not run")
                 image.load()
                 # Read while the file is open.
                 image.getexif()
