@@ -34,7 +34,6 @@ from captum_dexar.evaluation.results_folder import (
     OtherRunError,
     read_lines,
     read_skipped,
-    replace_text,
 )
 from captum_dexar.evaluation.runner import Job, opened_run, run
 from captum_dexar.evaluation.summary import write_summary
