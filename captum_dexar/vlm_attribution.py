@@ -329,7 +329,13 @@ class VLMAttribution(Attribution):
             with closing(steps):
                 for token, explained in steps:
                     yield self._result(
-                        prompt, token, explained, 0, normalize, earlier_ids=earlier_ids
+                        prompt,
+                        token,
+                        explained,
+                        0,
+                        normalize,
+                        kwargs,
+                        earlier_ids=earlier_ids,
                     )
                     earlier_ids = torch.cat([earlier_ids, token])
         except StopIteration as error:
@@ -441,7 +447,9 @@ class VLMAttribution(Attribution):
             if verify:
                 options = DexAROptions(**arguments)
                 verified = verify_token(one, ids, explained, row, options)
-            results.append(self._result(one, ids, explained, row, normalize, verified))
+            results.append(
+                self._result(one, ids, explained, row, normalize, arguments, verified)
+            )
         return results
 
     def _afterwards(
@@ -482,6 +490,7 @@ class VLMAttribution(Attribution):
         explained: StepAttributions,
         example: int,
         normalize: bool,
+        arguments: Mapping[str, Any],
         verification: Verification | None = None,
         earlier_ids: Tensor | None = None,
     ) -> VLMAttributionResult:
@@ -491,7 +500,7 @@ class VLMAttribution(Attribution):
             explained,
             example,
             processor=self.processor,
-            method=self._method.get_name(),
+            method=self._method.name_with(arguments),
             normalize=normalize,
             verification=verification,
             earlier_ids=earlier_ids,

@@ -66,6 +66,8 @@ def test_python_runs(
     path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All blocks of a file, one after the other."""
+    if path.parent.name == "tutorials":
+        pytest.importorskip("IPython", reason="the extra tutorials is not installed")
     model, processor = load_vlm()
     image, prompt = make_scene(0).image, "Describe the image."
     inp = ImagePromptInput(image, prompt, processor, model)

@@ -293,3 +293,26 @@ def test_progress_is_shown_on_request_only(capfd: pytest.CaptureFixture[str]) ->
     assert "generating: 100%" in shown and "explaining: 100%" in shown
     _attribute(model, inputs, target=[7, 8, 9], progress=True)
     assert "explaining: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The map of the whole answer")
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "Layer DEX-AR"),
+        ({"attention_power": 0.0, "top_k": 1, "head_filter": True}, "Layer DEX-AR"),
+        ({"attention_power": 0.5}, "Layer DEX-AR, attention_power=0.5"),
+        (
+            {"head_filter": False, "top_k": 3},
+            "Layer DEX-AR, head_filter=False, top_k=3",
+        ),
+    ],
+)
+def test_the_name_says_what_is_not_the_papers(
+    options: dict[str, Any], name: str
+) -> None:
+    model, inputs = tiny_vlm(), prompt_inputs()
+    method = VLMAttribution(LayerDexAR(model))
+    assert method.attribute(inputs, target=[40, 41], **options).method == name
+    assert method.attribute(inputs, gen_args=GREEDY, **options).method == name
+    assert next(method.stream(inputs, gen_args=GREEDY, **options)).method == name

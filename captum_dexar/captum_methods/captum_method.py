@@ -48,6 +48,10 @@ class CaptumMethod:
         """The display name."""
         return method_name(self.method)
 
+    def name_with(self, arguments: Mapping[str, Any]) -> str:
+        """See :meth:`DecoderLayerAttribution.name_with`."""
+        return self.get_name()
+
     def check_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Raises TypeError or ValueError for arguments that can't be used, and the
         errors of methods that can't explain this model."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from captum_dexar.comparison.comparison import Comparison
     from torch import nn
 
-_GIVEN_TOGETHER = ("model", "image", "prompt")
 _DPI = 200
 DEFAULT_SEED = 3
 TITLES = {
@@ -52,11 +51,11 @@ def add_to(commands: Commands) -> None:
         help="explain one answer with several methods, side by side",
         description="Explains one answer with several methods: a figure with one row "
         "per method and one column per word, and a table with their run times. The "
-        "first method is the reference of the comparison. Without --model, --image "
-        "and --prompt the bundled model describes a drawn scene. For reproducible "
+        "first method is the reference of the comparison. Without --image "
+        "the bundled model describes a drawn scene. For reproducible "
         "times: --methods all --threads 1 --repeats 3.",
     )
-    add_model(parser, required=False)
+    add_model(parser, image_required=False)
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the drawn scene (default: 3)"
     )
@@ -97,21 +96,20 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
-    given = [name for name in _GIVEN_TOGETHER if getattr(options, name) is not None]
-    if not given:
+    if options.image is None:
+        for name in ("model", "prompt"):
+            if getattr(options, name) is not None:
+                raise InputError(
+                    f"--{name} needs --image as well; without both the bundled model "
+                    "describes a drawn scene."
+                )
         seed = DEFAULT_SEED if options.seed is None else options.seed
         model, processor, _, inp = bundled_input(seed)
         return model, processor, inp
-    missing = [f"--{name}" for name in _GIVEN_TOGETHER if name not in given]
-    if missing:
-        raise InputError(
-            f"--{given[0]} needs {' and '.join(missing)} as well; without all three "
-            "the bundled model describes a drawn scene."
-        )
     if options.seed is not None:
         raise InputError(
-            "--seed draws a scene for the bundled model, but --model and --image are "
-            "given. Leave one of them out."
+            "--seed draws a scene for the bundled model, but --image is given. Leave "
+            "one of them out."
         )
     return loaded_input(options)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, TYPE_CHECKING
 
+from captum_dexar.cli.console import say
 from captum_dexar.cli.model_checks import check_attention, check_model
-from captum_dexar.cli.options import InputError
+from captum_dexar.cli.options import BUNDLED_PROMPT, InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +22,18 @@ _LONGEST_REASON = 200
 
 def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     """The given model, its processor, and the question about the image."""
+    if options.model is None:
+        from captum_dexar.shapes.bundled import VLM_FOLDER
+
+        options.model = str(VLM_FOLDER)
+        options.prompt = options.prompt or BUNDLED_PROMPT
+        say(
+            "The bundled model knows drawn shapes and colours only; --model names "
+            "another.",
+            error=True,
+        )
+    elif options.prompt is None:
+        raise InputError("--model needs --prompt as well: the question to ask it.")
     image = _opened(options.image)
     from captum_dexar import ImagePromptInput
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+BUNDLED_PROMPT = "Describe the image."
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -26,16 +27,22 @@ class InputError(Exception):
     """Invalid input; the message is printed without a traceback."""
 
 
-def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
+def add_model(parser: argparse.ArgumentParser, image_required: bool) -> None:
     """Adds the options for a model, its input and its answer."""
     parser.add_argument(
-        "--model", required=required, metavar="ID_OR_FOLDER", help="the model to load"
+        "--model",
+        metavar="ID_OR_FOLDER",
+        help="the model to load (default: the bundled one, which knows drawn shapes "
+        "and colours only)",
     )
     parser.add_argument(
-        "--image", required=required, metavar="FILE", type=Path, help="the image"
+        "--image", required=image_required, metavar="FILE", type=Path, help="the image"
     )
     parser.add_argument(
-        "--prompt", required=required, metavar="TEXT", help="the question about it"
+        "--prompt",
+        metavar="TEXT",
+        help="the question about it (default, for the bundled model: "
+        f'"{BUNDLED_PROMPT}")',
     )
     parser.add_argument(
         "--target", metavar="TEXT", help="explain this answer (default: generate one)"
@@ -147,7 +154,7 @@ def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
 
     model, processor = load_vlm()
     scene = make_scene(seed)
-    inp = ImagePromptInput(scene.image, "Describe the image.", processor, model)
+    inp = ImagePromptInput(scene.image, BUNDLED_PROMPT, processor, model)
     return model, processor, scene, inp
 
 

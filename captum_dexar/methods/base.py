@@ -114,6 +114,10 @@ class DecoderLayerAttribution(LayerAttribution):
         )
 
     @abstractmethod
+    def name_with(self, arguments: Mapping[str, Any]) -> str:
+        """The name for display, with the arguments that make it another method."""
+        return str(self.get_name())
+
     def attribute_steps(
         self,
         steps: DecodingSteps,

@@ -1,6 +1,6 @@
 """DEX-AR as a Captum attribution method."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -364,3 +364,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     def get_name(cls) -> str:
         """The name for display, which Captum would split at every capital."""
         return "Layer DEX-AR"
+
+    def name_with(self, arguments: Mapping[str, Any]) -> str:
+        """See :meth:`DecoderLayerAttribution.name_with`."""
+        return ", ".join([self.get_name(), *DexAROptions(**arguments).changed()])

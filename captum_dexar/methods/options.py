@@ -41,3 +41,12 @@ class DexAROptions:
                 "max_tokens_per_pass must be a positive number of tokens, got "
                 f"{self.max_tokens_per_pass}."
             )
+
+    def changed(self) -> list[str]:
+        """The options that are not the paper's, such as ``"attention_power=0.5"``."""
+        papers = DexAROptions()
+        return [
+            f"{name}={getattr(self, name)}"
+            for name in ("head_filter", "top_k", "attention_power")
+            if getattr(self, name) != getattr(papers, name)
+        ]

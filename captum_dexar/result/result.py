@@ -76,7 +76,8 @@ class VLMAttributionResult(AnswerMaps):
             a token of a stream, the text that it adds. Without a tokenizer, the ids
         question (str or None): what the model was asked, the ``question`` of
             :class:`ImagePromptInput`; None if the input was another
-        method (str): name of the attribution method
+        method (str): name of the attribution method, with the options of DEX-AR that
+            are not the paper's
         verification (Verification or None): which token and layer
             ``attribute(..., verify=True)`` recomputed by plain autograd, and the
             relative ``error``. Neither saved nor compared

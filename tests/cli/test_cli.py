@@ -14,6 +14,7 @@ import torch
 from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
 from captum_dexar.comparison.methods import METHODS
+from captum_dexar.shapes import make_scene
 from PIL import Image
 from tests.cli.terminals import a_file, a_terminal
 from tests.helpers.processors import llava_processor
@@ -74,6 +75,22 @@ def test_explain_writes_everything(
     assert {path.name for path in shown.iterdir()} == OUTPUTS - {"result.dexar"}
     for path in shown.iterdir():
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_explain_takes_the_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = tmp_path / "photo.png", tmp_path / "out"
+    scene = make_scene(3)
+    scene.image.save(image)
+    assert main(["explain", "--image", str(image), "--out", str(out)]) == 0
+    result = VLMAttributionResult.load(out / "result.dexar")
+    assert result.answer == scene.caption and result.question == "Describe the image."
+    assert "The bundled model knows drawn shapes" in capsys.readouterr().err
+    given = ["--prompt", "how many objects ?", "--out", str(tmp_path / "asked")]
+    assert main(["explain", "--image", str(image), *given]) == 0
+    asked = VLMAttributionResult.load(tmp_path / "asked" / "result.dexar")
+    assert asked.question == "how many objects ?"
 
 
 @pytest.mark.filterwarnings("ignore:The map of the whole answer")
@@ -318,7 +335,10 @@ def test_compare_says_what_is_wrong(
         (["--methods", "dexar,nothing"], f"called nothing. There are: {list(METHODS)}"),
         (["--methods", ""], "There are: dexar"),
         (["--methods", "ig,ig"], "ig is given more than once"),
-        (["--image", str(image)], "--image needs --model and --prompt as well"),
+        (["--model", str(folder)], "--model needs --image as well"),
+        (["--prompt", "what ?"], "--prompt needs --image as well"),
+        (model[:4], "--model needs --prompt as well"),
+        (["--image", str(image), "--seed", "1"], "--seed draws a scene"),
         ([*model, "--seed", "1"], "--seed draws a scene"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--target", "a", "--max-new-tokens", "3"], "--max-new-tokens is for"),
