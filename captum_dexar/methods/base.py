@@ -113,11 +113,11 @@ class DecoderLayerAttribution(LayerAttribution):
             "single layers in the result.",
         )
 
-    @abstractmethod
     def name_with(self, arguments: Mapping[str, Any]) -> str:
         """The name for display, with the arguments that make it another method."""
         return str(self.get_name())
 
+    @abstractmethod
     def attribute_steps(
         self,
         steps: DecodingSteps,
