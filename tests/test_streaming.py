@@ -1,6 +1,7 @@
 """Tokens explained one by one, or a few at a time, while the answer is generated."""
 
 import threading
+import warnings
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from captum_dexar.decoding import StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.online_dexar import OnlineDexAR
 from captum_dexar.model.consistency import Inconsistent
+from captum_dexar.result.joined import joined
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.families.cases import CASES
 from tests.families.test_gradients import model_of
@@ -83,6 +85,19 @@ def test_words_of_the_bundled_model() -> None:
     same(parts, whole)
     assert [part.output_tokens[0] for part in parts] == whole.output_tokens
     parts[1].plot_tokens()
+
+
+def test_a_token_without_visual_evidence_says_nothing_of_the_answer() -> None:
+    model, processor = load_vlm()
+    inp = ImagePromptInput(make_scene(0).image, "Describe the image.", processor)
+    method = VLMAttribution(LayerDexAR(model), processor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = list(method.stream(inp, gen_args=FEW))
+    without = [part for part in parts if not part.seq_attr.any()]
+    assert without
+    with pytest.warns(UserWarning, match="The map of the whole answer is zero"):
+        joined(without[:1])
 
 
 def test_no_position_is_run_twice() -> None:

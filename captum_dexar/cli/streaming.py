@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,12 +25,9 @@ def streamed_result(steps: Iterator[VLMAttributionResult]) -> VLMAttributionResu
 
     parts: list[VLMAttributionResult] = []
     printed: _Text | _Lines = _Text() if is_terminal() else _Lines()
-    with warnings.catch_warnings():
-        # That the image supports no single token says nothing of the whole answer.
-        warnings.filterwarnings("ignore", "The map of the whole answer", UserWarning)
-        for part in steps:
-            parts.append(part)
-            printed.add(parts)
+    for part in steps:
+        parts.append(part)
+        printed.add(parts)
     printed.end(parts)
     return joined(parts)
 

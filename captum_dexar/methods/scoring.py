@@ -149,7 +149,10 @@ def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
 
 
 def sequence_attribution(
-    token_attr: Tensor, weights: Tensor, normalize: bool = True
+    token_attr: Tensor,
+    weights: Tensor,
+    normalize: bool = True,
+    is_part: bool = False,
 ) -> Tensor:
     r"""The map of a whole answer before its last normalisation, equation (6).
 
@@ -159,6 +162,8 @@ def sequence_attribution(
         normalize (bool, optional): True sums each token's own min-max normalised map,
             which is the paper's equation; False sums the un-normalised maps, as the
             method's first public release does. Default: True
+        is_part (bool, optional): True if the tokens are not the whole answer, of which
+            a map that is zero says nothing: there is no warning. Default: False
 
     The paper's maps are never negative. Of an answer with negative attributions each
     token's map is scaled to [-1, 1] instead (:func:`scale_signed`): signs are kept.
@@ -172,7 +177,7 @@ def sequence_attribution(
         is_signed = (maps < 0).flatten(-2).any(-1)[..., None, None]
         maps = torch.where(is_signed, scale_signed(maps), min_max_normalize(maps))
     total = torch.einsum("...tj,...t->...j", maps, widened_for_sums(weights))
-    if total.numel() and not bool(total.any()):
+    if not is_part and total.numel() and not bool(total.any()):
         warn_user(
             "The map of the whole answer is zero: no token has both a positive weight "
             f"and a map that is not constant ({int((weights > 0).sum())} of "

@@ -94,6 +94,7 @@ def answer_result(
             token_attr,
             torch.ones(len(token_attr)) if weights is None else weights,
             normalize=normalize,
+            is_part=earlier_ids is not None,
         ).float(),
         placeless_attr=every_token[:, layout.placeless],
         token_weights=weights,

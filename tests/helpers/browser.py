@@ -17,6 +17,8 @@ _ARGUMENTS = (
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--window-size=1280,1000",
+    # The log has no messages of a frame in a process of its own.
+    "--disable-features=IsolateSandboxedIframes",
 )
 # Tests may share their cores with others.
 _SECONDS = 60

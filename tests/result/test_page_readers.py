@@ -111,8 +111,38 @@ def test_two_results_in_a_notebook_work_apart(
     page.settle()
     expected = other.pixel_map()
     assert_drawn(page.pixels(), expected, OPACITY, other.unseen_pixels, True)
-    browser.switch_to.default_content()
     assert page.complaints() == []
+    # A frame's complaints would be heard.
+    page.run("console.error('from within')")
+    (heard,) = page.complaints()
+    assert "from within" in heard
+    browser.switch_to.default_content()
+
+
+def test_a_cell_out_of_sight_keeps_its_height(
+    browser: Any, tmp_path: Path, result: Any
+) -> None:
+    """Notebooks that draw only the cells in sight would jump otherwise."""
+    html = f"<!DOCTYPE html><div hidden>{result._repr_html_()}</div><h1>below</h1>"
+    page = OpenPage(browser, html, tmp_path / "hidden.html")
+    frame = page.find("iframe")
+
+    def height(shown: bool) -> int:
+        page.run("document.querySelector('div').hidden = arguments[0]", not shown)
+        browser.switch_to.frame(frame)
+        told = browser.execute_async_script(
+            "const [done] = arguments;"
+            "const body = document.body.getBoundingClientRect();"
+            "setTimeout(() => done(body.height), 500)"
+        )
+        browser.switch_to.default_content()
+        assert (told > 0) == shown
+        return int(page.run("return parseInt(arguments[0].style.height)", frame))
+
+    assert height(shown=False) == 640
+    within = height(shown=True)
+    assert within not in (0, 640)
+    assert height(shown=False) == within
 
 
 def page_images(page: OpenPage) -> list[Any]:
@@ -207,6 +237,33 @@ def test_all_of_it_is_on_paper(
         if selector != ".note" or results > 1:
             assert page.find(selector).is_displayed(), selector
     assert not page.find(".controls").is_displayed()
+
+
+@pytest.mark.parametrize("results", [1, 2])
+def test_a_cell_is_on_paper_as_far_as_on_the_screen(
+    browser: Any,
+    tmp_path: Path,
+    emulate: Callable[..., None],
+    result: Any,
+    results: int,
+) -> None:
+    """A printed frame keeps its height, however narrow the sheet is."""
+    methods = {str(index): result for index in range(results)}
+    cell = Comparison(methods, dict.fromkeys(methods, 1.0))._repr_html_()
+    page = OpenPage(browser, f"<!DOCTYPE html>{cell}", tmp_path / "cell.html")
+    browser.switch_to.frame(page.find("iframe"))
+    body = "return document.body.getBoundingClientRect().height"
+    emulate("", 1150)
+    page.settle()
+    on_screen = page.run(body)
+    emulate("print", 560)
+    page.settle()
+    assert 0 < page.run(body) <= on_screen
+    answer = page.run(
+        "return document.querySelector('.answer').getBoundingClientRect().bottom"
+    )
+    assert answer < on_screen / 2
+    browser.switch_to.default_content()
 
 
 def test_it_is_read_in_the_readers_own_colours(

@@ -720,7 +720,8 @@
   const tellHeight = () => {
     const tell = () => {
       const height = Math.ceil(document.body.getBoundingClientRect().height);
-      parent.postMessage({ captumDexarHeight: height }, "*");
+      // A cell that is out of sight may not be laid out: it keeps its height.
+      if (height > 0) parent.postMessage({ captumDexarHeight: height }, "*");
     };
     new ResizeObserver(tell).observe(document.body);
     addEventListener("message", (event) => {
