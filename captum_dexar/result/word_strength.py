@@ -63,7 +63,7 @@ def _panel(result: AnswerMaps, part: Word, share: float, scale: str) -> WordPane
     if part.weight is not None:
         caption = f"weight {part.weight:.3g}"
         if is_shared and share == 0:
-            caption += " (no more than text)"
+            caption += " (not above text)"
     else:
         caption = f"{share:.0%}" if is_shared else ""
     opacity = opacity_of(share) if is_shared else 1.0

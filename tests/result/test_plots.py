@@ -123,7 +123,7 @@ def test_on_the_shared_scale_maps_fade_with_the_weight() -> None:
         expected = backdrop.overlay(heat, opacity)
         np.testing.assert_allclose(picture, expected, atol=1e-6)
     assert [bars(axis) for axis in axes[0, 1:]] == [[1, 1], [1, 0.5], [1, 0]]
-    assert captions(axes) == ["weight 2", "weight 1", "weight 0 (no more than text)"]
+    assert captions(axes) == ["weight 2", "weight 1", "weight 0 (not above text)"]
     _, axes = result.plot_tokens(scale="word")
     for picture in pictures(axes)[1:]:
         np.testing.assert_allclose(picture, backdrop.overlay(heat), atol=1e-6)
