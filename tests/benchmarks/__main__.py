@@ -18,6 +18,7 @@ FILES = (
     "bench_teacher_forced.py",
     "bench_integrated_gradients.py",
     "bench_memory.py",
+    "bench_endurance.py",
     "bench_scaling.py",
     "bench_batches.py",
     "bench_cuda.py",

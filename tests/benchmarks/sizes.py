@@ -17,6 +17,7 @@ class Sizes:
         answers (tuple of int), grids (tuple of int), batches (tuple of int): to scale
             over
         steps (int): of Integrated Gradients
+        explanations (int): one after the other in one process
     """
 
     grid: int = 24
@@ -35,6 +36,7 @@ class Sizes:
     grids: tuple[int, ...] = (12, 24, 36, 48, 64)
     batches: tuple[int, ...] = (1, 2, 4, 8)
     steps: int = 8
+    explanations: int = 2000
 
 
 FULL = Sizes()
@@ -55,4 +57,5 @@ QUICK = Sizes(
     grids=(4, 6, 8),
     batches=(1, 2),
     steps=2,
+    explanations=40,
 )
