@@ -30,8 +30,8 @@ pytestmark = [
 FEW = {"max_new_tokens": 4, "do_sample": False}
 # Sums of another order, through models whose norms and weights enlarge differences.
 OF_THE_DEVICE = 1e-3
-# Methods whose random numbers the device makes, and KernelShap's and Lime's fits.
-RANDOM = ("gradient-shap", "smooth-grad", "shapley", "lime", "kernel-shap", "random")
+# Methods whose random numbers the device makes.
+RANDOM = ("gradient-shap", "smooth-grad", "shapley", "random")
 
 
 @pytest.fixture(autouse=True)

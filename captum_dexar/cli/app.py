@@ -7,7 +7,7 @@ import warnings
 from importlib.util import find_spec
 from typing import Any, TYPE_CHECKING
 
-from captum_dexar.cli.loading import AUTO, device_of, loaded_model
+from captum_dexar.cli.loading import loaded_model
 from captum_dexar.cli.options import add_loading, InputError
 
 if TYPE_CHECKING:
@@ -90,14 +90,11 @@ def _model(
     options: argparse.Namespace,
 ) -> tuple[nn.Module, Any, str, list[Image.Image]]:
     """The model, its processor, its name, and scenes to choose from."""
+    model, processor = loaded_model(options)
     if options.model is not None:
-        return *loaded_model(options), options.model, []
-    from captum_dexar.shapes import load_vlm, make_scene
+        return model, processor, options.model, []
+    from captum_dexar.shapes import make_scene
 
-    device = device_of(options)
-    model, processor = load_vlm()
-    if options.device not in (None, AUTO):
-        model.to(device)
     return model, processor, _BUNDLED, [make_scene(seed).image for seed in _SCENES]
 
 

@@ -51,9 +51,9 @@ def add_to(commands: Commands) -> None:
         help="explain one answer with several methods, side by side",
         description="Explains one answer with several methods: a figure with one row "
         "per method and one column per word, and a table with their run times. The "
-        "first method is the reference of the comparison. Without --image "
-        "the bundled model describes a drawn scene. For reproducible "
-        "times: --methods all --threads 1 --repeats 3.",
+        "first method is the reference of the comparison. Without --image the bundled "
+        "model describes a drawn scene. For reproducible times: --methods all "
+        "--threads 1 --repeats 3.",
     )
     add_model(parser, image_required=False)
     parser.add_argument(

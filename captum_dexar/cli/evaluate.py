@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import say
-from captum_dexar.cli.loading import AUTO, device_of, loaded_model
-from captum_dexar.cli.model_checks import check_attention
+from captum_dexar.cli.loading import loaded_model
 from captum_dexar.cli.options import (
     add_loading,
     add_methods,
@@ -197,7 +196,7 @@ def _job(options: argparse.Namespace, names: list[str]) -> Job:
     """What is measured; with --ray each worker makes it."""
     from captum_dexar.evaluation.runner import Job
 
-    model, processor = _model(options)
+    model, processor = loaded_model(options)
     dataset = _dataset(options, model, processor)
     protocol = made_protocol(options, dataset)
     methods = _methods([*names, *protocol.controls], model)
@@ -229,29 +228,6 @@ def _check_dataset(options: argparse.Namespace) -> None:
         )
     if options.accuracy and (options.dataset != SHAPES or options.model is not None):
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
-
-
-def _model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
-    if options.model is not None:
-        return loaded_model(options)
-    from captum_dexar.shapes import load_vlm
-
-    check_attention(options.attn)
-    device = device_of(options)
-    model, processor = load_vlm()
-    if options.attn is not None:
-        model.set_attn_implementation(options.attn)
-    if options.dtype != "auto":
-        model.to(dtype=_torch_dtype(options.dtype))
-    if options.device is not None:
-        model.to("cpu" if device == AUTO else device)
-    return model, processor
-
-
-def _torch_dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
 
 
 def _dataset(

@@ -39,8 +39,8 @@ def add_to(commands: Commands) -> None:
         help="explain a model's answer to a question about an image",
         description="Loads a Hugging Face vision-language model, or the bundled one, "
         "generates an answer (or uses the given one), and explains every token with "
-        "DEX-AR. Only "
-        "safetensors weights are loaded, and remote code is never executed.",
+        "DEX-AR. Only safetensors weights are loaded, and remote code is never "
+        "executed.",
     )
     add_model(parser, image_required=True)
     parser.add_argument(

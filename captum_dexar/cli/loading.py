@@ -23,10 +23,6 @@ _LONGEST_REASON = 200
 def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     """The given model, its processor, and the question about the image."""
     if options.model is None:
-        from captum_dexar.shapes.bundled import VLM_FOLDER
-
-        options.model = str(VLM_FOLDER)
-        options.prompt = options.prompt or BUNDLED_PROMPT
         say(
             "The bundled model knows drawn shapes and colours only; --model names "
             "another.",
@@ -38,7 +34,8 @@ def loaded_input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
     from captum_dexar import ImagePromptInput
 
     model, processor = loaded_model(options)
-    inp = ImagePromptInput(image, options.prompt, processor, model)
+    prompt = BUNDLED_PROMPT if options.prompt is None else options.prompt
+    inp = ImagePromptInput(image, prompt, processor, model)
     return model, processor, inp
 
 
@@ -55,9 +52,15 @@ def _opened(path: Path) -> Image.Image:
 
 
 def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
-    """The model of ``--model`` and its processor; InputError if there is none."""
+    """The model of ``--model``, or else the bundled one, and its processor.
+
+    Raises:
+        InputError: there is no such model, device or attention implementation.
+    """
     check_attention(options.attn)
-    device = device_of(options)
+    device = _device_of(options)
+    if options.model is None:
+        return _bundled_model(options, device)
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
@@ -85,13 +88,32 @@ def loaded_model(options: argparse.Namespace) -> tuple[nn.Module, Any]:
         ) from error
 
 
-def device_of(options: argparse.Namespace) -> str:
+def _bundled_model(options: argparse.Namespace, device: str) -> tuple[nn.Module, Any]:
+    import torch
+    from captum_dexar.shapes import load_vlm
+
+    model, processor = load_vlm()
+    if options.attn is not None:
+        model.set_attn_implementation(options.attn)
+    if options.dtype != AUTO:
+        model.to(dtype=getattr(torch, options.dtype))
+    # It is too small to be spread over devices.
+    return model.to(_best_device() if device == AUTO else device), processor
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _device_of(options: argparse.Namespace) -> str:
     """``--device``, or the default; InputError if this machine has no such device."""
     import torch
 
     name: str | None = options.device
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return _best_device()
     if name == AUTO:
         return name
     try:
