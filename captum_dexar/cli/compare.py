@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from captum_dexar.cli.console import say
-from captum_dexar.cli.loading import loaded_input
+from captum_dexar.cli.loading import loaded_input, loaded_model
 from captum_dexar.cli.options import (
     add_methods,
     add_model,
     add_out,
-    bundled_input,
     check_out,
+    check_seed,
+    drawn_input,
     generation_arguments,
     InputError,
     method_names,
@@ -104,8 +105,9 @@ def _input(options: argparse.Namespace) -> tuple[nn.Module, Any, Any]:
                     "describes a drawn scene."
                 )
         seed = DEFAULT_SEED if options.seed is None else options.seed
-        model, processor, _, inp = bundled_input(seed)
-        return model, processor, inp
+        check_seed("--seed", seed)
+        model, processor = loaded_model(options)
+        return model, processor, drawn_input(seed, model, processor)[1]
     if options.seed is not None:
         raise InputError(
             "--seed draws a scene for the bundled model, but --image is given. Leave "

@@ -10,8 +10,9 @@ from captum_dexar.cli.options import (
     add_layers,
     add_out,
     attribution,
-    bundled_input,
     check_out,
+    check_seed,
+    drawn_input,
     layer_numbers,
 )
 from captum_dexar.cli.reports import add_result, Outputs, report, save_figure, TITLES
@@ -47,7 +48,11 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     layer_numbers(options.layers)
     check_out(options.out)
-    model, processor, scene, inp = bundled_input(options.seed)
+    check_seed("--seed", options.seed)
+    from captum_dexar.shapes import load_vlm
+
+    model, processor = load_vlm()
+    scene, inp = drawn_input(options.seed, model, processor)
     dexar = attribution(model, processor, options.layers)
     result = dexar.attribute(inp, progress=True)
     outputs = Outputs(options.out)

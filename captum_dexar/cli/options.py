@@ -146,16 +146,13 @@ def generation_arguments(options: argparse.Namespace) -> dict[str, Any] | None:
     return {"max_new_tokens": options.max_new_tokens, "do_sample": False}
 
 
-def bundled_input(seed: int) -> tuple[nn.Module, Any, Any, Any]:
-    """The bundled model, its processor, a scene, and a question about it."""
-    check_seed("--seed", seed)
+def drawn_input(seed: int, model: nn.Module, processor: Any) -> tuple[Any, Any]:
+    """A scene, and the bundled model's question about it."""
     from captum_dexar import ImagePromptInput
-    from captum_dexar.shapes import load_vlm, make_scene
+    from captum_dexar.shapes import make_scene
 
-    model, processor = load_vlm()
     scene = make_scene(seed)
-    inp = ImagePromptInput(scene.image, BUNDLED_PROMPT, processor, model)
-    return model, processor, scene, inp
+    return scene, ImagePromptInput(scene.image, BUNDLED_PROMPT, processor, model)
 
 
 def check_out(folder: Path) -> None:

@@ -28,6 +28,14 @@ def _reason_not_to(attention: str) -> str | None:
     return None
 
 
+def _on_the_device(name: str, attention: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model of random weights and its inputs, after what was there is gone."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    shape = SHAPES[name]()
+    return shape.build(attention, "cuda", DTYPE), shape.inputs("cuda", DTYPE)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
 @pytest.mark.parametrize("name", SHAPES)
 def bench_cuda(
@@ -38,11 +46,7 @@ def bench_cuda(
     if reason is not None:
         ratios.not_measured(what, reason, LIMIT)
         pytest.skip(reason)
-    gc.collect()
-    torch.cuda.empty_cache()
-    shape = SHAPES[name]()
-    model = shape.build(attention, "cuda", DTYPE)
-    inputs = shape.inputs("cuda", DTYPE)
+    model, inputs = _on_the_device(name, attention)
     method = VLMAttribution(LayerDexAR(model))
     arguments = generating(sizes.long)
     pairs = timed_in_pairs(
@@ -66,14 +70,11 @@ def bench_cuda_streams(
 ) -> None:
     limit = LIMITS_OF_STREAMS[every]
     what = f"streamed over plain generation, {name}, {every} at a time"
-    if not torch.cuda.is_available():
-        ratios.not_measured(what, "no CUDA device", limit)
-        pytest.skip("no CUDA device")
-    gc.collect()
-    torch.cuda.empty_cache()
-    shape = SHAPES[name]()
-    model = shape.build("sdpa", "cuda", DTYPE)
-    inputs = shape.inputs("cuda", DTYPE)
+    reason = _reason_not_to("sdpa")
+    if reason is not None:
+        ratios.not_measured(what, reason, limit)
+        pytest.skip(reason)
+    model, inputs = _on_the_device(name, "sdpa")
     method = VLMAttribution(LayerDexAR(model))
     arguments = generating(sizes.short)
     pairs = timed_in_pairs(

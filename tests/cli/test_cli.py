@@ -15,10 +15,7 @@ from captum_dexar import VLMAttributionResult
 from captum_dexar.cli import main
 from captum_dexar.comparison.methods import METHODS
 from captum_dexar.shapes import make_scene
-from PIL import Image
 from tests.cli.terminals import a_file, a_terminal
-from tests.helpers.processors import llava_processor
-from tests.helpers.tiny_models import tiny_vlm
 
 OUTPUTS = {
     "layers.png",
@@ -28,23 +25,6 @@ OUTPUTS = {
     "tokens.csv",
     "tokens.png",
 }
-
-
-@pytest.fixture(name="folder", scope="module")
-def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model and its processor."""
-    folder = tmp_path_factory.mktemp("model")
-    model: Any = tiny_vlm()
-    model.save_pretrained(folder)
-    llava_processor().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(name="image")
-def _image(tmp_path: Path) -> Path:
-    path = tmp_path / "image.png"
-    Image.radial_gradient("L").resize((60, 40)).save(path)
-    return path
 
 
 def _explain(folder: Path, image: Path, *more: str) -> int:

@@ -13,29 +13,10 @@ import torch
 from captum_dexar.cli import main
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.helpers.processors import llava_processor
-from tests.helpers.tiny_models import tiny_vlm
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 CONVERT = ".* only safetensors are. .* write it with save_pretrained"
-
-
-@pytest.fixture(name="whole", scope="module")
-def _whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model and its processor, from which nothing is missing."""
-    folder = tmp_path_factory.mktemp("model")
-    model: Any = tiny_vlm()
-    model.save_pretrained(folder)
-    llava_processor().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(name="image")
-def _image(tmp_path: Path) -> Path:
-    path = tmp_path / "image.png"
-    Image.radial_gradient("L").resize((60, 40)).save(path)
-    return path
 
 
 def pickled(folder: Path, name: str = "pytorch_model.bin") -> None:
@@ -174,16 +155,16 @@ def check(code: int, message: str, capsys: Any, image: Path) -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders(
-    whole: Path,
+    folder: Path,
     image: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     name: str,
 ) -> None:
     change, message = FOLDERS[name]
-    folder = shutil.copytree(whole, tmp_path / "model")
-    change(folder)
-    check(explain(folder, image), message, capsys, image)
+    changed = shutil.copytree(folder, tmp_path / "model")
+    change(changed)
+    check(explain(changed, image), message, capsys, image)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +183,9 @@ def test_adapters_of_no_model(
 
 
 def test_the_base_of_an_adapter_is_checked_too(
-    whole: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = shutil.copytree(whole, tmp_path / "base")
+    base = shutil.copytree(folder, tmp_path / "base")
     pickled(base)
     (tmp_path / "adapter").mkdir()
     adapter(tmp_path / "adapter", str(base), weights=True)
@@ -228,14 +209,14 @@ def test_the_base_of_an_adapter_is_checked_too(
     ],
 )
 def test_options(
-    whole: Path,
+    folder: Path,
     image: Path,
     capsys: pytest.CaptureFixture[str],
     option: str,
     value: str,
     message: str,
 ) -> None:
-    check(explain(whole, image, option, value), message, capsys, image)
+    check(explain(folder, image, option, value), message, capsys, image)
 
 
 @pytest.mark.parametrize("command", ["app", "evaluate"])
@@ -298,11 +279,11 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_images(
-    whole: Path, image: Path, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path, image: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     change, message = IMAGES[name]
     change(image)
-    check(explain(whole, image), message, capsys, image)
+    check(explain(folder, image), message, capsys, image)
 
 
 @pytest.mark.parametrize(
