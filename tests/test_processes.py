@@ -95,6 +95,8 @@ def test_a_lock_is_free_in_a_fork() -> None:
     assert in_a_fork(lambda: lock.acquire(timeout=10))
     thread.join()
     assert lock.acquire(timeout=10)
+    # Held for good, it would stop every later fork.
+    lock.release()
 
 
 def test_threads_are_told_apart_after_their_end() -> None:
