@@ -109,14 +109,14 @@ def test_passes_predict_what_generate_says(case: FamilyCase) -> None:
     every = log_probs[0].gather(1, result.target_ids[:, None])[:, 0]
     torch.testing.assert_close(every, result.token_log_probs, rtol=1e-5, atol=1e-5)
     for step in range(4):
-        assert float(steps.alone(step).log_probs[0, 0]) == pytest.approx(
-            float(every[step]), abs=1e-5
+        assert float(steps.alone(step).log_probs[0, 0].detach()) == pytest.approx(
+            float(every[step].detach()), abs=1e-5
         )
     others = dict(inputs)
     pixels, ids = others.pop("pixel_values"), others.pop("input_ids")
     first = VLMForward(model)(pixels, ids, others).log_softmax(-1)
-    assert float(first[0, result.target_ids[0]]) == pytest.approx(
-        float(every[0]), abs=1e-5
+    assert float(first[0, result.target_ids[0]].detach()) == pytest.approx(
+        float(every[0].detach()), abs=1e-5
     )
 
 

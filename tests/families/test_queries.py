@@ -1,5 +1,6 @@
 """Image tokens that are queries: refused, or placed by the resampler's attention."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -500,7 +501,9 @@ def test_how_often_the_place_of_a_change_is_found(name: str) -> None:
         found += int((change.argmax(1) == shares.argmax(1)).sum())
         total += len(shares)
     if (installed("transformers") or (5, 23)) >= (5, 23):
-        # Earlier versions draw other random weights.
-        for figure in (f" {found} of {total}", f"({len(boxes)} cells"):
-            assert figure in adapter.boxes_checked, figure
+        # Earlier versions draw other random weights, and CPUs round them differently.
+        assert f"({len(boxes)} cells" in adapter.boxes_checked
+        stated = re.findall(r"(\d+) of (\d+)", adapter.boxes_checked)
+        of_this = [int(number) for number, of in stated if int(of) == total]
+        assert any(abs(number - found) <= 0.03 * total for number in of_this), found
     assert found / total > 1.5 / len(boxes)

@@ -219,12 +219,21 @@ def assert_literal(
     tolerance: float = 1e-5,
     **options: Any,
 ) -> None:
-    """An explanation equals the literal one; see :func:`literal` for the options."""
+    """An explanation equals the literal one; see :func:`literal` for the options.
+
+    Where rounding is larger than the tolerance, as that of some models is on some CPUs,
+    it is no worse than that of the literal one in float32.
+    """
     options.setdefault("on_cache", not way.startswith("given"))
     results = WAYS[way](LayerDexAR(model, engine=engine))
     for seed, (answer, token_attr, log_probs) in zip(SEEDS, results):
-        reference = literal(model, prompt_inputs(seed), answer, **options)
-        assert relative_error(token_attr, reference.token_attr) <= tolerance
+        inputs = prompt_inputs(seed)
+        reference = literal(model, inputs, answer, **options)
+        error = relative_error(token_attr, reference.token_attr)
+        if error > tolerance:
+            rounded = literal(model, inputs, answer, in_float64=False, **options)
+            rounding = relative_error(rounded.token_attr, reference.token_attr)
+            assert error <= 4 * rounding < 1e-3
         torch.testing.assert_close(
             log_probs.double(), reference.token_log_probs, rtol=tolerance, atol=1e-4
         )

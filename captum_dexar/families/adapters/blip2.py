@@ -26,6 +26,7 @@ class Blip2Adapter(QuerySquareAdapter):
         "9 of 24 queries (16 cells; InstructBLIP: 8 of 24; with T5: 7 of 24 and 6 of "
         "24)"
     )
+    largest_error: ClassVar[float] = 5e-5
 
     def is_encoder_decoder(self, config: Any) -> bool:
         """See :meth:`FamilyAdapter.is_encoder_decoder`."""

@@ -25,6 +25,7 @@ class MiniCPMVAdapter(FamilyAdapter):
         "MiniCPMV4_6Processor",
         "MiniCPMOcrProcessor",
     )
+    largest_error: ClassVar[float] = 5e-5
     boxes_checked: ClassVar[str] = (
         "end to end; MiniCPM-OCR: end to end, where torchvision is installed, slices "
         "that keep their own resolution by reading the processor"
@@ -108,6 +109,7 @@ class MiniCPMV47Adapter(MiniCPMVAdapter):
     name: ClassVar[str] = "MiniCPM-V 4.7"
     model_types: ClassVar[tuple[str, ...]] = ("minicpmv4_7",)
     processor_types: ClassVar[tuple[str, ...]] = ("MiniCPMV4_7Processor",)
+    largest_error: ClassVar[float] = 1e-5
     boxes_checked: ClassVar[str] = "end to end"
     required_inputs: ClassVar[tuple[str, ...]] = ("target_sizes", "mm_token_type_ids")
     sequence_inputs: ClassVar[Mapping[str, int | None]] = {
