@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(captum_dexar.__file__).parent
 # From the bottom up. README.md beside the package's files has the same picture.
 FLOORS = (
-    {"compatibility"},
-    {"model", "maps", "shapes", "visualization"},
+    {"compatibility", "worlds"},
+    {"letters", "model", "maps", "shapes", "visualization"},
     {"families"},
     {"inputs"},
     {"decoding", "vlm_forward"},

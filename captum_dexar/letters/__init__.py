@@ -1,4 +1,4 @@
-"""A second drawn world: letters and digits over photographs, with exact ground truth."""
+"""Scenes of letters and digits over photographs, with exact ground truth."""
 
 from captum_dexar.letters.processing import build_processor
 from captum_dexar.letters.scene import Character, make_scene, Scene

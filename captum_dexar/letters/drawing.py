@@ -13,7 +13,7 @@ IMAGE_SIZE = 96
 FloatArray = npt.NDArray[np.floating[Any]]
 
 COLOUR_VALUES: dict[str, tuple[int, int, int]] = {
-    "red": (238, 62, 54),
+    "red": (250, 74, 64),
     "green": (70, 196, 84),
     "blue": (84, 142, 252),
     "yellow": (246, 218, 66),

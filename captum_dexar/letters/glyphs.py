@@ -7,19 +7,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.path import Path as Outline
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import TextToPath
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
-# Bold ones mostly: thin strokes would be lost at 18 pixels.
+# Bold ones: thin strokes would be lost at 20 pixels.
 FONTS = {
-    "DejaVu Sans": "DejaVuSans.ttf",
     "DejaVu Sans Bold": "DejaVuSans-Bold.ttf",
     "DejaVu Sans Bold Oblique": "DejaVuSans-BoldOblique.ttf",
     "DejaVu Sans Mono Bold": "DejaVuSansMono-Bold.ttf",
     "DejaVu Serif Bold": "DejaVuSerif-Bold.ttf",
+    "DejaVu Serif Bold Italic": "DejaVuSerif-BoldItalic.ttf",
     "STIX General Bold": "STIXGeneralBol.ttf",
 }
 
@@ -27,12 +27,24 @@ FONTS = {
 EDGES_PER_CURVE = 6
 
 
+class _FontUnits(TextToPath):
+    """Converts texts to outlines in the units of their font.
+
+    Args:
+        units_per_em (int): of the font
+    """
+
+    def __init__(self, units_per_em: int) -> None:
+        super().__init__()
+        self.FONT_SCALE = units_per_em
+
+
 @functools.cache
 def outline(font: str, character: str) -> FloatArray:
     """The outline of a character, as straight edges.
 
-    It is the font's own outline, without hinting, which differs between versions of
-    FreeType.
+    It is read in the font's own units, so that it does not depend on how a version of
+    FreeType scales, rounds and hints.
 
     Args:
         font (str): one of :data:`FONTS`
@@ -44,7 +56,8 @@ def outline(font: str, character: str) -> FloatArray:
         (0, 0)
     """
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", FONTS[font])
-    path = TextPath((0, 0), character, size=100, prop=FontProperties(fname=str(file)))
+    units = _FontUnits(get_font(file).units_per_EM)
+    path = Outline(*units.get_text_path(FontProperties(fname=str(file)), character))
     edges = np.array(_edges(path)) * (1, -1)
     points = edges.reshape(-1, 2)
     low, high = points.min(axis=0), points.max(axis=0)

@@ -124,7 +124,8 @@ def questions(
 ) -> tuple[Question, ...]:
     """Ten to sixteen questions, of every kind that is unambiguous for the characters.
 
-    ``"exists"`` asks for a colour and a character together. Questions about existence come in pairs, one answered yes and one answered no.
+    ``"exists"`` asks for a colour and a character together. Questions about existence
+    come in pairs, one answered yes and one answered no.
     """
     asked = []
     for item in objects:

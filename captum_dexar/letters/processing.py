@@ -1,4 +1,4 @@
-"""The words of the scenes with letters, and the ``LlavaProcessor`` of a model of them."""
+"""The words of scenes with letters, and the ``LlavaProcessor`` of a model."""
 
 from captum_dexar.letters.drawing import IMAGE_SIZE
 from captum_dexar.letters.language import CHARACTERS, COLOURS, NUMBERS, SIZES

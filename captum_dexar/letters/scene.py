@@ -32,7 +32,7 @@ BoolArray = npt.NDArray[np.bool_]
 FIRST_TRAINING_SEED = 1_000_000
 MAX_OBJECTS = 3
 
-HEIGHT_RANGES = {"small": (18.0, 22.0), "big": (30.0, 38.0)}
+HEIGHT_RANGES = {"small": (20.0, 24.0), "big": (32.0, 40.0)}
 MAX_ROTATION = 0.1
 # Pixels between the boxes of two characters, and between a box and the border.
 GAP = 2.0
@@ -50,7 +50,7 @@ class Character:
             and 7
         colour (str): ``"red"``, ``"green"``, ``"blue"``, ``"yellow"``, ``"pink"`` or
             ``"white"``
-        size (str): ``"small"`` (18 to 22 pixels high) or ``"big"`` (30 to 38)
+        size (str): ``"small"`` (20 to 24 pixels high) or ``"big"`` (32 to 40)
         center (tuple of float): ``(x, y)`` in pixels; the centre of the top left pixel
             is (0.5, 0.5)
         height (float): height in pixels before it was turned

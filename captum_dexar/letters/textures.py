@@ -16,11 +16,11 @@ PHOTOGRAPHS = ("brick", "camera", "chelsea", "coffee", "grass", "gravel")
 # A pixel of a texture is so many pixels of the photograph wide.
 REDUCTIONS = (1, 2)
 
-MEAN_RANGE = (26.0, 64.0)
+MEAN_RANGE = (24.0, 58.0)
 CONTRAST_RANGE = (10.0, 22.0)
 TINT = 6.0
 # All colours of characters are brighter.
-BRIGHTEST = 100.0
+BRIGHTEST = 92.0
 SATURATION = 0.6
 LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -69,5 +69,7 @@ def draw_background(size: int, rng: np.random.Generator) -> FloatArray:
         crop = crop[:, ::-1]
     mean = rng.uniform(*MEAN_RANGE) + rng.uniform(-TINT, TINT, size=3)
     contrast = np.float32(rng.uniform(*CONTRAST_RANGE))
-    result: FloatArray = np.clip(mean.astype(np.float32) + contrast * crop, 0, BRIGHTEST)
+    result: FloatArray = np.clip(
+        mean.astype(np.float32) + contrast * crop, 0, BRIGHTEST
+    )
     return result

@@ -13,9 +13,7 @@ NUMBERS = ("one", "two", "three")
 
 CAPTION_PROMPT = "describe the image ."
 
-QUESTION_KINDS = (
-    "shape", "colour exists", "shape exists", "exists", "count", "left"
-)
+QUESTION_KINDS = ("shape", "colour exists", "shape exists", "exists", "count", "left")
 
 # If two objects are this close in x, "left" is ambiguous.
 LEFT_MARGIN = 8.0

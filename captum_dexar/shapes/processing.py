@@ -37,9 +37,7 @@ OTHER_WORDS = (
 )
 
 # All words of the scenes' language, with their ids.
-VOCABULARY = vocabulary_of(
-    (*OTHER_WORDS.split(), *SIZES, *COLOURS, *SHAPES, *NUMBERS)
-)
+VOCABULARY = vocabulary_of((*OTHER_WORDS.split(), *SIZES, *COLOURS, *SHAPES, *NUMBERS))
 
 
 def build_processor() -> LlavaProcessor:

@@ -94,8 +94,8 @@ def build_tokenizer(vocabulary: Mapping[str, int]) -> PreTrainedTokenizerFast:
 def build_processor(vocabulary: Mapping[str, int], image_size: int) -> LlavaProcessor:
     """The processor that is saved with a model.
 
-    It resizes the shortest edge to ``image_size``, crops the centre, normalises, and expands
-    ``<image>`` to one token per patch. Its chat template writes
+    It resizes the shortest edge to ``image_size``, crops the centre, normalises, and
+    expands ``<image>`` to one token per patch. Its chat template writes
     ``USER: <image>\\n{question} ASSISTANT:``.
 
     Args:
