@@ -34,9 +34,10 @@ class LettersDataset(DrawnScenesDataset):
 
         >>> from captum_dexar.evaluation import LettersDataset
         >>> from captum_dexar.letters import build_processor
-        >>> inp, target, regions = LettersDataset([7], build_processor())[0]
-        >>> [(tokens, kind[0]) for tokens, mask, *kind in regions if mask is not None]
-        [...]
+        >>> inp, target, regions = LettersDataset([11], build_processor())[0]
+        >>> tokens, mask, kind = regions[-2]
+        >>> tokens, mask.shape, kind
+        ([8], torch.Size([96, 96]), 'character')
     """
 
     name = "letters"
