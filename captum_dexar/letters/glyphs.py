@@ -57,10 +57,10 @@ def outline(font: str, character: str) -> FloatArray:
     """
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", FONTS[font])
     units = _FontUnits(get_font(file).units_per_EM)
-    path = Outline(*units.get_text_path(FontProperties(fname=str(file)), character))
-    edges = np.array(_edges(path)) * (1, -1)
-    points = edges.reshape(-1, 2)
-    low, high = points.min(axis=0), points.max(axis=0)
+    points, codes = units.get_text_path(FontProperties(fname=str(file)), character)
+    edges = np.array(_edges(Outline(points, codes))) * (1, -1)
+    ends = edges.reshape(-1, 2)
+    low, high = ends.min(axis=0), ends.max(axis=0)
     scaled: FloatArray = (edges - (low + high) / 2) / (high[1] - low[1])
     scaled.setflags(write=False)
     return scaled

@@ -2,8 +2,8 @@
 
 from captum_dexar.shapes.accuracy import Accuracy, measure_accuracy
 from captum_dexar.shapes.bundled import load_vlm
-from captum_dexar.shapes.language import CaptionWord, Question
 from captum_dexar.shapes.scene import make_scene, Scene, SceneObject
+from captum_dexar.worlds.words import CaptionWord, Question
 
 __all__ = [
     "Accuracy",

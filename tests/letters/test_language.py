@@ -113,7 +113,7 @@ def test_caption_words_know_what_they_refer_to(scenes: list[Scene]) -> None:
             for word in scene.caption_words
             if word.kind == "character"
         ]
-        assert sorted(map(int, named)) == list(every)  # type: ignore[arg-type]
+        assert sorted(map(int, named)) == list(every)
 
 
 def test_answers_are_true(scenes: list[Scene]) -> None:

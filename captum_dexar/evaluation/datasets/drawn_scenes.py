@@ -12,7 +12,7 @@ from captum_dexar.evaluation.dataset import EvaluationDataset, Example, Region
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.worlds.words import CaptionWord
 from PIL import Image
-from torch import nn
+from torch import nn, Tensor
 
 PROMPT = "Describe the image."
 OBJECTS = "objects"
@@ -39,6 +39,8 @@ class DrawnScene(Protocol):
 
     @property
     def caption_words(self) -> Sequence[CaptionWord]: ...
+
+    def image_without(self, *left_out: int) -> Image.Image: ...
 
 
 class DrawnScenesDataset(EvaluationDataset):
@@ -107,6 +109,20 @@ class DrawnScenesDataset(EvaluationDataset):
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         encoding = tokenizer(scene.caption, add_special_tokens=False)
         return inp, encoding["input_ids"], list(_regions(scene, encoding, self.kinds))
+
+    def object_masks(self, index: int) -> list[Tensor]:
+        """The exact mask of each object of a sample, ``(H, W)`` bool."""
+        scene = self.scene(self.seeds[index])
+        return [torch.from_numpy(item.mask.copy()) for item in scene.objects]
+
+    def without(self, index: int, objects: Sequence[int]) -> Image.Image:
+        """The image of a sample, drawn without some of its objects.
+
+        Args:
+            index (int): the sample's index
+            objects (sequence of int): which of :meth:`object_masks`
+        """
+        return self.scene(self.seeds[index]).image_without(*objects)
 
     def description(self) -> dict[str, Any]:
         """See :meth:`EvaluationDataset.description`."""

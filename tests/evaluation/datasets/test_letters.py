@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captum_dexar import LayerDexAR
-from captum_dexar.evaluation import evaluate, LettersDataset
+from captum_dexar import LayerDexAR, letters, shapes
+from captum_dexar.evaluation import evaluate, LettersDataset, ShapesDataset
 from captum_dexar.evaluation.datasets.drawn_scenes import OBJECTS
 from captum_dexar.letters import build_processor, make_scene
 from tests.evaluation.datasets.models import letters_model
@@ -54,6 +54,19 @@ def test_maps_are_evaluated() -> None:
     found = evaluate({"x": LayerDexAR(model)}, dataset, processor=processor)
     count = sum(len(make_scene(seed).objects) for seed in range(3))
     assert found.num_regions["colour"] == found.num_regions["character"] == count
+
+
+@pytest.mark.parametrize(
+    "made, world", [(ShapesDataset, shapes), (LettersDataset, letters)]
+)
+def test_samples_are_drawn_without_objects(made: Any, world: Any) -> None:
+    dataset = made([3, 8], build_processor())
+    scene = world.make_scene(8)
+    masks = [item.mask for item in scene.objects]
+    assert np.array_equal(np.stack(dataset.object_masks(1)), np.stack(masks))
+    for left_out in ([], [0], list(range(len(masks)))):
+        expected = np.asarray(scene.image_without(*left_out))
+        assert np.array_equal(np.asarray(dataset.without(1, left_out)), expected)
 
 
 def test_ids_descriptions_and_copies() -> None:
