@@ -38,6 +38,7 @@ def patches_fast(world: World) -> Recipe:
         (vision, *_language(world)),
         bfloat16=True,
         sinusoidal_positions=True,
+        muon=True,
     )
 
 
@@ -54,6 +55,7 @@ def words(world: World) -> Recipe:
         (one, vision, *_language(world)),
         bfloat16=True,
         sinusoidal_positions=True,
+        muon=True,
     )
 
 

@@ -72,6 +72,8 @@ class Recipe:
         bfloat16 (bool, optional): multiplies matrices in bfloat16. Default: False
         sinusoidal_positions (bool, optional): see
             :func:`captum_dexar.worlds.model.build_model`. Default: False
+        muon (bool, optional): the layers' matrices are trained by
+            :class:`captum_dexar.training.muon.Muon`, not by AdamW. Default: False
     """
 
     name: str
@@ -79,6 +81,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     bfloat16: bool = False
     sinusoidal_positions: bool = False
+    muon: bool = False
 
     def scaled(self, scale: float) -> "Recipe":
         """The same recipe with other numbers of steps."""

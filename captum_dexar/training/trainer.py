@@ -6,6 +6,7 @@ import torch
 from captum_dexar.training.batches import Batch, TrainingSteps
 from captum_dexar.training.half_precision import bfloat16_products
 from captum_dexar.training.measures import Measures
+from captum_dexar.training.muon import Muon
 from captum_dexar.training.packing import (
     answer_logits,
     answer_loss,
@@ -24,6 +25,8 @@ from transformers import LlavaForConditionalGeneration
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 1.0
+# Muon's learning rate is this many times that of AdamW.
+MUON_FACTOR = 10.0
 
 HEADS = {"patches": PatchHeads, "words": WordHeads}
 
@@ -48,7 +51,7 @@ class Trainer:
                 world, recipe.sinusoidal_positions
             )
             self._new_heads()
-        self._new_optimizer()
+        self._new_optimizers()
         self.model.train()
         self.step = 0
         self.seconds = 0.0
@@ -58,11 +61,14 @@ class Trainer:
         channels = self.model.config.text_config.hidden_size
         self.heads = HEADS[self.recipe.supervision](self.world, channels)
 
-    def _new_optimizer(self) -> None:
+    def _new_optimizers(self) -> None:
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
+        layers = _layer_matrices(self.model) if self.recipe.muon else []
+        of_layers = {id(parameter) for parameter in layers}
+        others = [p for p in self.parameters if id(p) not in of_layers]
+        matrices = [p for p in others if p.ndim > 1]
+        vectors = [p for p in others if p.ndim <= 1]
+        adam = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": WEIGHT_DECAY},
                 {"params": vectors, "weight_decay": 0.0},
@@ -70,28 +76,36 @@ class Trainer:
             betas=BETAS,
             fused=True,
         )
+        # Each with the factor on its learning rate.
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adam, 1.0)]
+        if layers:
+            muon = Muon(layers, lr=0.0, weight_decay=WEIGHT_DECAY)
+            self.optimizers.append((muon, MUON_FACTOR))
 
     def _restart(self) -> None:
-        """New heads on the image tokens and a new optimiser; the model is kept."""
+        """New heads on the image tokens and a new optimisers; the model is kept."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
             self._new_heads()
-        self._new_optimizer()
+        self._new_optimizers()
 
     def train_step(self, batch: Batch) -> Measures:
         """One optimiser step; returns losses and accuracies on this batch."""
         stage, number, _ = self.data.locate(self.step)
         if stage.restarts and number == 0:
             self._restart()
-        for group in self.optimizer.param_groups:
-            group["lr"] = stage.learning_rate(number)
+        for optimizer, factor in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * stage.learning_rate(number)
         measures = Measures()
         with bfloat16_products(self.model, self.recipe.bfloat16):
             loss = self._loss(batch, stage.supervision_weight(number), measures)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
-        self.optimizer.step()
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
         self.step += 1
         return measures
 
@@ -122,7 +136,7 @@ class Trainer:
             "cpu_seconds": self.cpu_seconds,
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [one.state_dict() for one, _ in self.optimizers],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -139,7 +153,8 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for (optimizer, _), saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.cpu_seconds = state["cpu_seconds"]
@@ -151,6 +166,15 @@ class Trainer:
             "recipe": repr(self.recipe),
             "seed": str(self.seed),
         }
+
+
+def _layer_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear layers between the embeddings and the classifiers."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and (".layers." in name or "projector" in name)
+    ]
 
 
 def _measure_answers(logits: Tensor, packed: PackedBatch, measures: Measures) -> None:

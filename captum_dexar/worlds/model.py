@@ -20,6 +20,8 @@ from transformers import (
 )
 
 MAX_NEW_TOKENS = 32
+# Sinusoidal positions should not drown what the patches show.
+POSITION_SCALE = 0.3
 
 
 def build_model(
@@ -81,7 +83,8 @@ def build_model(
         )
         with torch.no_grad():
             # The first position is that of the class token.
-            table[1:] = sinusoids(cells, vision.hidden_size)
+            waves = sinusoids(cells, vision.hidden_size)
+            table[1:] = POSITION_SCALE * waves
     return model
 
 

@@ -119,13 +119,16 @@ def test_a_restarting_stage_keeps_the_model_alone() -> None:
     trainer = Trainer(WORLD, recipe, seed=5)
     for step in range(start):
         trainer.train_step(trainer.data[step])
-    model, heads, optimizer = trainer.model, trainer.heads, trainer.optimizer
+    model, heads, optimizers = trainer.model, trainer.heads, trainer.optimizers
     trainer.train_step(trainer.data[start])
     assert trainer.model is model
-    assert trainer.heads is not heads and trainer.optimizer is not optimizer
+    assert trainer.heads is not heads and trainer.optimizers is not optimizers
     new = {id(parameter) for parameter in trainer.heads.parameters()}
     trained = {
-        id(p) for group in trainer.optimizer.param_groups for p in group["params"]
+        id(p)
+        for optimizer, _ in trainer.optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
     }
     assert new < trained
 
