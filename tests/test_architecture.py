@@ -15,8 +15,8 @@ ROOT = Path(captum_dexar.__file__).parent
 # From the bottom up. README.md beside the package's files has the same picture.
 FLOORS = (
     {"compatibility", "worlds"},
-    {"letters", "model", "maps", "shapes", "visualization"},
-    {"families"},
+    {"model", "maps", "training", "visualization"},
+    {"families", "letters", "shapes"},
     {"inputs"},
     {"decoding", "vlm_forward"},
     {"attention_gradients"},
