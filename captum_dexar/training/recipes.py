@@ -30,8 +30,8 @@ def patches(world: World) -> Recipe:
 
 
 def patches_fast(world: World) -> Recipe:
-    """Patch supervision in bfloat16, with the same later stages as ``words``."""
-    vision = Stage("vision", 1600, 48, (2e-3, 8e-4), 100, (1.0, 1.0), {}, (1, 1, 1))
+    """Patch supervision, in less time, with the same later stages as ``words``."""
+    vision = Stage("vision", 1200, 32, (2e-3, 5e-4), 100, (1.0, 1.0), {}, (1, 1, 1))
     return Recipe(
         "patches-fast",
         "patches",
@@ -43,12 +43,12 @@ def patches_fast(world: World) -> Recipe:
 
 
 def words(world: World) -> Recipe:
-    """No patch supervision: nothing but words, in bfloat16.
+    """No patch supervision: nothing but words.
 
     The vision tower begins with images of one object, then sees several.
     """
-    one = Stage("one object", 1600, 64, (2e-3, 1e-3), 100, (1.0, 1.0), {}, (1, 0, 0))
-    vision = Stage("vision", 2000, 64, (2e-3, 8e-4), 50, (1.0, 1.0), {}, (1, 1, 1))
+    one = Stage("one object", 700, 32, (2e-3, 1.5e-3), 100, (1.0, 1.0), {}, (1, 0, 0))
+    vision = Stage("vision", 2400, 32, (1.5e-3, 3e-4), 0, (1.0, 1.0), {}, (1, 1, 1))
     return Recipe(
         "words",
         "words",
@@ -62,8 +62,8 @@ def words(world: World) -> Recipe:
 def _language(world: World) -> tuple[Stage, ...]:
     even, hard = world.question_kinds, world.hard_kinds
     return (
-        Stage("language", 2400, 24, (1.5e-3, 8e-4), 150, (0.7, 0.07), even, (1, 1, 1)),
-        Stage("hard cases", 2000, 24, (8e-4, 1e-6), 0, (0.3, 0.3), hard, (1, 2, 3)),
+        Stage("language", 2000, 16, (1.5e-3, 8e-4), 100, (0.7, 0.3), even, (1, 1, 1)),
+        Stage("hard cases", 2200, 16, (8e-4, 1e-6), 0, (0.3, 0.1), hard, (1, 2, 3)),
     )
 
 
