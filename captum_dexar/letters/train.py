@@ -1,4 +1,4 @@
-"""Trains a model on the letters and digits: ``python -m captum_dexar.letters.train``."""
+"""Trains a model on letters and digits: ``python -m captum_dexar.letters.train``."""
 
 from captum_dexar.letters.world import WORLD
 from captum_dexar.training.run import main

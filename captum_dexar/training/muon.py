@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-# Of the polynomial X -> a X + b (X X') X + c (X X')^2 X, which moves all singular values
-# into [0.7, 1.2] in five steps.
+# Of the polynomial X -> a X + b (X X') X + c (X X')^2 X, which in five steps moves
+# singular values, unless they are very small, into [0.7, 1.2].
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -30,7 +30,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    result: Tensor = (x.mT if tall else x).to(matrices.dtype)
+    return result
 
 
 class Muon(torch.optim.Optimizer):

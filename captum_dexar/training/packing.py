@@ -136,8 +136,8 @@ def answer_loss(logits: Tensor, batch: PackedBatch) -> Tensor:
 def exact_answers(logits: Tensor, batch: PackedBatch) -> Tensor:
     """Which turns would be answered exactly right by greedy decoding, ``(turns,)``.
 
-    The first wrong token of a greedy answer follows right ones. So an answer is right if
-    and only if, after the right ones, every token is.
+    The first wrong token of a greedy answer follows right ones. So the answer is right
+    if and only if every token is the likeliest one after the true ones before it.
     """
     wrong = logits.detach().argmax(-1) != batch.answer_ids
     mistakes = torch.zeros(len(batch.kinds), dtype=torch.long)

@@ -20,7 +20,9 @@ FIRST_LOGIT = -2.0
 def word_labels(world: World, scenes: Sequence[DrawnScene]) -> Tensor:
     """Which words, and which whole phrases such as "small red circle", are true of some
     object of each image, ``(batch, words + phrases)``: 1 or 0."""
-    word_ids = _numbered((word,) for words in world.attributes.values() for word in words)
+    word_ids = _numbered(
+        (word,) for words in world.attributes.values() for word in words
+    )
     phrase_ids = _numbered(world.phrases())
     labels = torch.zeros(len(scenes), len(word_ids) + len(phrase_ids))
     for row, scene in zip(labels, scenes):

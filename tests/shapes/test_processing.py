@@ -3,9 +3,9 @@
 import pytest
 import torch
 from captum_dexar.shapes import make_scene
-from captum_dexar.training.packing import pack, Turn
 from captum_dexar.shapes.processing import build_processor, IMAGE, UNKNOWN, VOCABULARY
 from captum_dexar.training.batches import pixel_values
+from captum_dexar.training.packing import pack, Turn
 from transformers import LlavaProcessor
 
 

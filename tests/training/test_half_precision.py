@@ -4,10 +4,7 @@ import pytest
 import torch
 from captum_dexar.shapes.world import WORLD
 from captum_dexar.training.batches import TrainingSteps
-from captum_dexar.training.half_precision import (
-    bfloat16_attention,
-    bfloat16_products,
-)
+from captum_dexar.training.half_precision import bfloat16_attention, bfloat16_products
 from captum_dexar.training.packing import answer_logits
 from captum_dexar.worlds.model import build_model
 from tests.training.recipes import short_recipe

@@ -40,7 +40,9 @@ def _packed(turns: list[list[Turn]]) -> PackedBatch:
 
 
 def _loss(model: LlavaForConditionalGeneration, batch: PackedBatch) -> torch.Tensor:
-    logits, _ = answer_logits(model, pixel_values(SCENES[: len(batch.input_ids)]), batch)
+    logits, _ = answer_logits(
+        model, pixel_values(SCENES[: len(batch.input_ids)]), batch
+    )
     return answer_loss(logits, batch)
 
 
@@ -101,7 +103,9 @@ def test_exact_answers_are_those_of_greedy_decoding() -> None:
     """Asked of the bundled model, before captions of scenes that it gets wrong, too."""
     model, processor = load_vlm()
     scenes = [make_scene(seed, num_objects=3) for seed in HARD]
-    captions = [Turn(WORLD.caption_prompt, scene.caption, "caption") for scene in scenes]
+    captions = [
+        Turn(WORLD.caption_prompt, scene.caption, "caption") for scene in scenes
+    ]
     packed = _packed([[turn] for turn in captions])
     assert packed.kinds == ("caption",) * len(scenes)
     with torch.no_grad():
