@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def test_run_killed_while_saving_goes_on_from_the_checkpoint_before(
     monkeypatch.setattr(run, "LOG_EVERY", 1)
     resumed = train(WORLD, short_recipe(name), tmp_path, seed=3, workers=0)
     assert torch.equal(weights(resumed), weights(whole))
+    assert _log(tmp_path) == _log(folder)
+
+
+def test_run_killed_before_its_model_was_saved_saves_it(
+    finished: tuple[str, Path, Trainer], tmp_path: Path
+) -> None:
+    name, folder, whole = finished
+    shutil.copy(folder / CHECKPOINT_NAME, tmp_path)
+    shutil.copy(folder / LOG_NAME, tmp_path)
+    again = train(WORLD, short_recipe(name), tmp_path, seed=3, workers=0)
+    assert torch.equal(weights(again), weights(whole))
+    model = "model.safetensors"
+    assert (tmp_path / model).read_bytes() == (folder / model).read_bytes()
     assert _log(tmp_path) == _log(folder)
 
 
