@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(captum_dexar.__file__).parent
 # From the bottom up. README.md beside the package's files has the same picture.
 FLOORS = (
-    {"compatibility"},
-    {"model", "maps", "shapes", "visualization"},
-    {"families"},
+    {"compatibility", "worlds"},
+    {"model", "maps", "training", "visualization"},
+    {"families", "letters", "shapes"},
     {"inputs"},
     {"decoding", "vlm_forward"},
     {"attention_gradients"},

@@ -38,10 +38,12 @@ _DATASETS = {
     _COCO: "COCOCaptions",
 }
 SHAPES = "shapes"
+_LETTERS = "letters"
+# Those that are drawn, and need no folder.
+_DRAWN = {SHAPES: "ShapesDataset", _LETTERS: "LettersDataset"}
 _ORACLE = "oracle"
 _LOCAL = "local"
 _SCENES = 500
-_KINDS = ("colour", "shape", "size", "relation", "objects")
 
 
 def add_to(commands: Commands) -> None:
@@ -59,15 +61,17 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--dataset",
-        choices=(SHAPES, *_DATASETS),
+        choices=(*_DRAWN, *_DATASETS),
         default=SHAPES,
-        help="the dataset (default: shapes, the bundled scenes)",
+        help="the dataset (default: shapes, the bundled scenes; letters, scenes of "
+        "letters and digits, is drawn as well, and no model of them is bundled)",
     )
     parser.add_argument(
         "--root",
         type=Path,
         metavar="DIR",
-        help="folder of the dataset, in its published layout; all but shapes need it",
+        help="folder of the dataset, in its published layout; all need it but those "
+        "that are drawn",
     )
     parser.add_argument(
         "--model",
@@ -215,16 +219,24 @@ def _check_ray(options: argparse.Namespace) -> None:
 
 def _check_dataset(options: argparse.Namespace) -> None:
     """Raises InputError for options that do not go together."""
-    if options.dataset == SHAPES and options.root is not None:
-        raise InputError("--root is for datasets on disk; shapes are drawn.")
-    if options.dataset != SHAPES and options.root is None:
+    is_drawn = options.dataset in _DRAWN
+    if is_drawn and options.root is not None:
+        raise InputError(
+            f"--root is for datasets on disk; {options.dataset} are drawn."
+        )
+    if not is_drawn and options.root is None:
         raise InputError(f"--dataset {options.dataset} needs --root, its folder.")
     if options.root is not None and not options.root.is_dir():
         raise InputError(f"--root: there is no folder {options.root}.")
+    if options.dataset == _LETTERS and options.model is None:
+        raise InputError(
+            "--dataset letters needs --model, a model that was trained on such scenes "
+            "or a general one: the bundled model knows drawn shapes and colours only."
+        )
     if options.own_answer and options.dataset != _COCO:
         raise InputError(
-            "--own-answer is for coco, whose captions are explained otherwise; shapes "
-            "have true captions, and other datasets no answers."
+            "--own-answer is for coco, whose captions are explained otherwise; drawn "
+            "scenes have true captions, and other datasets no answers."
         )
     if options.accuracy and (options.dataset != SHAPES or options.model is not None):
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
@@ -234,10 +246,15 @@ def _dataset(
     options: argparse.Namespace, model: nn.Module, processor: Any
 ) -> EvaluationDataset:
     from captum_dexar import evaluation
+    from captum_dexar.evaluation.datasets.drawn_scenes import OBJECTS
 
-    if options.dataset == SHAPES:
+    if options.dataset in _DRAWN:
         seeds = range(options.seed, options.seed + (options.limit or _SCENES))
-        return evaluation.ShapesDataset(seeds, processor, model, kinds=_KINDS)
+        scenes = getattr(evaluation, _DRAWN[options.dataset])
+        drawn: EvaluationDataset = scenes(
+            seeds, processor, model, kinds=(*scenes.word_kinds, OBJECTS)
+        )
+        return drawn
     dataset = getattr(evaluation, _DATASETS[options.dataset])
     own: dict[str, Any] = {"own_answer": True} if options.own_answer else {}
     try:

@@ -4,6 +4,7 @@ from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
 from captum_dexar.evaluation.datasets import (
     COCOCaptions,
     ImageNetValidation,
+    LettersDataset,
     PascalVOC,
     ShapesDataset,
     VQAv2,
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluationDataset",
     "ImageNetValidation",
     "LOCALIZATION",
+    "LettersDataset",
     "MapSimilarity",
     "ModelPart",
     "PascalVOC",

@@ -1,9 +1,10 @@
 """Synthetic scenes with exact ground truth, and a small model trained on them."""
 
-from captum_dexar.shapes.accuracy import Accuracy, measure_accuracy
+from captum_dexar.shapes.accuracy import measure_accuracy
 from captum_dexar.shapes.bundled import load_vlm
-from captum_dexar.shapes.language import CaptionWord, Question
 from captum_dexar.shapes.scene import make_scene, Scene, SceneObject
+from captum_dexar.worlds.accuracy import Accuracy
+from captum_dexar.worlds.words import CaptionWord, Question
 
 __all__ = [
     "Accuracy",

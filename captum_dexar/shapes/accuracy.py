@@ -1,70 +1,12 @@
 """Accuracy of a model's answers: ``python -m captum_dexar.shapes.accuracy``."""
 
-import argparse
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import torch
 from captum_dexar.shapes.bundled import VLM_FOLDER
-from captum_dexar.shapes.language import CAPTION_PROMPT, QUESTION_KINDS
-from captum_dexar.shapes.scene import make_scene, Scene
-from PIL import Image
-from tqdm import tqdm
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
-
-CAPTION_KINDS = ("caption of 1", "caption of 2", "caption of 3")
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Exact matches among answers of one kind.
-
-    Attributes:
-        right (int): number of answers that were exactly right
-        asked (int): number of questions asked
-    """
-
-    right: int
-    asked: int
-
-    @property
-    def share(self) -> float:
-        """``right / asked``, from 0 to 1."""
-        return self.right / self.asked
-
-
-@dataclass(frozen=True)
-class _Item:
-    image: Image.Image
-    prompt: str
-    answer: str
-    kind: str
-
-
-def _items(scene: Scene) -> list[_Item]:
-    caption_kind = CAPTION_KINDS[len(scene.objects) - 1]
-    asked = [(CAPTION_PROMPT, scene.caption, caption_kind)]
-    asked += [(item.text, item.answer, item.kind) for item in scene.questions]
-    return [_Item(scene.image, *values) for values in asked]
-
-
-@torch.no_grad()
-def _answers(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    items: Sequence[_Item],
-) -> list[str]:
-    inputs = processor(
-        images=[item.image for item in items],
-        text=[f"USER: <image>\n{item.prompt} ASSISTANT:" for item in items],
-        padding=True,
-        return_tensors="pt",
-    ).to(model.device)
-    ids = model.generate(**inputs, do_sample=False)
-    new_ids = ids[:, inputs["input_ids"].shape[1] :]
-    answers: list[str] = processor.batch_decode(new_ids, skip_special_tokens=True)
-    return answers
+from captum_dexar.shapes.world import WORLD
+from captum_dexar.worlds import accuracy
+from captum_dexar.worlds.accuracy import Accuracy
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 
 def measure_accuracy(
@@ -101,41 +43,10 @@ def measure_accuracy(
         >>> accuracy["count"].share
         1.0
     """
-    items = [item for seed in seeds for item in _items(make_scene(seed))]
-    if not items:
-        raise ValueError("seeds must name at least one scene, got none.")
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    starts = range(0, len(items), batch_size)
-    for start in tqdm(starts, disable=not show_progress, unit="batch"):
-        chunk = items[start : start + batch_size]
-        for item, answer in zip(chunk, _answers(model, processor, chunk)):
-            asked[item.kind] += 1
-            right[item.kind] += answer == item.answer
-    return {
-        kind: Accuracy(right[kind], asked[kind])
-        for kind in (*CAPTION_KINDS, *QUESTION_KINDS)
-        if asked[kind]
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m captum_dexar.shapes.accuracy", description=__doc__
+    return accuracy.measure_accuracy(
+        WORLD, model, processor, seeds, batch_size, show_progress
     )
-    parser.add_argument("--model", default=VLM_FOLDER, metavar="DIR")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=500)
-    options = parser.parse_args(arguments)
-    model = LlavaForConditionalGeneration.from_pretrained(options.model).eval()
-    processor = AutoProcessor.from_pretrained(options.model)
-    seeds = range(options.first_seed, options.first_seed + options.scenes)
-    print("| kind | right | asked | share |\n|---|---|---|---|")
-    accuracy = measure_accuracy(model, processor, seeds, show_progress=True)
-    for kind, value in accuracy.items():
-        print(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")
 
 
 if __name__ == "__main__":
-    main()
+    accuracy.main(WORLD, default_model=VLM_FOLDER)

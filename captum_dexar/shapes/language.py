@@ -1,10 +1,10 @@
 """Captions and questions, and the objects that their words refer to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import get_args, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
+from captum_dexar.worlds.words import CaptionWord, Question, words_of
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white")
@@ -13,11 +13,7 @@ NUMBERS = ("one", "two", "three")
 
 CAPTION_PROMPT = "describe the image ."
 
-WordKind = Literal["colour", "shape", "size", "relation", "filler"]
-QuestionKind = Literal[
-    "shape", "colour exists", "shape exists", "exists", "count", "left"
-]
-QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
+QUESTION_KINDS = ("shape", "colour exists", "shape exists", "exists", "count", "left")
 
 # If two objects are this close in x, "left" is ambiguous.
 LEFT_MARGIN = 8.0
@@ -39,74 +35,38 @@ class Describable(Protocol):
     def center(self) -> tuple[float, float]: ...
 
 
-@dataclass(frozen=True)
-class CaptionWord:
-    """One whitespace-separated word of a caption.
-
-    Attributes:
-        text (str): the word
-        kind (str): ``"colour"``, ``"shape"``, ``"size"``, ``"relation"`` or
-            ``"filler"``
-        object_index (int or None): index into ``scene.objects`` of the object that the
-            word describes; None for relations and fillers
-    """
-
-    text: str
-    kind: WordKind
-    object_index: int | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question about one scene, with its true answer.
-
-    Attributes:
-        text (str): the question, for example ``"what shape is the red object ?"``
-        answer (str): the answer, for example ``"circle"``
-        kind (str): ``"shape"``, ``"colour exists"``, ``"shape exists"``, ``"exists"``
-            (a colour and a shape together), ``"count"`` or ``"left"``
-    """
-
-    text: str
-    answer: str
-    kind: QuestionKind
-
-
-def _words(text: str, kind: WordKind = "filler") -> list[CaptionWord]:
-    return [CaptionWord(word, kind) for word in text.split()]
-
-
 def _noun_phrase(item: Describable, index: int) -> list[CaptionWord]:
     return [
         CaptionWord("a", "filler"),
-        CaptionWord(item.size, "size", index),
-        CaptionWord(item.colour, "colour", index),
-        CaptionWord(item.shape, "shape", index),
+        CaptionWord(item.size, "size", (index,)),
+        CaptionWord(item.colour, "colour", (index,)),
+        CaptionWord(item.shape, "shape", (index,)),
     ]
 
 
 def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
-    """The words of the caption of one to three objects.
+    """The words of the caption of one to three objects, of the kinds ``"colour"``,
+    ``"shape"``, ``"size"``, ``"relation"`` and ``"filler"``.
 
     Two objects are joined by their relation along the axis on which they are further
     apart, the upper or left one first. Three are listed from left to right.
     """
-    words = _words("the image shows")
+    words = words_of("the image shows")
     if len(objects) == 2:
         (x0, y0), (x1, y1) = objects[0].center, objects[1].center
         vertical = abs(y1 - y0) > abs(x1 - x0)
         swap = y1 < y0 if vertical else x1 < x0
         first, second = (1, 0) if swap else (0, 1)
         words += _noun_phrase(objects[first], first)
-        words += _words("above" if vertical else "left of", "relation")
+        words += words_of("above" if vertical else "left of", "relation", (0, 1))
         words += _noun_phrase(objects[second], second)
     else:
         order = sorted(range(len(objects)), key=lambda i: objects[i].center[0])
         joints = {1: ",", 2: "and"}
         for place, index in enumerate(order):
-            words += _words(joints.get(place, ""))
+            words += words_of(joints.get(place, ""))
             words += _noun_phrase(objects[index], index)
-    return tuple(words + _words("."))
+    return tuple(words + words_of("."))
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -143,6 +103,8 @@ def questions(
     objects: Sequence[Describable], rng: np.random.Generator
 ) -> tuple[Question, ...]:
     """Eight to eleven questions, of every kind that is unambiguous for the objects.
+
+    ``"exists"`` asks for a colour and a shape together.
 
     Questions about existence come in pairs, one answered yes and one answered no.
     """

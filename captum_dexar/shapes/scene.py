@@ -15,13 +15,12 @@ from captum_dexar.shapes.drawing import (
 )
 from captum_dexar.shapes.language import (
     caption_words,
-    CaptionWord,
     COLOURS,
-    Question,
     questions,
     SHAPES,
     SIZES,
 )
+from captum_dexar.worlds.words import CaptionWord, Question
 from PIL import Image
 
 FIRST_TRAINING_SEED = 1_000_000

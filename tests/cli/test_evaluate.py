@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from captum_dexar.cli import main
 from captum_dexar.comparison.methods import EVALUATED, METHODS
+from captum_dexar.evaluation.datasets.letters import LettersDataset
 from captum_dexar.evaluation.protocols import LocalizationProtocol
+from captum_dexar.letters import build_processor
 from PIL import Image
-from tests.evaluation.datasets.models import model_and_processor
+from tests.evaluation.datasets.models import letters_model, model_and_processor
 from tests.helpers.published_layouts import noise, write_coco, write_voc
 
 FILES = {
@@ -138,6 +140,22 @@ def test_a_model_and_a_dataset_on_disk(
     assert str(tmp_path) not in said and '"max_new_tokens": 3' in said
 
 
+def test_letters_are_drawn_for_the_model_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters_model().save_pretrained(tmp_path / "model")
+    build_processor().save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    on = ["--dataset", "letters", "--model", "model", "--limit", "2", "--seed", "5"]
+    assert main(["evaluate", *on, "--methods", "attention-last"]) == 0
+    out = tmp_path / "captum-dexar-evaluation" / "letters-localization"
+    lines = [json.loads(line) for line in (out / "results.jsonl").open()]
+    assert {line["sample"] for line in lines} == {"5", "6"}
+    assert [line["error"] for line in lines] == [None] * len(lines)
+    kinds = {kind for line in lines for kind in line["values"]}
+    assert kinds >= {*LettersDataset.word_kinds, "whole answer: objects"}
+
+
 def test_nothing_measured_exits_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,7 +178,10 @@ def test_what_is_wrong_is_one_line(
     cases = [
         (["--methods", "dexar,nothing"], "no method is called nothing. There are"),
         (["--seed", "-1"], "--seed must not be negative, got -1"),
-        (["--root", here], "--root is for datasets on disk"),
+        (["--root", here], "--root is for datasets on disk; shapes are drawn"),
+        (["--dataset", "letters"], "--dataset letters needs --model"),
+        (["--dataset", "letters", "--root", here], "letters are drawn"),
+        (["--dataset", "letters", "--model", here, "--accuracy"], "--accuracy asks"),
         (["--dataset", "voc"], "--dataset voc needs --root"),
         (["--dataset", "voc", "--root", here + "/no"], "there is no folder"),
         (["--dataset", "voc", "--root", here], "--dataset voc: "),

@@ -245,7 +245,8 @@ def test_the_scenes_name_the_tokens_of_words(
             assert (region[1].numpy() == scene.objects[word.object_index].mask).all()
     monkeypatch.setattr(processor, "tokenizer", Letters())
     monkeypatch.setattr(
-        "captum_dexar.evaluation.datasets.shapes.ImagePromptInput", lambda *given: None
+        "captum_dexar.evaluation.datasets.drawn_scenes.ImagePromptInput",
+        lambda *given: None,
     )
     parts: Any = list(dataset)
     ((_, ids, split),) = parts

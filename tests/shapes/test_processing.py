@@ -3,9 +3,9 @@
 import pytest
 import torch
 from captum_dexar.shapes import make_scene
-from captum_dexar.shapes.packing import pack, Turn
 from captum_dexar.shapes.processing import build_processor, IMAGE, UNKNOWN, VOCABULARY
-from captum_dexar.shapes.recipe import pixel_values
+from captum_dexar.training.batches import pixel_values
+from captum_dexar.training.packing import pack, Turn
 from transformers import LlavaProcessor
 
 
@@ -64,7 +64,7 @@ def test_training_sees_what_the_processor_makes(processor: LlavaProcessor) -> No
         text="USER: <image>\nDescribe the image. ASSISTANT:",
         return_tensors="pt",
     )
-    packed = pack([[Turn("describe the image .", scene.caption)]])
+    packed = pack([[Turn("describe the image .", scene.caption)]], VOCABULARY, 144)
     length = inputs["input_ids"].shape[1]
     assert torch.equal(packed.input_ids[:, :length], inputs["input_ids"])
     assert packed.input_ids.shape[1] == length + len(scene.caption.split()) + 1

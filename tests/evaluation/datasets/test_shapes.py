@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from captum_dexar import LayerDexAR
 from captum_dexar.evaluation import evaluate, ShapesDataset
-from captum_dexar.evaluation.datasets.shapes import ALL_KINDS
+from captum_dexar.evaluation.datasets.drawn_scenes import OBJECTS
 from captum_dexar.shapes import make_scene
 from tests.evaluation.datasets.models import model_and_processor
+
+ALL_KINDS = (*ShapesDataset.word_kinds, OBJECTS)
 
 
 def _seed_of_two_objects() -> int:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from captum_dexar.shapes.language import COLOURS, SHAPES, SIZES
-from captum_dexar.shapes.processing import PATCH_SIZE
-from captum_dexar.shapes.scene import Scene
+from captum_dexar.training.measures import Measures
+from captum_dexar.worlds.processing import PATCH_SIZE
+from captum_dexar.worlds.world import DrawnScene, World
 from torch import nn, Tensor
 
 # A patch belongs to an object that covers at least this share of its pixels. Patches
@@ -16,8 +16,8 @@ BACKGROUND_WEIGHT = 0.3
 IGNORED = -100
 
 
-def patch_labels(scenes: Sequence[Scene]) -> Tensor:
-    """The labels of every patch, ``(3, batch, 144)``: shape, colour and size of the
+def patch_labels(world: World, scenes: Sequence[DrawnScene]) -> Tensor:
+    """The labels of every patch, ``(attributes, batch, patches)``: the words for the
     object that covers most of it, counted from 1; 0 for background; -100 if left out.
     """
     labels = []
@@ -27,11 +27,11 @@ def patch_labels(scenes: Sequence[Scene]) -> Tensor:
         blocks = masks.reshape(-1, cells, PATCH_SIZE, cells, PATCH_SIZE)
         coverage = blocks.mean(axis=(2, 4)).reshape(len(masks), -1)
         best, share = coverage.argmax(axis=0), coverage.max(axis=0)
+        words = zip(*(world.words_for(item) for item in scene.objects))
         values = np.array(
             [
-                [SHAPES.index(item.shape) for item in scene.objects],
-                [COLOURS.index(item.colour) for item in scene.objects],
-                [SIZES.index(item.size) for item in scene.objects],
+                [names.index(word) for word in row]
+                for names, row in zip(world.attributes.values(), words)
             ]
         )
         covered = np.where(share >= MIN_COVERAGE, values[:, best] + 1, IGNORED)
@@ -40,20 +40,26 @@ def patch_labels(scenes: Sequence[Scene]) -> Tensor:
 
 
 class PatchHeads(nn.Module):
-    """Linear classifiers of shape, colour and size on the projected image tokens."""
+    """Linear classifiers of the objects' attributes on the projected image tokens.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        world (World): gives the attributes
+        channels (int): channels of an image token
+    """
+
+    def __init__(self, world: World, channels: int) -> None:
         super().__init__()
+        self.names = tuple(world.attributes)
         self.heads = nn.ModuleList(
-            nn.Linear(channels, len(names) + 1) for names in (SHAPES, COLOURS, SIZES)
+            nn.Linear(channels, len(words) + 1) for words in world.attributes.values()
         )
 
-    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed cross-entropies of ``features``, ``(batch, 144, channels)``, and
-        the accuracies on patches that an object covers, ``(3,)``."""
-        losses, accuracies = [], []
-        for head, label in zip(self.heads, labels):
-            logits = head(features)
+    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Measures]:
+        """The summed cross-entropies of ``features``, ``(batch, patches, channels)``,
+        and the accuracies on patches that an object covers."""
+        losses, measures = [], Measures()
+        for name, head, label in zip(self.names, self.heads, labels):
+            logits = head(features).float()
             weight = torch.ones(logits.shape[-1])
             weight[0] = BACKGROUND_WEIGHT
             losses.append(
@@ -63,5 +69,5 @@ class PatchHeads(nn.Module):
             )
             covered = label > 0
             right = logits.detach().argmax(-1) == label
-            accuracies.append(right[covered].float().mean())
-        return torch.stack(losses).sum(), torch.stack(accuracies)
+            measures.add(f"patch {name}", right[covered])
+        return torch.stack(losses).sum(), measures

@@ -4,25 +4,31 @@ The turns share the image prefix. Each attends only to the prefix and to itself,
 positions restart after the prefix. So its loss equals that of a separate sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from captum_dexar.shapes.model import IMAGE_TOKENS
-from captum_dexar.shapes.processing import BOS, EOS, IMAGE, PAD, VOCABULARY
+from captum_dexar.worlds.processing import BOS, EOS, IMAGE, PAD
 from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
-PREFIX = [BOS, "user", ":", *[IMAGE] * IMAGE_TOKENS]
-PREFIX_LENGTH = len(PREFIX)
+BEFORE_IMAGE = (BOS, "user", ":")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question (or the caption prompt) and its answer, words separated by spaces."""
+    """A question (or the caption prompt) and its answer, words separated by spaces.
+
+    Args:
+        prompt (str): the question
+        answer (str): the answer
+        kind (str, optional): what is asked, for the measures of the training.
+            Default: ``""``
+    """
 
     prompt: str
     answer: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class PackedBatch:
         answer_rows (Tensor): ``(answer tokens, 2)``, batch index and position of the
             output that predicts each token of an answer
         answer_ids (Tensor): ``(answer tokens,)``, these tokens
+        answer_turns (Tensor): ``(answer tokens,)``, the turn of each, counted through
+            the batch
+        kinds (tuple of str): the kind of every turn
     """
 
     input_ids: Tensor
@@ -44,13 +53,21 @@ class PackedBatch:
     attention_mask: Tensor
     answer_rows: Tensor
     answer_ids: Tensor
+    answer_turns: Tensor
+    kinds: tuple[str, ...]
 
 
-def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
+def pack(
+    conversations: Sequence[Sequence[Turn]],
+    vocabulary: Mapping[str, int],
+    image_tokens: int,
+) -> PackedBatch:
     """Packs the turns about each image into one sequence, padded on the right."""
-    prefix = [VOCABULARY[word] for word in PREFIX]
+    prefix = [vocabulary[word] for word in (*BEFORE_IMAGE, *[IMAGE] * image_tokens)]
     sequences, owners, positions = [], [], []
     rows: list[tuple[int, int]] = []
+    turn_of_answers: list[int] = []
+    kinds: list[str] = []
     for index, turns in enumerate(conversations):
         ids, owner, position = list(prefix), [0] * len(prefix), list(range(len(prefix)))
         for number, turn in enumerate(turns, start=1):
@@ -58,7 +75,9 @@ def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
             answer = [*turn.answer.split(), EOS]
             start = len(ids) + len(prompt) - 1
             rows += [(index, start + offset) for offset in range(len(answer))]
-            words = [VOCABULARY[word] for word in (*prompt, *answer)]
+            turn_of_answers += [len(kinds)] * len(answer)
+            kinds.append(turn.kind)
+            words = [vocabulary[word] for word in (*prompt, *answer)]
             ids += words
             owner += [number] * len(words)
             position += range(len(prefix), len(prefix) + len(words))
@@ -71,7 +90,7 @@ def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
     def padded(lists: list[list[int]], value: int) -> Tensor:
         return torch.tensor([row + [value] * (length - len(row)) for row in lists])
 
-    input_ids = padded(sequences, VOCABULARY[PAD])
+    input_ids = padded(sequences, vocabulary[PAD])
     turn_of = padded(owners, -1)
     same = turn_of[:, :, None] == turn_of[:, None, :]
     allowed = (same | (turn_of == 0)[:, None, :]).tril()
@@ -82,18 +101,20 @@ def pack(conversations: Sequence[Sequence[Turn]]) -> PackedBatch:
         attention_mask=allowed[:, None],
         answer_rows=answer_rows,
         answer_ids=input_ids[answer_rows[:, 0], answer_rows[:, 1] + 1],
+        answer_turns=torch.tensor(turn_of_answers),
+        kinds=tuple(kinds),
     )
 
 
-def answer_loss(
+def answer_logits(
     model: LlavaForConditionalGeneration, pixel_values: Tensor, batch: PackedBatch
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens, and the projected image tokens,
-    ``(batch, 144, channels)``."""
+    """The logits of the answers' tokens, ``(answer tokens, vocabulary)``, and the
+    projected image tokens, ``(batch, image tokens, channels)``."""
     features = image_features(model, pixel_values)
     embeddings = model.get_input_embeddings()(batch.input_ids)
-    first = PREFIX.index(IMAGE)
-    last = first + IMAGE_TOKENS
+    first = len(BEFORE_IMAGE)
+    last = first + features.shape[1]
     embeddings = torch.cat(
         [embeddings[:, :first], features, embeddings[:, last:]], dim=1
     )
@@ -104,13 +125,29 @@ def answer_loss(
         use_cache=False,
     ).last_hidden_state
     rows = states[batch.answer_rows[:, 0], batch.answer_rows[:, 1]]
-    loss = nn.functional.cross_entropy(model.lm_head(rows), batch.answer_ids)
-    return loss, features
+    return model.lm_head(rows), features
+
+
+def answer_loss(logits: Tensor, batch: PackedBatch) -> Tensor:
+    """Mean cross-entropy of the answers' tokens."""
+    return nn.functional.cross_entropy(logits.float(), batch.answer_ids)
+
+
+def exact_answers(logits: Tensor, batch: PackedBatch) -> Tensor:
+    """Which turns would be answered exactly right by greedy decoding, ``(turns,)``.
+
+    The first wrong token of a greedy answer follows right ones. So the answer is right
+    if and only if every token is the likeliest one after the true ones before it.
+    """
+    wrong = logits.detach().argmax(-1) != batch.answer_ids
+    mistakes = torch.zeros(len(batch.kinds), dtype=torch.long)
+    mistakes.index_add_(0, batch.answer_turns, wrong.long())
+    return mistakes == 0
 
 
 def image_features(
     model: LlavaForConditionalGeneration, pixel_values: Tensor
 ) -> Tensor:
-    """The projected image tokens ``(batch, 144, channels)``."""
+    """The projected image tokens ``(batch, image tokens, channels)``."""
     features = model.get_image_features(pixel_values=pixel_values).pooler_output
     return torch.stack(tuple(features))

@@ -1,0 +1,1 @@
+"""Training small vision-language models on drawn worlds, whichever world it is."""

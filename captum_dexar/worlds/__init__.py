@@ -1,0 +1,1 @@
+"""What the drawn worlds share: words with what they refer to, and processors."""
