@@ -38,7 +38,13 @@ _DATASETS = {
     _COCO: "COCOCaptions",
 }
 SHAPES = "shapes"
-_ORACLE = "oracle"
+# By their names among a protocol's controls, the classes of
+# captum_dexar.evaluation.oracle.
+_ORACLES = {
+    "oracle": "TrueMaskOracle",
+    "effects-tokens": "EffectsTokensOracle",
+    "effects-oracle": "EffectsOracle",
+}
 _LOCAL = "local"
 _SCENES = 500
 _KINDS = ("colour", "shape", "size", "relation", "objects")
@@ -256,12 +262,14 @@ def _dataset(
 
 def _methods(names: list[str], model: nn.Module) -> Mapping[str, tuple[Any, Any]]:
     """The methods by title; names that are given twice count once."""
-    from captum_dexar.evaluation.oracle import TrueMaskOracle
+    from captum_dexar.evaluation import oracle
 
     every = list(dict.fromkeys(names))
-    methods = named_methods([name for name in every if name != _ORACLE], model)
-    if _ORACLE in every:
-        methods[TrueMaskOracle.name] = (TrueMaskOracle(model), {})
+    methods = named_methods([name for name in every if name not in _ORACLES], model)
+    for name in every:
+        if name in _ORACLES:
+            made = getattr(oracle, _ORACLES[name])(model)
+            methods[made.name] = (made, {})
     return methods
 
 

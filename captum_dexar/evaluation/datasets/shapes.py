@@ -8,6 +8,7 @@ import torch
 from captum_dexar.evaluation.dataset import EvaluationDataset, Example, Region
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.shapes import make_scene, Scene
+from PIL import Image
 from torch import nn, Tensor
 
 PROMPT = "Describe the image."
@@ -84,6 +85,15 @@ class ShapesDataset(EvaluationDataset):
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         encoding = tokenizer(scene.caption, add_special_tokens=False)
         return inp, encoding["input_ids"], list(_regions(scene, encoding, self.kinds))
+
+    def object_masks(self, index: int) -> list[Tensor]:
+        """See :class:`RedrawnScenes`."""
+        scene = make_scene(self.seeds[index])
+        return [_mask(scene, place) for place in range(len(scene.objects))]
+
+    def without(self, index: int, objects: Sequence[int]) -> Image.Image:
+        """See :class:`RedrawnScenes`."""
+        return make_scene(self.seeds[index]).image_without(*objects)
 
     def description(self) -> dict[str, Any]:
         """See :meth:`EvaluationDataset.description`."""
