@@ -19,7 +19,12 @@ from captum_dexar.cli.options import (
     method_names,
     positive,
 )
-from captum_dexar.cli.protocols import add_protocol, made_protocol, protocol_name
+from captum_dexar.cli.protocols import (
+    add_protocol,
+    EFFECTS,
+    made_protocol,
+    protocol_name,
+)
 from captum_dexar.comparison.methods import EVALUATED, named_methods
 
 if TYPE_CHECKING:
@@ -37,7 +42,7 @@ _DATASETS = {
     "vqav2": "VQAv2",
     _COCO: "COCOCaptions",
 }
-SHAPES = "shapes"
+SHAPES, _SHAPES_CLASS = "shapes", "ShapesDataset"
 # By their names among a protocol's controls, the classes of
 # captum_dexar.evaluation.oracle.
 _ORACLES = {
@@ -148,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     names = method_names(options.methods)
     check_seed("--seed", options.seed)
     _check_dataset(options)
-    protocol_name(options)
+    _check_protocol(options)
     _check_ray(options)
     from captum_dexar.evaluation.results_folder import BusyFolderError, OtherRunError
 
@@ -234,6 +239,21 @@ def _check_dataset(options: argparse.Namespace) -> None:
         )
     if options.accuracy and (options.dataset != SHAPES or options.model is not None):
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
+
+
+def _check_protocol(options: argparse.Namespace) -> None:
+    """Raises InputError for a protocol's options without it, and for a dataset that it
+    can't measure, before the model is loaded."""
+    if protocol_name(options) != EFFECTS:
+        return
+    from captum_dexar import evaluation
+
+    made = getattr(evaluation, _DATASETS.get(options.dataset, _SHAPES_CLASS))
+    if not issubclass(made, evaluation.RedrawnScenes):
+        raise InputError(
+            f"--protocol {EFFECTS} needs scenes that can be drawn again without an "
+            f"object; --dataset {options.dataset} has photographs."
+        )
 
 
 def _dataset(

@@ -125,7 +125,7 @@ def made_protocol(
         arguments["dataset"] = dataset
     try:
         made: EvaluationProtocol = getattr(protocols, _CLASSES[name])(**arguments)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"--protocol {name}: {error}") from None
     return made
 

@@ -15,8 +15,8 @@ from captum_dexar.evaluation.dataset import Example
 from torch import Tensor
 
 Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
-# The kind that the summary forms of all kinds of words. Kinds that begin like the
-# others are no part of it: the map of the whole answer, and words that refer to nothing.
+# The kind that the summary forms of all kinds of words. Kinds that begin like those
+# below are no part of it: the map of the whole answer, words that refer to nothing.
 ALL = "all"
 WHOLE_ANSWER = "whole answer"
 FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"

@@ -40,7 +40,12 @@ from captum_dexar.evaluation.protocols.base import (
 )
 from captum_dexar.evaluation.protocols.explaining import Explained, explanations
 from captum_dexar.evaluation.randomization import is_constant
-from captum_dexar.metrics import effect_agreement, object_shares, rank_agreement
+from captum_dexar.metrics import (
+    effect_agreement,
+    EffectAgreement,
+    object_shares,
+    rank_agreement,
+)
 from captum_dexar.metrics.effects import check_nats, NEGLIGIBLE
 from captum_dexar.metrics.forced_answer import ForcedAnswer
 from captum_dexar.result.result import VLMAttributionResult
@@ -50,10 +55,23 @@ from torch import Tensor
 # A word whose effect is larger is less than half as probable without the objects.
 SUBSTANTIAL = math.log(2)
 WEIGHTS = f"{WHOLE_ANSWER}, weights of its words"
-SPEARMAN, PEARSON, TOP, OVERLAP = "Spearman", "Pearson", "top-1", "overlap"
-OF_MEANS = " of means"
-LARGEST = "on largest"
-INFORMATIVE, EFFECT = "informative", "largest effect (nats)"
+SPEARMAN = "Spearman"
+# Attributes of EffectAgreement by the names of the measures, where shares are sums over
+# the objects and where they are means.
+_OF_SUMS = {
+    SPEARMAN: "spearman",
+    "Pearson": "pearson",
+    "top-1": "top",
+    "overlap": "overlap",
+    "on largest": "largest",
+}
+_OF_MEANS = {
+    "Spearman of means": "spearman",
+    "Pearson of means": "pearson",
+    "top-1 of means": "top",
+}
+# What the line of the true effects says besides.
+EFFECT, INFORMATIVE = "largest effect (nats)", "informative"
 
 
 class EffectsProtocol(EvaluationProtocol):
@@ -72,7 +90,7 @@ class EffectsProtocol(EvaluationProtocol):
     - ``"overlap"``: what both have in common when scaled to a sum of 1
     - ``"on largest"``: the share of the map on the object with the largest effect
 
-    and, as a second reading, the first four with the mean over an object's pixels
+    and, as a second reading, the first three with the mean over an object's pixels
     instead of the sum (``"Spearman of means"`` ...). All are higher for better maps.
 
     Words are the dataset's regions with tokens, or all words of the answer where it has
@@ -139,9 +157,9 @@ class EffectsProtocol(EvaluationProtocol):
     ) -> None:
         if not isinstance(dataset, RedrawnScenes):
             raise TypeError(
-                "True effects need scenes that can be made again without an object, but "
-                f"the dataset {getattr(dataset, 'name', dataset)!r} has no methods "
-                "object_masks(index) and without(index, objects). See "
+                "True effects need scenes that can be drawn again without an object, "
+                f"but the dataset {getattr(dataset, 'name', dataset)!r} lacks "
+                "object_masks(index) or without(index, objects). See "
                 "captum_dexar.evaluation.RedrawnScenes."
             )
         check_nats("negligible", negligible)
@@ -157,16 +175,9 @@ class EffectsProtocol(EvaluationProtocol):
 
     def description(self) -> dict[str, Any]:
         """See :meth:`EvaluationProtocol.description`."""
-        read = (SPEARMAN, PEARSON, TOP, OVERLAP)
         return {
             "name": self.name,
-            "measures": [
-                *read,
-                LARGEST,
-                *(one + OF_MEANS for one in read),
-                EFFECT,
-                INFORMATIVE,
-            ],
+            "measures": [*_OF_SUMS, *_OF_MEANS, EFFECT, INFORMATIVE],
             "weights": (
                 f"words that lose {self.substantial:.2f} nats or more without the "
                 "objects have a larger weight than words that lose less"
@@ -339,7 +350,13 @@ class _ReadMaps:
 
     def _add(self, word: _Word, kind: str) -> None:
         effects = self.truth.effects(word)
-        scores = self._scores(word, kind, effects)
+        scores: dict[str, float | None] = {}
+        for names, by_mean in ((_OF_SUMS, False), (_OF_MEANS, True)):
+            found = self._agreement(word, kind, effects, by_mean)
+            scores |= {
+                name: None if found is None else getattr(found, attribute)
+                for name, attribute in names.items()
+            }
         if type(self.explained.method) is EffectsOracle:
             scores[EFFECT] = float(effects.max())
             scores[INFORMATIVE] = float(scores[SPEARMAN] is not None)
@@ -348,31 +365,19 @@ class _ReadMaps:
             # Places in a list are words, for all methods.
             of_kind.setdefault(name, []).append(score)
 
-    def _scores(
-        self, word: _Word, kind: str, effects: Tensor
-    ) -> dict[str, float | None]:
-        names = (SPEARMAN, PEARSON, TOP, OVERLAP)
-        scores: dict[str, float | None] = {}
-        for by_mean in (False, True):
-            suffix = OF_MEANS if by_mean else ""
-            scores |= dict.fromkeys(one + suffix for one in names)
-            if not by_mean:
-                scores[LARGEST] = None
-            heat = self._heat(word, kind, effects, by_mean)
-            if heat is None:
-                continue
-            shares = object_shares(heat, self.truth.masks, mean=by_mean)
-            found = effect_agreement(shares, effects, self.negligible)
-            if found is None:
-                continue
-            is_uniform = type(self.explained.method) is LayerUniformMap
-            if not by_mean and is_constant(heat) and not is_uniform:
-                self.degenerate[kind] += 1
-            numbers = found.spearman, found.pearson, found.top, found.overlap
-            scores |= {one + suffix: n for one, n in zip(names, numbers)}
-            if not by_mean:
-                scores[LARGEST] = found.largest
-        return scores
+    def _agreement(
+        self, word: _Word, kind: str, effects: Tensor, by_mean: bool
+    ) -> EffectAgreement | None:
+        """None if nothing can be told of the word, or the method has no map of it."""
+        heat = self._heat(word, kind, effects, by_mean)
+        if heat is None:
+            return None
+        shares = object_shares(heat, self.truth.masks, mean=by_mean)
+        found = effect_agreement(shares, effects, self.negligible)
+        is_uniform = type(self.explained.method) is LayerUniformMap
+        if found is not None and not by_mean and not is_uniform:
+            self.degenerate[kind] += is_constant(heat)
+        return found
 
     def _heat(
         self, word: _Word, kind: str, effects: Tensor, by_mean: bool
