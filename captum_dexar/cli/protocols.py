@@ -24,7 +24,7 @@ _SPELLINGS = {"localisation": _LOCALIZATION}
 # The options that only one protocol has, as arguments of its class.
 _OWN_OPTIONS = {
     _PERTURBATION: ("fractions", "fill", "unit", "insertion", "sufficient"),
-    EFFECTS: ("negligible", "substantial"),
+    EFFECTS: ("negligible", "similar", "substantial"),
     _SANITY: ("depths",),
 }
 
@@ -78,6 +78,13 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
         metavar="NATS",
         help="an object whose removal costs a word less has no effect on it (default: "
         "0.05)",
+    )
+    group.add_argument(
+        "--similar",
+        type=float,
+        metavar="SHARE",
+        help="effects that differ by less than this share of the larger one have the "
+        "same rank (default: 0.1)",
     )
     group.add_argument(
         "--substantial",

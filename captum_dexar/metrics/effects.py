@@ -6,7 +6,9 @@ words before it unchanged. A map says how important each object is by the share 
 that lies there.
 
 A map's positive part is measured. To match, only positive effects are: an effect below
-``negligible``, or a word that becomes more probable, counts as no effect.
+``negligible``, or a word that becomes more probable, counts as no effect. In ranks,
+effects count as equal if they are ``similar``: a map of a few image tokens can't show
+which of 12.0 and 12.4 nats is more.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from torch import nn, Tensor
 
 # Effects below it, in nats, are none: a change of a probability by 5 %.
 NEGLIGIBLE = 0.05
+# Effects whose difference is a smaller share of the larger one have the same rank.
+SIMILAR = 0.1
 
 Numbers = Tensor | Sequence[float]
 
@@ -32,21 +36,25 @@ Numbers = Tensor | Sequence[float]
 class EffectAgreement:
     """How the shares of a map agree with the true effects of objects on a word.
 
-    All are higher for better maps. See :func:`effect_agreement`.
+    All are higher for better maps. The first three are None if all effects are similar,
+    so that there is no order. See :func:`effect_agreement`.
 
     Attributes:
-        spearman (float): rank correlation, from -1 to 1; see :func:`rank_agreement`
-        pearson (float): correlation of shares and effects, from -1 to 1
-        top (float): 1 if the object with the largest share is the one with the largest
-            effect, else 0; if k objects have the largest share, 1 / k
+        spearman (float or None): rank correlation, from -1 to 1; see
+            :func:`rank_agreement`
+        pearson (float or None): correlation of shares and effects, from -1 to 1
+        top (float or None): 1 if the object with the largest share is the one with the
+            largest effect (or similar to it), else 0; if k objects have the largest
+            share, the part of them that is
         overlap (float): what shares and effects have in common when both are scaled to
             a sum of 1, from 0 (the map lies on objects without effect) to 1 (equal)
-        largest (float): the share of the object with the largest effect
+        largest (float): the share of the object with the largest effect, and of those
+            with a similar one
     """
 
-    spearman: float
-    pearson: float
-    top: float
+    spearman: float | None
+    pearson: float | None
+    top: float | None
     overlap: float
     largest: float
 
@@ -146,7 +154,11 @@ def object_shares(heat: Tensor, masks: Tensor, *, mean: bool = False) -> Tensor:
 
 
 def effect_agreement(
-    shares: Numbers, effects: Numbers, negligible: float = NEGLIGIBLE
+    shares: Numbers,
+    effects: Numbers,
+    *,
+    negligible: float = NEGLIGIBLE,
+    similar: float = SIMILAR,
 ) -> EffectAgreement | None:
     """How the shares of a map agree with the true effects of objects on a word.
 
@@ -155,15 +167,17 @@ def effect_agreement(
             :func:`object_shares`
         effects (Tensor or sequence of float): of each object, in nats
         negligible (float, optional): effects below it are none. Default: 0.05
+        similar (float, optional): two effects are equal in ranks if they differ by less
+            than this share of the larger one. Default: 0.1
 
     Returns:
-        EffectAgreement; None if all objects have the same effect or none has any, so
-        that nothing can be told of maps. A map whose shares are all equal has no order:
-        its correlations are 0. One that lies on no object has 0 in everything.
+        EffectAgreement; None if no object has an effect, so that nothing can be told of
+        maps. A map whose shares are all equal has no order: its correlations are 0. One
+        that lies on no object has 0 in everything.
 
     Raises:
         ValueError: the numbers of shares and effects differ, a share or ``negligible``
-            is negative, or a number is not finite.
+            is negative, a number is not finite, or ``similar`` is not in [0, 1).
 
     Examples::
 
@@ -177,41 +191,55 @@ def effect_agreement(
     given, truth = _pair(shares, effects, negligible)
     if bool((given < 0).any()):
         raise ValueError(f"A share must not be negative, got {given.tolist()}.")
-    ranks = rank_agreement(given, truth, negligible)
-    if ranks is None:
+    levels = _levels(truth, similar)
+    if not bool((truth > 0).any()):
         return None
-    is_largest = truth == truth.max()
-    top = overlap = 0.0
-    if float(given.sum()) > 0:
-        top = float(is_largest[given == given.max()].double().mean())
+    is_largest = levels == levels.max()
+    pearson = top = None
+    overlap = 0.0
+    is_somewhere = bool((given > 0).any())
+    if is_somewhere:
         scaled = given / given.sum()
         overlap = float(torch.minimum(scaled, truth / truth.sum()).sum())
+    if not bool(is_largest.all()):
+        pearson, top = _correlation(given, truth), 0.0
+        if is_somewhere:
+            top = float(is_largest[given == given.max()].double().mean())
     return EffectAgreement(
-        ranks, _correlation(given, truth), top, overlap, float(given[is_largest].sum())
+        _rank_correlation(given, levels),
+        pearson,
+        top,
+        overlap,
+        float(given[is_largest].sum()),
     )
 
 
 def rank_agreement(
-    values: Numbers, effects: Numbers, negligible: float = NEGLIGIBLE
+    values: Numbers,
+    effects: Numbers,
+    *,
+    negligible: float = NEGLIGIBLE,
+    similar: float = SIMILAR,
 ) -> float | None:
     """Spearman's rank correlation of values with true effects.
 
-    Equal values have the mean of their ranks. Where effects are equal, as all that are
-    negligible are, no order is asked for: the values there get the mean of their ranks,
-    too. So 1 can be reached whatever the effects are. Chance is 0. Of two objects, it
-    is 1 or -1; or 0, if their values are equal.
+    Equal values have the mean of their ranks. Where effects are negligible or similar,
+    no order is asked for: the values there get the mean of their ranks, too. So 1 can
+    be reached whatever the effects are. Chance is 0. Of two objects, it is 1 or -1; or
+    0, if their values are equal.
 
     Args:
         values (Tensor or sequence of float): shares of objects, or weights of words
         effects (Tensor or sequence of float): their true effects, in nats
-        negligible (float, optional): effects below it are none. Default: 0.05
+        negligible, similar: as in :func:`effect_agreement`. In a row of effects each
+            of which is similar to the next, all are equal
 
     Returns:
         float from -1 to 1, 0 if all values are equal; None if all effects are.
 
     Raises:
-        ValueError: the numbers of values and effects differ, one is not finite, or
-            ``negligible`` is negative.
+        ValueError: the numbers of values and effects differ, one is not finite,
+            ``negligible`` is negative, or ``similar`` is not in [0, 1).
 
     Examples::
 
@@ -220,15 +248,32 @@ def rank_agreement(
         1.0
         >>> rank_agreement([0.9, 0.2, 0.4], [3.0, 2.0, 1.0])
         0.5
+        >>> rank_agreement([0.9, 0.2], [12.0, 12.4]) is None
+        True
     """
     given, truth = _pair(values, effects, negligible)
-    if not len(truth) or bool((truth == truth[0]).all()):
+    return _rank_correlation(given, _levels(truth, similar))
+
+
+def _levels(truth: Tensor, similar: float) -> Tensor:
+    """The rank of each effect among those that can be told apart, from 0."""
+    check_share("similar", similar)
+    ordered, places = truth.sort()
+    steps = ordered.diff(prepend=ordered[:1])
+    is_new = (steps > 0) & (steps >= similar * ordered)
+    levels = torch.empty(len(truth), dtype=torch.long)
+    levels[places] = is_new.long().cumsum(0)
+    return levels
+
+
+def _rank_correlation(values: Tensor, levels: Tensor) -> float | None:
+    """Of values with levels; those of one level get the mean of their ranks."""
+    if not len(levels) or bool((levels == levels[0]).all()):
         return None
-    of_values, ties = _ranks(given), truth.unique(return_inverse=True)[1]
-    sums = torch.zeros(len(truth), dtype=torch.float64)
-    counts = sums.clone().index_add(0, ties, torch.ones_like(truth))
-    means = sums.index_add(0, ties, of_values) / counts.clamp(min=1)
-    return _correlation(means[ties], _ranks(truth))
+    sums = torch.zeros(len(levels), dtype=torch.float64)
+    counts = sums.index_add(0, levels, torch.ones_like(sums))
+    means = sums.index_add(0, levels, _ranks(values)) / counts.clamp(min=1)
+    return _correlation(means[levels], _ranks(levels))
 
 
 def _pair(
@@ -258,6 +303,12 @@ def check_nats(name: str, value: float) -> None:
     """Raises ValueError for a threshold that is none."""
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a number of nats, 0 or more, got {value}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError for what is no share below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be a share, from 0 to below 1, got {value}.")
 
 
 def _ranks(values: Tensor) -> Tensor:

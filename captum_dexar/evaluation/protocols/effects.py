@@ -46,7 +46,7 @@ from captum_dexar.metrics import (
     object_shares,
     rank_agreement,
 )
-from captum_dexar.metrics.effects import check_nats, NEGLIGIBLE
+from captum_dexar.metrics.effects import check_nats, check_share, NEGLIGIBLE, SIMILAR
 from captum_dexar.metrics.forced_answer import ForcedAnswer
 from captum_dexar.result.result import VLMAttributionResult
 from captum_dexar.vlm_attribution import VLMAttribution
@@ -55,14 +55,14 @@ from torch import Tensor
 # A word whose effect is larger is less than half as probable without the objects.
 SUBSTANTIAL = math.log(2)
 WEIGHTS = f"{WHOLE_ANSWER}, weights of its words"
-SPEARMAN = "Spearman"
+SPEARMAN, OVERLAP = "Spearman", "overlap"
 # Attributes of EffectAgreement by the names of the measures, where shares are sums over
 # the objects and where they are means.
 _OF_SUMS = {
     SPEARMAN: "spearman",
     "Pearson": "pearson",
     "top-1": "top",
-    "overlap": "overlap",
+    OVERLAP: "overlap",
     "on largest": "largest",
 }
 _OF_MEANS = {
@@ -71,7 +71,7 @@ _OF_MEANS = {
     "top-1 of means": "top",
 }
 # What the line of the true effects says besides.
-EFFECT, INFORMATIVE = "largest effect (nats)", "informative"
+EFFECT, INFORMATIVE, RANKED = "largest effect (nats)", "informative", "ranked"
 
 
 class EffectsProtocol(EvaluationProtocol):
@@ -81,22 +81,22 @@ class EffectsProtocol(EvaluationProtocol):
     word is ``log p(word | image) - log p(word | image without it)``, the answer being
     the same; a map says how important the object is by the share of its positive part
     that lies on the object. In scenes of two objects or more, for each word of the
-    answer:
+    answer (:func:`effect_agreement`):
 
-    - ``"Spearman"``: rank correlation of shares and effects; see
-      :func:`rank_agreement`. Of two objects it is 1 or -1
+    - ``"Spearman"``: their rank correlation; of two objects it is 1 or -1
     - ``"Pearson"``: their correlation
     - ``"top-1"``: whether the object with the largest share has the largest effect
     - ``"overlap"``: what both have in common when scaled to a sum of 1
     - ``"on largest"``: the share of the map on the object with the largest effect
 
-    and, as a second reading, the first three with the mean over an object's pixels
+    And, as a second reading, the first three with the mean over an object's pixels
     instead of the sum (``"Spearman of means"`` ...). All are higher for better maps.
 
     Words are the dataset's regions with tokens, or all words of the answer where it has
     none. Words without a mask have the kind ``"filler words"``, which is no part of
-    ``"all"``. Words on which no object has an effect, or all have the same, tell
-    nothing of maps and are left out. The map of the whole answer is compared with the
+    ``"all"``. Words on which no object has an effect tell nothing of maps and are left
+    out; those on which all objects have a similar effect, such as a relation's two, are
+    left out of the first three. The map of the whole answer is compared with the
     effects on the whole answer; its control, as in :class:`LocalizationProtocol`, is
     the map of its filler words alone.
 
@@ -105,18 +105,22 @@ class EffectsProtocol(EvaluationProtocol):
     and AUROC of the words that lose ``substantial`` nats or more against the others.
     These are measured in scenes of one object, too.
 
-    A constant map scores 0 and is counted. Controls are the random map,
-    :class:`LayerUniformMap` (a map of ones: what areas foretell),
-    :class:`TrueMaskOracle` (the mask of the word's own object), :class:`EffectsOracle`
-    (1 in everything but ``"on largest"``; its line also has the true effects,
-    ``"largest effect (nats)"``, and the share of words that tell something,
-    ``"informative"``) and :class:`EffectsTokensOracle`, the most that a map of image
-    tokens can score.
+    A constant map scores 0 and is counted. Controls are
+
+    - the random map, and :class:`LayerUniformMap`: what a map of ones, and so the
+      objects' areas, foretell
+    - :class:`TrueMaskOracle`: the mask of the word's own object
+    - :class:`EffectsTokensOracle`: the most that a map of image tokens can score
+    - :class:`EffectsOracle`: 1 in everything but ``"on largest"``. Its line also has
+      the true effects (``"largest effect (nats)"``) and the shares of words that tell
+      something of maps (``"informative"``) and of ranks (``"ranked"``)
 
     Args:
         dataset (EvaluationDataset): the dataset that it measures, with the methods of
             :class:`RedrawnScenes`
         negligible (float, optional): effects below it, in nats, are none. Default: 0.05
+        similar (float, optional): two effects are equal in ranks if they differ by less
+            than this share of the larger one. Default: 0.1
         substantial (float, optional): what a word has to lose for its weight to count
             among those that should be large, in nats. Default: log 2
         batch_size (int, optional): maximum number of images per pass. Default: 16
@@ -125,7 +129,8 @@ class EffectsProtocol(EvaluationProtocol):
 
     Raises:
         TypeError: the dataset can't make its scenes again.
-        ValueError: a threshold is negative, or ``batch_size`` is less than 1.
+        ValueError: a threshold is negative, ``similar`` is not in [0, 1), or
+            ``batch_size`` is less than 1.
 
     Examples::
 
@@ -151,6 +156,7 @@ class EffectsProtocol(EvaluationProtocol):
         dataset: EvaluationDataset,
         *,
         negligible: float = NEGLIGIBLE,
+        similar: float = SIMILAR,
         substantial: float = SUBSTANTIAL,
         batch_size: int = 16,
         gen_args: Mapping[str, Any] | None = None,
@@ -163,12 +169,14 @@ class EffectsProtocol(EvaluationProtocol):
                 "captum_dexar.evaluation.RedrawnScenes."
             )
         check_nats("negligible", negligible)
+        check_share("similar", similar)
         check_nats("substantial", substantial)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         self.dataset: EvaluationDataset = dataset
         self.scenes: RedrawnScenes = dataset
         self.negligible = float(negligible)
+        self.similar = float(similar)
         self.substantial = float(substantial)
         self.batch_size = batch_size
         self.gen_args = gen_args
@@ -177,12 +185,13 @@ class EffectsProtocol(EvaluationProtocol):
         """See :meth:`EvaluationProtocol.description`."""
         return {
             "name": self.name,
-            "measures": [*_OF_SUMS, *_OF_MEANS, EFFECT, INFORMATIVE],
+            "measures": [*_OF_SUMS, *_OF_MEANS, EFFECT, INFORMATIVE, RANKED],
             "weights": (
                 f"words that lose {self.substantial:.2f} nats or more without the "
                 "objects have a larger weight than words that lose less"
             ),
             "negligible": self.negligible,
+            "similar": self.similar,
             "substantial": self.substantial,
             "gen_args": None if self.gen_args is None else dict(self.gen_args),
         }
@@ -221,7 +230,7 @@ class EffectsProtocol(EvaluationProtocol):
                 truth = self._truth(answer, words, sample)
             answer.check(explained.result.token_log_probs)
             fillers = filler_tokens(explained.result, read)
-            maps = _ReadMaps(explained, truth, fillers, self.negligible)
+            maps = _ReadMaps(explained, truth, fillers, self.negligible, self.similar)
             maps.compare()
             maps.rank_weights(self.substantial)
             yield Line(
@@ -322,12 +331,14 @@ class _ReadMaps:
         truth: _Truth,
         fillers: list[int],
         negligible: float,
+        similar: float,
     ) -> None:
         self.explained = explained
         self.result = explained.result
         self.truth = truth
         self.fillers = fillers
         self.negligible = negligible
+        self.similar = similar
         self.values: dict[str, dict[str, list[float | None]]] = {}
         self.degenerate: Counter[str] = Counter()
         self.details: dict[str, Any] = {"answer": self.result.answer}
@@ -359,7 +370,8 @@ class _ReadMaps:
             }
         if type(self.explained.method) is EffectsOracle:
             scores[EFFECT] = float(effects.max())
-            scores[INFORMATIVE] = float(scores[SPEARMAN] is not None)
+            scores[INFORMATIVE] = float(scores[OVERLAP] is not None)
+            scores[RANKED] = float(scores[SPEARMAN] is not None)
         of_kind = self.values.setdefault(kind, {})
         for name, score in scores.items():
             # Places in a list are words, for all methods.
@@ -373,10 +385,13 @@ class _ReadMaps:
         if heat is None:
             return None
         shares = object_shares(heat, self.truth.masks, mean=by_mean)
-        found = effect_agreement(shares, effects, self.negligible)
+        found = effect_agreement(
+            shares, effects, negligible=self.negligible, similar=self.similar
+        )
         is_uniform = type(self.explained.method) is LayerUniformMap
-        if found is not None and not by_mean and not is_uniform:
-            self.degenerate[kind] += is_constant(heat)
+        is_counted = found is not None and not by_mean and not is_uniform
+        if is_counted and is_constant(heat):
+            self.degenerate[kind] += 1
         return found
 
     def _heat(
@@ -419,7 +434,8 @@ class _ReadMaps:
             return
         own = [float(weights[word.tokens].max()) for word in words]
         totals = [self.truth.total(word) for word in words]
-        rank = rank_agreement(own, totals, self.negligible)
+        # No map has to show them: they are told apart however near they are.
+        rank = rank_agreement(own, totals, negligible=self.negligible, similar=0.0)
         self.values[WEIGHTS] = {SPEARMAN: [rank]}
         has_effect = [total >= substantial for total in totals]
         self.details["token_weights"] = {
