@@ -413,7 +413,9 @@ def _difference_cell(row: Row) -> str:
     if row.difference.value is None or row.p is None:
         return ""
     text = f"{_interval_text(row.difference, '+')}, p {_p_text(row.p)}"
-    return text if row.p_holm is None else f"{text} ({_p_text(row.p_holm)})"
+    if row.p_holm is None:
+        return text
+    return f"{text} ({_p_text(row.p_holm).removeprefix('= ')})"
 
 
 def _p_text(p: float) -> str:

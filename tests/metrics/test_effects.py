@@ -57,7 +57,7 @@ def test_without_ties_as_scipy_has_it(objects: int) -> None:
     rng = np.random.default_rng(objects)
     for _ in range(20):
         shares, effects = rng.random(objects), rng.random(objects) + 0.1
-        found = effect_agreement(shares.tolist(), effects.tolist())
+        found = effect_agreement(shares.tolist(), effects.tolist(), similar=0.0)
         assert found is not None
         assert found.spearman == pytest.approx(spearmanr(shares, effects).statistic)
         assert found.pearson == pytest.approx(pearsonr(shares, effects).statistic)
@@ -67,7 +67,8 @@ def test_without_ties_as_scipy_has_it(objects: int) -> None:
         assert found.largest == pytest.approx(shares[effects.argmax()])
         # Which object comes first does not matter, nor how large all shares are.
         order = rng.permutation(objects)
-        other = effect_agreement(shares[order] * 7, effects[order])  # type: ignore
+        moved = torch.from_numpy(shares[order] * 7), torch.from_numpy(effects[order])
+        other = effect_agreement(*moved, similar=0.0)
         assert other is not None
         for name in ("spearman", "pearson", "top", "overlap"):
             assert getattr(other, name) == pytest.approx(getattr(found, name))
@@ -112,11 +113,45 @@ def test_no_order_is_asked_of_objects_with_the_same_effect() -> None:
     assert sum(filter(None, every)) == 0, "chance is 0"
 
 
+def test_similar_effects_have_the_same_rank() -> None:
+    shares = [0.1, 0.2, 0.3]
+    # 12.4 is similar to 12.0, and 13.5 to 12.4; 11.1 is not similar to 12.4.
+    for effects, expected in [
+        ([12.4, 12.0, 3.0], -1),
+        ([12.0, 12.4, 3.0], -1),
+        ([3.0, 12.4, 12.0], 1),
+        ([13.5, 12.0, 12.4], None),
+        ([11.1, 12.4, 0.0], -0.5),
+    ]:
+        found = effect_agreement(shares, effects)
+        assert found is not None and found.spearman == expected
+        assert (found.pearson is None) == (found.top is None) == (expected is None)
+        total = sum(effects)
+        common = sum(min(s / 0.6, e / total) for s, e in zip(shares, effects))
+        assert found.overlap == pytest.approx(common)
+    # The largest share is on an object whose effect is similar to the largest.
+    found = effect_agreement(shares, [0.0, 12.4, 12.0])
+    assert found is not None and found.top == 1
+    assert found.largest == pytest.approx(0.5)
+    half = effect_agreement([0.3, 0.2, 0.3], [0.0, 0.0, 12.0])
+    assert half is not None and half.top == 0.5
+    assert rank_agreement(shares[:2], [12.0, 12.4]) is None
+    assert rank_agreement(shares[:2], [12.0, 12.4], similar=0.0) == 1
+    # Exactly the share, and more than it.
+    assert rank_agreement(shares[:2], [3.0, 4.0], similar=0.25) == 1
+    assert rank_agreement(shares[:2], [3.0, 4.0], similar=0.26) is None
+
+
 def test_effects_that_tell_nothing() -> None:
-    for effects in ([0.0, 0.0], [0.04, -3.0], [1.5, 1.5], [7.0], []):
+    for effects in ([0.0, 0.0], [0.04, -3.0], []):
         shares = [0.1] * len(effects)
         assert effect_agreement(shares, effects) is None
         assert rank_agreement(shares, effects) is None
+    for effects in ([1.5, 1.5], [7.0]):
+        found = effect_agreement([0.1] * len(effects), effects)
+        assert found is not None and found.overlap == pytest.approx(1)
+        assert found.spearman is found.pearson is found.top is None
+        assert rank_agreement([0.1] * len(effects), effects) is None
     assert effect_agreement([0.1, 0.2], [0.0, 0.05]) is not None
     assert effect_agreement([0.1, 0.2], [0.0, 0.05], negligible=0.06) is None
     assert effect_agreement([0.1, 0.2], [0.0, 1e-9], negligible=0.0) is not None
@@ -134,7 +169,10 @@ def test_what_has_no_agreement_is_refused() -> None:
     ]
     for shares, effects, negligible, message in wrong:
         with pytest.raises(ValueError, match=message):
-            effect_agreement(shares, effects, negligible)
+            effect_agreement(shares, effects, negligible=negligible)
+    for similar in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="similar must be a share"):
+            rank_agreement([0.1, 0.2], [1.0, 2.0], similar=similar)
 
 
 def test_removal_effects_by_a_pass_per_token() -> None:
