@@ -7,11 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from captum.attr import Attribution
-from captum_dexar.evaluation.dataset import Example
+from captum_dexar.evaluation.dataset import EvaluationDataset, Example
 from torch import Tensor
 
 Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
@@ -173,6 +174,34 @@ class EvaluationProtocol(ABC):
             sample (str), image (str): ids for the lines
             seed (int): the sample's own seed, for everything random
         """
+
+
+class DatasetProtocol(EvaluationProtocol):
+    """A protocol that asks its dataset for more than the examples.
+
+    Attributes:
+        dataset (EvaluationDataset): the dataset that it measures
+    """
+
+    dataset: EvaluationDataset
+
+    def index_of(self, sample: str) -> int:
+        """The index of a sample in the dataset.
+
+        Raises:
+            ValueError: the dataset has no such sample.
+        """
+        index = self._indices.get(sample)
+        if index is None:
+            raise ValueError(
+                f"The protocol's dataset ({self.dataset.name}) has no sample "
+                f"{sample!r}. Construct the protocol with the dataset that it measures."
+            )
+        return index
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {self.dataset.sample_id(i): i for i in range(len(self.dataset))}
 
 
 def as_json(value: Any, indent: int | None = None) -> str:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from captum_dexar.evaluation.protocols.answer_maps import (
     with_answer,
 )
 from captum_dexar.evaluation.protocols.base import (
-    EvaluationProtocol,
+    DatasetProtocol,
     FILLER,
     FILLER_ONLY,
     Line,
@@ -74,7 +73,7 @@ _OF_MEANS = {
 EFFECT, INFORMATIVE, RANKED = "largest effect (nats)", "informative", "ranked"
 
 
-class EffectsProtocol(EvaluationProtocol):
+class EffectsProtocol(DatasetProtocol):
     r"""Compares each object's share of a map with its true effect on the word.
 
     The dataset makes a scene again without an object. The object's **true effect** on a
@@ -173,7 +172,7 @@ class EffectsProtocol(EvaluationProtocol):
         check_nats("substantial", substantial)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        self.dataset: EvaluationDataset = dataset
+        self.dataset = dataset
         self.scenes: RedrawnScenes = dataset
         self.negligible = float(negligible)
         self.similar = float(similar)
@@ -245,12 +244,7 @@ class EffectsProtocol(EvaluationProtocol):
 
     def _truth(self, answer: ForcedAnswer, words: list[_Word], sample: str) -> _Truth:
         """The true effects on the words of a sample's answer."""
-        index = self._index_of.get(sample)
-        if index is None:
-            raise ValueError(
-                f"The protocol's dataset ({self.dataset.name}) has no sample "
-                f"{sample!r}. Construct the protocol with the dataset that it measures."
-            )
+        index = self.index_of(sample)
         found = [torch.as_tensor(one) for one in self.scenes.object_masks(index)]
         first = answer.images[0]
         size = first.height, first.width
@@ -272,10 +266,6 @@ class EffectsProtocol(EvaluationProtocol):
         of_all = effects[-1] if count else answer.unperturbed * 0
         masks = torch.stack(found).bool() if found else torch.zeros(0, *size).bool()
         return _Truth(words, masks, of_objects, of_all)
-
-    @cached_property
-    def _index_of(self) -> dict[str, int]:
-        return {self.dataset.sample_id(i): i for i in range(len(self.dataset))}
 
 
 @dataclass(frozen=True, eq=False)
