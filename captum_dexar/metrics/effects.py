@@ -315,7 +315,8 @@ def _ranks(values: Tensor) -> Tensor:
     """Ranks from 1; equal values have the mean of theirs."""
     _, places, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[places]
+    ranks: Tensor = last - (counts - 1) / 2
+    return ranks[places]
 
 
 def _correlation(first: Tensor, second: Tensor) -> float:

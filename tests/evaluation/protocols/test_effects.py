@@ -476,12 +476,13 @@ def test_what_can_not_be_measured_is_said(world: World) -> None:
     assert not isinstance(Photographs(processor), RedrawnScenes)
     with pytest.raises(TypeError, match="'photographs' lacks object_masks"):
         EffectsProtocol(Photographs(processor))
-    for options, message in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"negligible": -1.0}, "negligible must be a number of nats, 0 or more"),
         ({"similar": 1.0}, "similar must be a share"),
         ({"substantial": math.nan}, "substantial must be a number of nats"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-    ]:
+    ]
+    for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             EffectsProtocol(Pasted(processor), **options)
 
