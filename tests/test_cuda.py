@@ -156,7 +156,9 @@ def test_perturbation_as_on_the_cpu(world: tuple[nn.Module, nn.Module, Any]) -> 
     torch.testing.assert_close(curves[1], curves[0], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("protocol", ["localization", "perturbation", "sanity"])
+@pytest.mark.parametrize(
+    "protocol", ["localization", "perturbation", "effects", "sanity"]
+)
 def test_evaluations_as_on_the_cpu(protocol: str, tmp_path: Path) -> None:
     tables = []
     for device in ("cpu", "cuda"):

@@ -19,7 +19,12 @@ from captum_dexar.cli.options import (
     method_names,
     positive,
 )
-from captum_dexar.cli.protocols import add_protocol, made_protocol, protocol_name
+from captum_dexar.cli.protocols import (
+    add_protocol,
+    EFFECTS,
+    made_protocol,
+    protocol_name,
+)
 from captum_dexar.comparison.methods import EVALUATED, named_methods
 
 if TYPE_CHECKING:
@@ -41,7 +46,13 @@ SHAPES = "shapes"
 _LETTERS = "letters"
 # Those that are drawn, and need no folder.
 _DRAWN = {SHAPES: "ShapesDataset", _LETTERS: "LettersDataset"}
-_ORACLE = "oracle"
+# By their names among a protocol's controls, the classes of
+# captum_dexar.evaluation.oracle.
+_ORACLES = {
+    "oracle": "TrueMaskOracle",
+    "effects-tokens": "EffectsTokensOracle",
+    "effects-oracle": "EffectsOracle",
+}
 _LOCAL = "local"
 _SCENES = 500
 
@@ -146,7 +157,7 @@ def run(options: argparse.Namespace) -> None:
     names = method_names(options.methods)
     check_seed("--seed", options.seed)
     _check_dataset(options)
-    protocol_name(options)
+    _check_protocol(options)
     _check_ray(options)
     from captum_dexar.evaluation.results_folder import BusyFolderError, OtherRunError
 
@@ -242,6 +253,21 @@ def _check_dataset(options: argparse.Namespace) -> None:
         raise InputError("--accuracy asks the bundled model about the bundled scenes.")
 
 
+def _check_protocol(options: argparse.Namespace) -> None:
+    """Raises InputError for a protocol's options without it, and for a dataset that it
+    can't measure, before the model is loaded."""
+    if protocol_name(options) != EFFECTS:
+        return
+    from captum_dexar import evaluation
+
+    made = getattr(evaluation, (_DRAWN | _DATASETS)[options.dataset])
+    if not issubclass(made, evaluation.RedrawnScenes):
+        raise InputError(
+            f"--protocol {EFFECTS} needs scenes that can be drawn again without an "
+            f"object; --dataset {options.dataset} has photographs."
+        )
+
+
 def _dataset(
     options: argparse.Namespace, model: nn.Module, processor: Any
 ) -> EvaluationDataset:
@@ -273,12 +299,14 @@ def _dataset(
 
 def _methods(names: list[str], model: nn.Module) -> Mapping[str, tuple[Any, Any]]:
     """The methods by title; names that are given twice count once."""
-    from captum_dexar.evaluation.oracle import TrueMaskOracle
+    from captum_dexar.evaluation import oracle
 
     every = list(dict.fromkeys(names))
-    methods = named_methods([name for name in every if name != _ORACLE], model)
-    if _ORACLE in every:
-        methods[TrueMaskOracle.name] = (TrueMaskOracle(model), {})
+    methods = named_methods([name for name in every if name not in _ORACLES], model)
+    for name in every:
+        if name in _ORACLES:
+            made = getattr(oracle, _ORACLES[name])(model)
+            methods[made.name] = (made, {})
     return methods
 
 

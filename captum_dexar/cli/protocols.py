@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from captum_dexar.evaluation.protocols import EvaluationProtocol
 
 _LOCALIZATION, _PERTURBATION, _SANITY = "localization", "perturbation", "sanity"
+EFFECTS = "effects"
 # By their names here, the classes of captum_dexar.evaluation.protocols.
 _CLASSES = {
     _LOCALIZATION: "LocalizationProtocol",
     _PERTURBATION: "PerturbationProtocol",
+    EFFECTS: "EffectsProtocol",
     _SANITY: "SanityProtocol",
 }
 _SPELLINGS = {"localisation": _LOCALIZATION}
 # The options that only one protocol has, as arguments of its class.
 _OWN_OPTIONS = {
     _PERTURBATION: ("fractions", "fill", "unit", "insertion", "sufficient"),
+    EFFECTS: ("negligible", "similar", "substantial"),
     _SANITY: ("depths",),
 }
 
@@ -68,6 +71,28 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the image that is shown for each word (default: 0.1)",
     )
+    group = parser.add_argument_group("with --protocol effects")
+    group.add_argument(
+        "--negligible",
+        type=float,
+        metavar="NATS",
+        help="an object whose removal costs a word less has no effect on it (default: "
+        "0.05)",
+    )
+    group.add_argument(
+        "--similar",
+        type=float,
+        metavar="SHARE",
+        help="effects that differ by less than this share of the larger one have the "
+        "same rank (default: 0.1)",
+    )
+    group.add_argument(
+        "--substantial",
+        type=float,
+        metavar="NATS",
+        help="words that lose as much without any object should have a large token "
+        "weight (default: log 2)",
+    )
     group = parser.add_argument_group("with --protocol sanity")
     group.add_argument(
         "--depths",
@@ -103,11 +128,11 @@ def made_protocol(
     if options.max_new_tokens is not None:
         limit = options.max_new_tokens
         arguments["gen_args"] = {"max_new_tokens": limit, "do_sample": False}
-    if name == _SANITY:
+    if name in (_SANITY, EFFECTS):
         arguments["dataset"] = dataset
     try:
         made: EvaluationProtocol = getattr(protocols, _CLASSES[name])(**arguments)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"--protocol {name}: {error}") from None
     return made
 

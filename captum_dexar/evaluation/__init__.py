@@ -1,6 +1,10 @@
 """Measures the quality of maps on data with known ground truth."""
 
-from captum_dexar.evaluation.dataset import DamagedSample, EvaluationDataset
+from captum_dexar.evaluation.dataset import (
+    DamagedSample,
+    EvaluationDataset,
+    RedrawnScenes,
+)
 from captum_dexar.evaluation.datasets import (
     COCOCaptions,
     ImageNetValidation,
@@ -33,6 +37,7 @@ __all__ = [
     "MapSimilarity",
     "ModelPart",
     "PascalVOC",
+    "RedrawnScenes",
     "ShapesDataset",
     "VQAv2",
     "cascading_randomization",

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TYPE_CHECKING, TypeAlias
+from typing import Any, Protocol, runtime_checkable, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from captum_dexar.result.result import VLMAttributionResult
 from torch import nn, Tensor
 
 if TYPE_CHECKING:
+    from PIL import Image
     from typing_extensions import Self
 
 Mask: TypeAlias = Tensor | np.ndarray[Any, Any] | None
@@ -134,6 +135,34 @@ class EvaluationDataset(ABC):
         other.model = model
         other.skipped = []
         return other
+
+
+@runtime_checkable
+class RedrawnScenes(Protocol):
+    """What a dataset has besides whose scenes can be made again without an object.
+
+    A dataset with these two methods works with :class:`EffectsProtocol`, whatever it
+    inherits from. Without the object, everything else of the image must be the same:
+    what then changes is the object's true effect.
+    """
+
+    def object_masks(self, index: int) -> Sequence[Tensor | np.ndarray[Any, Any]]:
+        """The mask of each object of a sample, ``(H, W)`` on the original image.
+
+        Raises:
+            DamagedSample, IndexError: as the dataset's ``__getitem__``.
+        """
+
+    def without(self, index: int, objects: Sequence[int]) -> Image.Image:
+        """A sample's image without some of its objects, of the same size.
+
+        Args:
+            index (int): the sample's index
+            objects (sequence of int): which objects, as places in ``object_masks``
+
+        Raises:
+            DamagedSample, IndexError: as the dataset's ``__getitem__``.
+        """
 
 
 def read_regions(regions: Regions, result: VLMAttributionResult) -> ReadRegions:

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from captum_dexar.evaluation.protocols.base import ALL, FILLER_ONLY, Line, WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import ALL, APART, FILLER_ONLY, Line
 from captum_dexar.evaluation.statistics import Bools, Column, Floats, Ints
 
 # More regions of one kind in one sample than there ever are.
 _MOST_REGIONS = 2**20
+# Weights of words in a line's details, and whether they should be the larger ones.
+_WEIGHTS = {
+    "with_mask": True,
+    "without": False,
+    "with_effect": True,
+    "without_effect": False,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +129,9 @@ class Measurements:
                 for region, number in enumerate(numbers):
                     entries.add(sample, region, number)
         weights = line.details.get("token_weights", {})
-        for part, is_masked in (("with_mask", True), ("without", False)):
+        for part, is_positive in _WEIGHTS.items():
             for place, number in enumerate(weights.get(part, [])):
-                self._weights[line.method, is_masked].add(sample, place, number)
+                self._weights[line.method, is_positive].add(sample, place, number)
         for name, curve in line.details.get("curves", {}).items():
             entries = self._curves[line.method, name, tuple(curve["x"])]
             for place, number in enumerate(curve["y"]):
@@ -154,14 +161,15 @@ class Measurements:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of the tables: the labelled ones, ``"all"``, and the whole answer's."""
+        """Kinds of the tables: the labelled ones, ``"all"``, and those apart from it:
+        filler words', and the whole answer's."""
         found = {kind for _, kind, _ in self._values}
-        apart = {kind for kind in found if kind.startswith(WHOLE_ANSWER)}
+        apart = {kind for kind in found if kind.startswith(APART)}
         labelled = found - apart - {""}
         together = [ALL] if "" in found or len(labelled) > 1 else []
         # The control stands behind what it is a control of.
-        whole = sorted(apart, key=lambda kind: (kind == FILLER_ONLY, kind))
-        return [*sorted(labelled, key=_natural), *together, *whole]
+        behind = sorted(apart, key=lambda kind: (kind == FILLER_ONLY, kind))
+        return [*sorted(labelled, key=_natural), *together, *behind]
 
     def measures(self, kind: str) -> list[str]:
         """Names of the measures of a kind."""
@@ -191,19 +199,20 @@ class Measurements:
         return sum(self.degenerate[method, one] for one in self._parts(kind))
 
     def weights(self, method: str) -> tuple[Column, Bools]:
-        """A method's weights, and which of them have a mask."""
+        """A method's weights, and which of them should be the larger ones: those of
+        words with a mask, or with an effect."""
         parts = []
-        for is_masked in (True, False):
-            entries = self._weights.get((method, is_masked), _Entries())
+        for is_positive in (True, False):
+            entries = self._weights.get((method, is_positive), _Entries())
             _, numbers, samples = entries.arrays(self._rank)
             parts.append(Column(numbers, self._cluster[samples]))
-        masked, unmasked = parts
+        larger, smaller = parts
         return (
             Column(
-                np.concatenate([masked.values, unmasked.values]),
-                np.concatenate([masked.clusters, unmasked.clusters]),
+                np.concatenate([larger.values, smaller.values]),
+                np.concatenate([larger.clusters, smaller.clusters]),
             ),
-            np.arange(len(masked.values) + len(unmasked.values)) < len(masked.values),
+            np.arange(len(larger.values) + len(smaller.values)) < len(larger.values),
         )
 
     def curves(self) -> dict[str, dict[str, Curve]]:
@@ -232,7 +241,7 @@ class Measurements:
         if kind != ALL:
             return [kind]
         found = {one for _, one, _ in self._values}
-        return sorted(one for one in found if not one.startswith(WHOLE_ANSWER))
+        return sorted(one for one in found if not one.startswith(APART))
 
 
 class _Entries:

@@ -1,4 +1,4 @@
-"""The best map there can be on a model's image tokens: the true mask itself."""
+"""The best maps there can be: the true mask itself, and the true effects."""
 
 from __future__ import annotations
 
@@ -20,6 +20,33 @@ class TrueMaskOracle(LayerUniformMap):
     """
 
     name = "True mask (oracle)"
+
+
+class EffectsOracle(LayerUniformMap):
+    """Stands for the true effects of objects among the methods of a protocol.
+
+    :class:`EffectsProtocol` replaces its map by the true effects themselves, each
+    spread evenly over its object's pixels: shares and effects are then equal. Elsewhere
+    it is a uniform map.
+
+    Args:
+        forward_func, layer, device_ids: as in :class:`LayerUniformMap`
+    """
+
+    name = "True effects (oracle)"
+
+
+class EffectsTokensOracle(EffectsOracle):
+    """:class:`EffectsOracle`, pooled to the model's image tokens.
+
+    The most that a map of image tokens can score: between pixels of two tokens it is
+    interpolated like any other map.
+
+    Args:
+        forward_func, layer, device_ids: as in :class:`LayerUniformMap`
+    """
+
+    name = "True effects, on image tokens (oracle)"
 
 
 def pooled_mask(mask: Tensor, layout: ImageLayout, image: int = 0) -> Tensor:

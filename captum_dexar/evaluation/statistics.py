@@ -11,7 +11,7 @@ thousands of resamples of all columns of a table are a few matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -148,6 +148,30 @@ def sign_flip_p(
     extra = 0 if is_exact else 1
     shares = (larger + extra) / (total + extra)
     return [float(p) if n else None for p, n in zip(shares, counts.sum(0))]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's correction of p values for their number.
+
+    Whatever the dependence between them, the probability that any true hypothesis has a
+    corrected p of 0.05 or less is at most 0.05.
+
+    Args:
+        ps (sequence of float): the p values that are read together
+
+    Returns:
+        list of float, in the same order; at least as large, and at most 1
+
+    Examples::
+
+        >>> holm([0.5, 0.02, 0.01, 0.04])
+        [0.5, 0.06, 0.04, 0.08]
+    """
+    corrected, largest = [0.0] * len(ps), 0.0
+    for place, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - place) * ps[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def clustered_auroc(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from captum_dexar.evaluation.statistics import (
     clustered_auroc,
     clustered_means,
     Estimate,
+    holm,
     LEVEL,
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
@@ -40,6 +41,10 @@ WEIGHTS, AUROC = "token weights", "AUROC"
 _MOST_NAMED = 20
 _LONGEST_ERROR = 200
 _UNKNOWN = Estimate(None, None, None)
+_WITH_PLACE = (
+    "words that refer to something in the image have a larger weight than words that "
+    "do not"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Row:
             Default: 0
         difference (Estimate): mean of the differences from the reference in these
         p (float or None): p of the differences. Default: None
+        p_holm (float or None): the same, corrected for the number of methods that are
+            compared with the reference in this measure and kind. Default: None
     """
 
     method: str
@@ -66,6 +73,7 @@ class Row:
     pairs: int = 0
     difference: Estimate = _UNKNOWN
     p: float | None = None
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +125,7 @@ class Summary:
         """The text of ``summary.csv``."""
         heading = (
             "method,kind,measure,n,images,mean,low,high,pairs,difference,"
-            "difference_low,difference_high,p,degenerate,failed"
+            "difference_low,difference_high,p,p_holm,degenerate,failed"
         )
         return _csv_text(
             heading.split(","),
@@ -135,6 +143,7 @@ class Summary:
                         row.difference.low,
                         row.difference.high,
                         row.p,
+                        row.p_holm,
                     ),
                     self.measurements.constant_maps(row.method, row.kind),
                     self._failures(row.method),
@@ -170,8 +179,9 @@ class Summary:
         yield (
             f"Means with {LEVEL:.0%} intervals: percentile bootstrap over images, "
             f"{NUM_RESAMPLES:,} resamples. p: sign flips of the images' paired "
-            f"differences, {NUM_PERMUTATIONS:,} permutations, two-sided, not corrected "
-            "for the number of comparisons. All numbers: `summary.csv`. Times: "
+            f"differences, {NUM_PERMUTATIONS:,} permutations, two-sided; in brackets "
+            "corrected for the number of methods in the same column (Holm), not for "
+            "that of columns and tables. All numbers: `summary.csv`. Times: "
             "`seconds.csv`. Versions, arguments and model: `run.json`."
         )
         for kind in found.kinds:
@@ -184,10 +194,8 @@ class Summary:
                 yield _markdown(self._cells(kind, _difference_cell))
         if self._rows(WEIGHTS):
             yield "## Weights"
-            yield (
-                "The probability that words that refer to something in the image have "
-                "a larger weight than words that do not (AUROC). Chance: 0.5."
-            )
+            words = run["protocol"].get("weights", _WITH_PLACE)
+            yield f"The probability that {words} (AUROC). Chance: 0.5."
             yield _markdown(self._cells(WEIGHTS, _mean_cell))
         yield from self._constant()
         yield from self._failed()
@@ -211,7 +219,7 @@ class Summary:
         return text
 
     def _note(self, kind: str) -> str:
-        is_whole = kind.startswith(WHOLE_ANSWER) and kind != FILLER_ONLY
+        is_whole = kind.partition(":")[0] == WHOLE_ANSWER
         if not is_whole or FILLER_ONLY not in self.measurements.kinds:
             return ""
         return (
@@ -367,6 +375,7 @@ def _rows_of(
     compared = list(paired.values())
     differences = dict(zip(paired, clustered_means(compared, number, seed)))
     ps = dict(zip(paired, sign_flip_p(compared, number, seed)))
+    corrected = _corrected(ps)
     return [
         Row(
             method,
@@ -378,10 +387,22 @@ def _rows_of(
             len(paired[key].values) if key in paired else 0,
             differences.get(key, _UNKNOWN),
             ps.get(key),
+            corrected.get(key),
         )
         for key, one in values.items()
         for measure, method in [key]
     ]
+
+
+def _corrected(
+    ps: Mapping[tuple[str, str], float | None],
+) -> dict[tuple[str, str], float]:
+    """Corrected for the number of methods, measure by measure."""
+    found: dict[tuple[str, str], float] = {}
+    for measure in {measure for measure, _ in ps}:
+        known = {key: p for key, p in ps.items() if key[0] == measure and p is not None}
+        found |= zip(known, holm(list(known.values())))
+    return found
 
 
 def _mean_cell(row: Row) -> str:
@@ -391,8 +412,14 @@ def _mean_cell(row: Row) -> str:
 def _difference_cell(row: Row) -> str:
     if row.difference.value is None or row.p is None:
         return ""
-    p = "< 0.001" if row.p < 0.001 else f"= {row.p:.3f}"
-    return f"{_interval_text(row.difference, '+')}, p {p}"
+    text = f"{_interval_text(row.difference, '+')}, p {_p_text(row.p)}"
+    if row.p_holm is None:
+        return text
+    return f"{text} ({_p_text(row.p_holm).removeprefix('= ')})"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _interval_text(estimate: Estimate, sign: str) -> str:

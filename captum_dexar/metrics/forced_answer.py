@@ -113,12 +113,23 @@ class ForcedAnswer:
         Returns:
             *Tensor* ``(changes, T)``, float64
         """
-        changes = iter(removed)
+        return self.log_probs_on(map(self._changed, removed))
+
+    def log_probs_on(self, others: Iterable[list[Image.Image]]) -> Tensor:
+        """Log-probabilities of the answer's tokens on other images.
+
+        Args:
+            others (iterable): for each change, all images of the prompt
+
+        Returns:
+            *Tensor* ``(changes, T)``, float64
+        """
+        changes = iter(others)
         # An unknown family may not put copies of a prompt together as others do. Copies
         # need no padding, so all other families can.
         size = self._batch_size if self._original.adapter.model_types else 1
         rows: list[Tensor] = []
-        while prompts := [self._changed(one) for one in islice(changes, size)]:
+        while prompts := [self._prompt(one) for one in islice(changes, size)]:
             found = self._together(prompts, not rows) if size > 1 else None
             if found is None:
                 size = 1
@@ -127,6 +138,29 @@ class ForcedAnswer:
         if not rows:
             return self.unperturbed.new_empty(0, len(self.target_ids))
         return torch.cat(rows).cpu().double()
+
+    def effects_of(self, others: Iterable[Image.Image]) -> Tensor:
+        """What each token loses on other versions of the first image.
+
+        Args:
+            others (iterable of PIL.Image.Image): the versions, of the image's size
+
+        Returns:
+            *Tensor* ``(versions, T)``, float64: ``log p(token | image) - log p(token |
+            version)``
+
+        Raises:
+            ValueError: a version has another size.
+        """
+        first, *rest = self.images
+        changed = [[one.convert("RGB"), *rest] for one in others]
+        for one, *_ in changed:
+            if one.size != first.size:
+                raise ValueError(
+                    f"Another version of the image must have its size, {first.width} x "
+                    f"{first.height} pixels, got {one.width} x {one.height}."
+                )
+        return self.unperturbed - self.log_probs_on(changed)
 
     def _together(self, prompts: list[Prompt], is_first: bool) -> Tensor | None:
         """Log-probabilities from one pass, or None if prompts have to be run singly.
@@ -152,15 +186,13 @@ class ForcedAnswer:
         # A log-probability is a difference of two rounded values.
         return 2 * logit_tolerance(dtype, largest)
 
-    def _changed(self, removed: Sequence[Bools]) -> Prompt:
-        return self._prompt(
-            [
-                Image.fromarray(np.where(pixels[..., None], filling, original))
-                for pixels, filling, original in zip(
-                    removed, self._fillings, self._originals
-                )
-            ]
-        )
+    def _changed(self, removed: Sequence[Bools]) -> list[Image.Image]:
+        return [
+            Image.fromarray(np.where(pixels[..., None], filling, original))
+            for pixels, filling, original in zip(
+                removed, self._fillings, self._originals
+            )
+        ]
 
     def _prompt(self, images: list[Image.Image]) -> Prompt:
         made = self.inp.processor_fn(one_or_all(images))

@@ -174,7 +174,8 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     here = str(tmp_path)
-    perturbed = ["--protocol", "perturbation"]
+    perturbed, effects = ["--protocol", "perturbation"], ["--protocol", "effects"]
+    voc = ["--dataset", "voc", "--root", here]
     cases = [
         (["--methods", "dexar,nothing"], "no method is called nothing. There are"),
         (["--seed", "-1"], "--seed must not be negative, got -1"),
@@ -194,6 +195,11 @@ def test_what_is_wrong_is_one_line(
         ([*perturbed, "--fill", "0,0,300"], "three numbers from 0 to 255"),
         ([*perturbed, "--fractions", "0.5,0.1"], "must be ascending"),
         ([*perturbed, "--sufficient", "2"], "sufficient must lie between"),
+        ([*effects, "--negligible", "-1"], "negligible must be a number of nats"),
+        ([*effects, "--similar", "1"], "similar must be a share, from 0 to below 1"),
+        (["--substantial", "1"], "--substantial needs --protocol effects"),
+        ([*effects, "--depths", "2"], "--depths needs --protocol sanity"),
+        ([*effects, *voc], "needs scenes that can be drawn again without an object"),
         (["--own-answer"], "--own-answer is for coco"),
         (["--model", here], "could not be loaded as a vision-language model"),
     ]
@@ -228,6 +234,38 @@ def test_options_of_a_protocol_are_its_arguments(tmp_path: Path) -> None:
     line = json.loads((out / "results.jsonl").read_text().splitlines()[0])
     assert "positive insertion AUC" in line["values"]["whole answer"]
     assert [len(one["y"]) for one in line["details"]["curves"].values()] == [2] * 4
+
+
+def test_true_effects_of_the_bundled_scenes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped and started again, and with a threshold that nothing reaches."""
+    on = ["evaluate", "--protocol", "effects", "--limit", "2", "--methods", "dexar"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main([*on, "--out", str(whole)]) == 0
+    printed = capsys.readouterr().out
+    assert "all:" in printed and "| True effects (oracle) | " in printed
+    assert "weights of its words:" in printed
+    lines = (whole / "results.jsonl").read_text().splitlines(keepends=True)
+    assert [json.loads(line)["error"] for line in lines] == [None] * 12
+    assert main([*on, "--out", str(out)]) == 0
+    (out / "results.jsonl").write_text("".join(lines[:7]))
+    assert main([*on, "--out", str(out)]) == 0
+    for name in ("summary.md", "summary.csv"):
+        assert (whole / name).read_bytes() == (out / name).read_bytes()
+    none = tmp_path / "none"
+    chosen = ["--negligible", "1000", "--similar", "0.2", "--substantial", "1000"]
+    assert main([*on, *chosen, "--out", str(none)]) == 0
+    protocol = json.loads((none / "run.json").read_text())["protocol"]
+    assert (protocol["negligible"], protocol["similar"]) == (1000, 0.2)
+    with (none / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["measure"] for row in rows if row["kind"] == "colour"} == {
+        "largest effect (nats)",
+        "informative",
+        "ranked",
+    }
+    assert "token weights" not in {row["kind"] for row in rows}
 
 
 def test_the_models_own_answers_on_coco(tmp_path: Path) -> None:

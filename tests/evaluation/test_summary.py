@@ -16,7 +16,7 @@ from captum_dexar.evaluation.curves import (
 )
 from captum_dexar.evaluation.measurements import Curve
 from captum_dexar.evaluation.protocols import Line
-from captum_dexar.evaluation.protocols.base import FILLER_ONLY, WHOLE_ANSWER
+from captum_dexar.evaluation.protocols.base import FILLER, FILLER_ONLY, WHOLE_ANSWER
 from captum_dexar.evaluation.statistics import clustered_means, Column
 from captum_dexar.evaluation.summary import summarize, write_summary
 
@@ -129,7 +129,7 @@ def test_the_files(tmp_path: Path) -> None:
         "**Not finished**: the run is over 6 samples",
         "## word 10\n\n| method | n | b | a |\n",
         "| Other \\| one | 6 | 1.333 [",
-        "-2.000 [-2.000, -2.000], p = 0.500",
+        "-2.000 [-2.000, -2.000], p = 0.500 (1.000)",
         "## Constant maps\n\n- Other | one: word 10, 3; whole answer, 6\n- DEX-AR: ",
         "- DEX-AR, 1 samples: ValueError: no map",
         "- 6: truncated",
@@ -146,6 +146,8 @@ def test_the_files(tmp_path: Path) -> None:
     ]
     assert (row["n"], row["images"], row["mean"]) == ("6", "2", "1.83333")
     assert (row["pairs"], row["difference"], row["p"]) == ("5", "-2", "0.5")
+    # Two methods are compared with DEX-AR.
+    assert row["p_holm"] == "1"
     assert {row["failed"] for row in rows if row["method"] == "DEX-AR"} == {"1"}
     constant = {row["kind"]: row["degenerate"] for row in rows}
     assert constant == {
@@ -185,6 +187,44 @@ def test_the_whole_answer_is_read_beside_its_control(tmp_path: Path) -> None:
     made = [Line("1", "1", "DEX-AR", 0.0, objects)]
     kinds = summarize(written(tmp_path, made)).measurements.kinds
     assert kinds == [WHOLE_ANSWER, f"{WHOLE_ANSWER}: objects", FILLER_ONLY]
+
+
+def test_p_is_corrected_for_the_methods_of_a_column(tmp_path: Path) -> None:
+    """Six images; one method is always better, one always but once, one is the same."""
+    bases = {"DEX-AR": 0.0, "one": 1.0, "two": 1.0, "three": 0.0}
+    made = []
+    for image in range(6):
+        for method, base in bases.items():
+            worse = method == "two" and image == 5
+            values: Any = {"k": {"a": [base * (-1 if worse else 1)], "b": [base]}}
+            made.append(Line(f"{image}", f"{image}", method, 0.0, values))
+    folder = written(tmp_path, made, methods=dict.fromkeys(bases, {}))
+    rows = {(row.method, row.measure): row for row in summarize(folder).rows}
+    # All signs, or all but one or less, out of 64.
+    expected = {"one": (2 / 64, 6 / 64), "two": (14 / 64, 28 / 64), "three": (1, 1)}
+    for method, (p, corrected) in expected.items():
+        row = rows[method, "a"]
+        assert (row.p, row.p_holm) == pytest.approx((p, corrected))
+    # Other columns are other families.
+    assert rows["two", "b"].p_holm == pytest.approx(6 / 64)
+    assert rows["DEX-AR", "a"].p_holm is None
+
+
+def test_filler_words_are_no_part_of_all(tmp_path: Path) -> None:
+    values: Any = {"one": {"a": [1.0]}, "two": {"a": [3.0]}, FILLER: {"a": [50.0]}}
+    values[WHOLE_ANSWER] = {"a": [70.0]}
+    weights = {"token_weights": {"with_effect": [2.0, 3.0], "without_effect": [2.0]}}
+    made = [Line("1", "1", "DEX-AR", 0.0, values, {FILLER: 1}, weights)]
+    settings = {**RUN["protocol"], "weights": "the heavy are heavier"}
+    summary = summarize(written(tmp_path, made, protocol=settings))
+    kinds = ["one", "two", "all", FILLER, WHOLE_ANSWER]
+    assert summary.measurements.kinds == kinds
+    rows = {row.kind: row for row in summary.rows}
+    assert rows["all"].mean.value == 2 and rows[FILLER].mean.value == 50
+    assert rows["token weights"].mean.value == 0.75
+    text = summary.markdown()
+    assert "The probability that the heavy are heavier (AUROC)." in text
+    assert summary.measurements.constant_maps("DEX-AR", "all") == 0
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

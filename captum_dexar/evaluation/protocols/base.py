@@ -7,19 +7,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from captum.attr import Attribution
-from captum_dexar.evaluation.dataset import Example
+from captum_dexar.evaluation.dataset import EvaluationDataset, Example
 from torch import Tensor
 
 Methods = Mapping[str, tuple[Attribution, Mapping[str, Any]]]
-# The kind that the summary forms of all kinds of words. Kinds that begin like the
-# second are of the map of the whole answer, and no part of it.
+# The kind that the summary forms of all kinds of words. Kinds that begin like those
+# below are no part of it: the map of the whole answer, words that refer to nothing.
 ALL = "all"
 WHOLE_ANSWER = "whole answer"
 FILLER_ONLY = f"{WHOLE_ANSWER}, filler words only"
+FILLER = "filler words"
+APART = (WHOLE_ANSWER, FILLER)
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,15 @@ class Line:
         values (dict): ``values[kind][measure]`` is a list with a number per region of
             this kind. Regions without a label have the kind ``""``, and measurements
             of the map of the whole answer a kind that begins with ``"whole answer"``.
-            ``"all"`` is no kind: the summary forms it of all the others
+            ``"all"`` is no kind: the summary forms it of all the others but these and
+            ``"filler words"``
         degenerate (dict): how many of the measured maps are constant, by kind; kinds
             without any may be left out
         details (dict): what the protocol keeps besides. Known to the summary and the
             figures: ``"curves"``, ``{name: {"x": [...], "y": [...]}}``;
-            ``"token_weights"``, ``{"with_mask": [...], "without": [...]}``; and
-            ``"answer"``, a text
+            ``"token_weights"``, ``{"with_mask": [...], "without": [...]}``, or
+            ``{"with_effect": [...], "without_effect": [...]}``; and ``"answer"``, a
+            text
         error (str or None): why nothing was measured; values are then empty.
             Default: None
 
@@ -139,8 +144,9 @@ class EvaluationProtocol(ABC):
         """What makes two runs comparable, its name included, as JSON takes it.
 
         If there, ``"measures"`` is the order of the measures in tables; ``"x_label"``
-        and ``"y_label"`` are the labels of the figures' axes; and ``"zero_lines"`` is,
-        by the name of a figure, the measure whose mean is its zero line.
+        and ``"y_label"`` are the labels of the figures' axes; ``"zero_lines"`` is, by
+        the name of a figure, the measure whose mean is its zero line; and
+        ``"weights"`` says which words should have the larger weight.
         """
 
     @abstractmethod
@@ -168,6 +174,34 @@ class EvaluationProtocol(ABC):
             sample (str), image (str): ids for the lines
             seed (int): the sample's own seed, for everything random
         """
+
+
+class DatasetProtocol(EvaluationProtocol):
+    """A protocol that asks its dataset for more than the examples.
+
+    Attributes:
+        dataset (EvaluationDataset): the dataset that it measures
+    """
+
+    dataset: EvaluationDataset
+
+    def index_of(self, sample: str) -> int:
+        """The index of a sample in the dataset.
+
+        Raises:
+            ValueError: the dataset has no such sample.
+        """
+        index = self._indices.get(sample)
+        if index is None:
+            raise ValueError(
+                f"The protocol's dataset ({self.dataset.name}) has no sample "
+                f"{sample!r}. Construct the protocol with the dataset that it measures."
+            )
+        return index
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {self.dataset.sample_id(i): i for i in range(len(self.dataset))}
 
 
 def as_json(value: Any, indent: int | None = None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import string
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -11,8 +9,12 @@ from typing import Any, TypeAlias
 import torch
 from captum_dexar.baselines import LayerUniformMap
 from captum_dexar.evaluation.dataset import Example, read_regions, ReadRegions
-from captum_dexar.evaluation.function_words import FUNCTION_WORDS
 from captum_dexar.evaluation.oracle import pooled_mask, TrueMaskOracle
+from captum_dexar.evaluation.protocols.answer_maps import (
+    filler_tokens,
+    of_fillers,
+    with_answer,
+)
 from captum_dexar.evaluation.protocols.base import (
     EvaluationProtocol,
     FILLER_ONLY,
@@ -22,7 +24,6 @@ from captum_dexar.evaluation.protocols.base import (
 )
 from captum_dexar.evaluation.protocols.explaining import Explained, explanations
 from captum_dexar.evaluation.randomization import is_constant
-from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.metrics import (
     best_iou,
     energy_pointing_game,
@@ -32,7 +33,6 @@ from captum_dexar.metrics import (
     soft_iou,
 )
 from captum_dexar.metrics.localization import Score
-from captum_dexar.result.result import VLMAttributionResult
 from torch import Tensor
 
 # Of one map and one mask.
@@ -178,7 +178,9 @@ class _MeasuredMaps:
         self.result = explained.result
         self.maps: list[tuple[str, Tensor, Tensor]] = []
         self.weights: dict[str, list[float]] = {"with_mask": [], "without": []}
-        self.fillers = _filler_tokens(self.result, regions)
+        self.fillers: list[int] = []
+        if any(tokens is None for tokens, *_ in regions):
+            self.fillers = filler_tokens(self.result, regions)
         for tokens, mask, kind in regions:
             self._add(tokens, mask, kind or "")
 
@@ -192,7 +194,7 @@ class _MeasuredMaps:
         is_oracle = isinstance(self.explained.method, TrueMaskOracle)
         if is_oracle:
             pooled = pooled_mask(mask, self.result.layout)
-            heat = _with_answer(self.result, pooled).pixel_map()
+            heat = with_answer(self.result, pooled).pixel_map()
         else:
             heat = self.result.pixel_map(tokens)
         if tokens is not None:
@@ -200,7 +202,9 @@ class _MeasuredMaps:
             return
         self._keep(f"{WHOLE_ANSWER}: {kind}" if kind else WHOLE_ANSWER, heat, mask)
         if self.fillers and not is_oracle:
-            control = _with_answer(self.result, self._of_fillers()).pixel_map()
+            control = with_answer(
+                self.result, of_fillers(self.explained, self.fillers)
+            ).pixel_map()
             self._keep(FILLER_ONLY, control, mask)
 
     def _keep(self, kind: str, heat: Tensor, mask: Tensor) -> None:
@@ -237,48 +241,9 @@ class _MeasuredMaps:
                 values.setdefault(kind, {}).setdefault(name, []).append(score)
         return values, degenerate
 
-    def _of_fillers(self) -> Tensor:
-        """The attribution of the whole answer, as if it had filler words only."""
-        maps, weights = self.result.token_attr, self.result.token_weights
-        weights = torch.ones(len(maps)) if weights is None else weights
-        with warnings.catch_warnings():
-            # Zero maps are counted.
-            warnings.filterwarnings("ignore", "The map of the whole answer is zero")
-            return sequence_attribution(
-                maps[self.fillers],
-                weights[self.fillers],
-                normalize=self.explained.arguments.get("normalize", True),
-            ).float()
-
     def details(self) -> dict[str, Any]:
         """The answer and, if the method has them, its weights."""
         details: dict[str, Any] = {"answer": self.result.answer}
         if self.result.token_weights is not None:
             details["token_weights"] = self.weights
         return details
-
-
-def _with_answer(
-    result: VLMAttributionResult, seq_attr: Tensor
-) -> VLMAttributionResult:
-    """A result of the same image whose whole answer has another attribution."""
-    return VLMAttributionResult(
-        output_tokens=result.output_tokens,
-        target_ids=result.target_ids,
-        token_attr=result.token_attr,
-        seq_attr=seq_attr,
-        layout=result.layout,
-        answer=result.answer,
-    )
-
-
-def _filler_tokens(result: VLMAttributionResult, regions: ReadRegions) -> list[int]:
-    """Tokens that refer to nothing in the image; none if no region needs them."""
-    if all(tokens is not None for tokens, *_ in regions):
-        return []
-    named = {t for tokens, mask, _ in regions if mask is None for t in tokens or []}
-    if not named:
-        for word in result.words():
-            if word.text.strip(string.punctuation).lower() in FUNCTION_WORDS | {""}:
-                named.update(word.tokens)
-    return sorted(named)

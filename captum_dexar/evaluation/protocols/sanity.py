@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 from captum_dexar.evaluation.dataset import (
@@ -18,7 +17,7 @@ from captum_dexar.evaluation.dataset import (
     Regions,
 )
 from captum_dexar.evaluation.protocols.base import (
-    EvaluationProtocol,
+    DatasetProtocol,
     Line,
     Methods,
     WHOLE_ANSWER,
@@ -52,7 +51,7 @@ CASCADE = "cascade"
 _Chosen = list[tuple[list[int] | None, str]]
 
 
-class SanityProtocol(EvaluationProtocol):
+class SanityProtocol(DatasetProtocol):
     r"""How similar maps stay when the weights are made random or the image is another.
 
     J. Adebayo et al., *Sanity Checks for Saliency Maps*, 2018,
@@ -188,12 +187,7 @@ class SanityProtocol(EvaluationProtocol):
             )
 
     def _next_of_another_image(self, sample: str) -> Example:
-        index = self._index_of.get(sample)
-        if index is None:
-            raise ValueError(
-                f"The protocol's dataset ({self.dataset.name}) has no sample "
-                f"{sample!r}. Construct the protocol with the dataset that it measures."
-            )
+        index = self.index_of(sample)
         number = len(self.dataset)
         image = self.dataset.image_id(index)
         for step in range(1, number):
@@ -207,10 +201,6 @@ class SanityProtocol(EvaluationProtocol):
             "The sanity checks compare with another image, but the dataset has no "
             f"other than that of sample {sample!r}."
         )
-
-    @cached_property
-    def _index_of(self) -> dict[str, int]:
-        return {self.dataset.sample_id(i): i for i in range(len(self.dataset))}
 
 
 class _Check:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from captum_dexar import LayerDexAR
-from captum_dexar.evaluation import evaluate, ShapesDataset
+from captum_dexar.evaluation import evaluate, RedrawnScenes, ShapesDataset
 from captum_dexar.evaluation.datasets.drawn_scenes import OBJECTS
 from captum_dexar.shapes import make_scene
 from tests.evaluation.datasets.models import model_and_processor
@@ -78,3 +78,20 @@ def test_what_is_wrong_is_said() -> None:
         ShapesDataset([1], processor, kinds=["colour", "texture"])
     with pytest.raises(ValueError, match="A seed is given twice"):
         ShapesDataset([1, 2, 1], processor)
+
+
+def test_scenes_are_drawn_again_without_objects() -> None:
+    seed = _seed_of_two_objects()
+    dataset = ShapesDataset([seed + 1, seed], model_and_processor("bundled")[1])
+    scene = make_scene(seed)
+    assert isinstance(dataset, RedrawnScenes)
+    masks = dataset.object_masks(1)
+    assert len(masks) == 2
+    for mask, item in zip(masks, scene.objects):
+        assert np.array_equal(mask, item.mask)
+    for left_out in ([], [0], [1], [0, 1]):
+        image = dataset.without(1, left_out)
+        assert np.array_equal(image, scene.image_without(*left_out))
+        changed = (np.array(image) != np.array(scene.image)).any(-1)
+        for place, mask in enumerate(masks):
+            assert changed[mask.numpy()].any() == (place in left_out)
