@@ -1,6 +1,5 @@
 """Adapters of peft: what can't be explained, and what mixes the positions of a pass."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -16,6 +15,7 @@ _APART = {
     "adaption_prompt",
     "beft",
     "boft",
+    "bone",
     "c3a",
     "deft",
     "delora",
@@ -69,6 +69,9 @@ _INSTEAD = (
     "Explain the model within 'with model.disable_adapter():', or use an adapter that "
     "changes weights, such as LoRA."
 )
+_OTHERWISE = "Load the model without it, or use another adapter, such as LoRA."
+# Switched off, it still generates otherwise than it runs.
+_NEVER_OFF = "XLoraModel"
 
 
 def keeps_positions_apart(kind: type) -> bool:
@@ -96,7 +99,8 @@ def check_adapters(model: nn.Module) -> None:
             continue
         if tuner in _REFUSED:
             name, reason = _REFUSED[tuner]
-            raise RuntimeError(f"The model's adapter ({name}) {reason}. {_INSTEAD}")
+            instead = _INSTEAD if tuner != "xlora" else _OTHERWISE
+            raise RuntimeError(f"The model's adapter ({name}) {reason}. {instead}")
         if any(_options(module, "sample_at_inference")):
             raise RuntimeError(
                 "The model's adapter (PVeRA) draws random numbers in every pass, so "
@@ -127,13 +131,14 @@ def _tuner_of(kind: type) -> str | None:
 
 
 def _is_at_work(module: Any) -> bool:
-    """Whether a module of an adapter's is switched on."""
-    is_off = getattr(module, "disable_adapters", getattr(module, "disabled", False))
-    return not is_off and bool(getattr(module, "active_adapters", True))
+    """Whether a module is a layer with adapters that are switched on."""
+    # By its class: a model of peft's looks for other attributes in what it wraps.
+    if isinstance(getattr(type(module), "disable_adapters", None), property):
+        return bool(module.active_adapters) and not module.disable_adapters
+    return type(module).__name__ == _NEVER_OFF
 
 
-def _options(module: Any, name: str) -> Iterator[Any]:
+def _options(module: Any, name: str) -> list[Any]:
     """An option that a layer keeps for each of its adapters, of those at work."""
-    values = getattr(module, name, {})
-    if isinstance(values, dict):
-        yield from (values[one] for one in module.active_adapters if one in values)
+    values = vars(module).get(name, {})
+    return [values[one] for one in module.active_adapters if one in values]
