@@ -1,5 +1,6 @@
 """Adapters of peft: of weights they are explained, of virtual tokens refused."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,7 @@ def _seeded() -> Iterator[None]:
 
 
 def made(adapter: Adapter, folder: Path) -> Any:
-    try:
-        return adapter.make(peft, folder)
-    except (AttributeError, ImportError, TypeError) as error:
-        # A config, or an argument of it, that an older version does not have.
-        if getattr(error, "obj", None) is peft or not hasattr(error, "obj"):
-            pytest.skip(f"not in peft {peft.__version__}: {error}")
-        raise
+    return adapter.make(peft, folder)
 
 
 def check(adapter: Adapter, folder: Path) -> None:
@@ -72,6 +67,13 @@ def test_methods_of_other_versions(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name: str, tmp_path: Path) -> None:
+    try:
+        made(VARIANTS[name], tmp_path)
+    except (AttributeError, TypeError) as error:
+        # A config, or an option of one, that an older version does not have.
+        if not re.search("has no attribute '.*Config'|unexpected keyword", str(error)):
+            raise
+        pytest.skip(f"not in peft {peft.__version__}: {error}")
     check(VARIANTS[name], tmp_path)
 
 
