@@ -310,7 +310,7 @@ TORCHAO: dict[str, Quantisation] = {
     "AOPerModuleConfig": torchao_names("ModuleFqnToConfig"),
     "Float8DynamicActivationFloat8WeightConfig": untried("a GPU"),
     "Float8DynamicActivationInt4WeightConfig": untried("mslk, and a GPU"),
-    "Float8MMConfig": untried("it quantises no model, but is part of other configs"),
+    "Float8MMConfig": Quantisation("part of other configs"),
     "Float8StaticActivationFloat8WeightConfig": untried(
         "a calibrated scale, and a GPU"
     ),
