@@ -90,11 +90,12 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
+    kind: Any = type(module)
     return (
         "_orig_mod" in module._modules
         or module._compiled_call_impl is not None
         or hasattr(vars(module).get("forward"), _COMPILED)
-        or _has_compiled_methods(type(module))
+        or _has_compiled_methods(kind)
     )
 
 

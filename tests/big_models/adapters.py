@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,9 @@ def activated(peft: Peft, folder: Path) -> nn.Module:
 
 
 def blocks_of_lora(peft: Peft, folder: Path) -> nn.Module:
-    from peft.tuners.lora.config import BdLoraConfig
-
+    configs: Any = import_module("peft.tuners.lora.config")
     parts = {"target_modules_bd_a": ["q_proj"], "target_modules_bd_b": ["o_proj"]}
-    blocks = BdLoraConfig(**parts, nblocks=2)
+    blocks = configs.BdLoraConfig(**parts, nblocks=2)
     options = {"target_modules": SQUARE, "use_bdlora": blocks}
     return of("LoraConfig", r=4, **options)(peft, folder)
 
@@ -145,8 +145,7 @@ def with_lora_option(name: str, config: str, **options: Any) -> Any:
     """LoRA with an option that has a config of its own."""
 
     def make(peft: Peft, folder: Path) -> nn.Module:
-        import peft.tuners.lora.config as configs
-
+        configs: Any = import_module("peft.tuners.lora.config")
         given = {name: getattr(configs, config)(**options)}
         target = {"target_modules": SQUARE, "r": 4}
         return of("LoraConfig", **target, **given)(peft, folder)

@@ -4,6 +4,7 @@ and what becomes of it."""
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def by_quanto(folder: Path, bits: str) -> Any:
 
 
 def by_quanto_with_activations(folder: Path) -> Any:
-    import optimum.quanto as quanto
+    quanto: Any = import_module("optimum.quanto")
 
     model = loaded(folder)
     text = model.model.language_model
@@ -131,18 +132,17 @@ def by_quanto_with_activations(folder: Path) -> Any:
 
 
 def by_hqq(folder: Path, bits: int) -> Any:
-    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
-
-    config = BaseQuantizeConfig(nbits=bits, group_size=64)
+    hqq: Any = import_module("hqq.core.quantize")
+    config = hqq.BaseQuantizeConfig(nbits=bits, group_size=64)
     made = partial(
-        HQQLinear, quant_config=config, compute_dtype=torch.float32, device="cpu"
+        hqq.HQQLinear, quant_config=config, compute_dtype=torch.float32, device="cpu"
     )
     return projections_replaced(loaded(folder), made)
 
 
 def by_compressed_tensors(folder: Path, activations: bool) -> Any:
     """The MLPs alone: the gradient of a layer would have the other parts."""
-    import compressed_tensors.quantization as compressed
+    compressed: Any = import_module("compressed_tensors.quantization")
 
     eight = {"num_bits": 8, "symmetric": True}
     rounded = compressed.QuantizationArgs(**eight, dynamic=True, strategy="token")
@@ -272,7 +272,7 @@ def by_torchao(
     keep: Callable[[str], bool] = lambda name: True,
     **options: Any,
 ) -> Any:
-    import torchao.quantization as quantization
+    quantization: Any = import_module("torchao.quantization")
 
     model = loaded(folder)
     quantization.quantize_(
@@ -285,7 +285,7 @@ def by_torchao(
 
 def by_torchao_names(folder: Path, config: str) -> Any:
     """Quantised by a config that names its modules itself."""
-    import torchao.quantization as quantization
+    quantization: Any = import_module("torchao.quantization")
 
     model = loaded(folder)
     inner = quantization.Int8WeightOnlyConfig()
@@ -327,7 +327,7 @@ TORCHAO: dict[str, Quantisation] = {
     "Int8WeightOnlyConfig": torchao("explained", "Int8WeightOnlyConfig"),
     "IntxWeightOnlyConfig": torchao("explained", "IntxWeightOnlyConfig"),
     "IntxWeightOnlyConfig, 4 bits": torchao(
-        "explained", "IntxWeightOnlyConfig", weight_dtype=torch.int4
+        "explained", "IntxWeightOnlyConfig", weight_dtype=getattr(torch, "int4", None)
     ),
     "ModuleFqnToConfig": torchao_names("ModuleFqnToConfig"),
 }

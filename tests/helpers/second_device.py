@@ -76,7 +76,7 @@ class _Operations(TorchDispatchMode):
     """Sees every operation, of backward passes too."""
 
     def __init__(self, places: _Places) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.places = places
 
     def __torch_dispatch__(
