@@ -29,6 +29,7 @@ include_patterns = [
     "captum_dexar/**/README.md",
     "docs/**",
     "tests/benchmarks/README.md",
+    "tests/big_models/README.md",
     "tutorials/*.ipynb",
     "tutorials/README.md",
 ]

@@ -6,9 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from captum.log import log_usage
+from captum_dexar.attention_gradients import users_change
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.methods.base import DecoderLayerAttribution
+from captum_dexar.methods.positions_apart import check_positions_are_apart
+from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.state import check_model_state
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
@@ -75,16 +78,23 @@ class LayerBaseline(DecoderLayerAttribution):
             if on_layer is not None:
                 on_layer(steps.num_steps)
 
-        layer_attr, target_logits, layers = self.layer_attributions(
-            steps, cache, layer_is_done
-        )
+        decoder: Any = self.model
+        decoder = decoder.get_decoder()
+        change = users_change(decoder, with_hooks=False)
+        with noted_effects(decoder) as effects:
+            layer_attr, target_logits, layers = self.layer_attributions(
+                steps, cache, layer_is_done
+            )
         layer_attr = layer_attr.float()
-        return StepAttributions(
+        explained = StepAttributions(
             token_attr=layer_attr.sum(2),
             layer_attr=layer_attr,
             token_log_probs=target_logits.log_probs.float(),
             layer_indices=layers,
         )
+        change = change or next(iter(effects), None)
+        check_positions_are_apart(steps, explained, change)
+        return explained
 
     @abstractmethod
     def layer_attributions(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
+from captum_dexar.model.adapters import depends_on_ids, keeps_positions_apart
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -99,12 +100,14 @@ def users_change(
         if hook is not None:
             return f"a {hook} on {name}"
         kind = type(module)
+        if not _is_of_library(kind) or not keeps_positions_apart(kind):
+            return f"{name}, a {kind.__module__}.{kind.__qualname__}"
         if not _is_of_library(kind.forward):
             return f"another forward method of {kind.__name__}"
         if not is_unpatched(module) and not is_offloading(module):
             return f"another forward method on {name}"
-        if not _is_of_library(kind):
-            return f"{name}, a {kind.__module__}.{kind.__qualname__}"
+        if depends_on_ids(module):
+            return f"{name}, an activated LoRA"
     return None
 
 

@@ -144,16 +144,32 @@ def modules_of_layers(
 
 
 def hidden_of(layer_output: Any) -> Tensor:
-    """The hidden states in a layer's output: most return a tensor, a few a tuple."""
+    """The hidden states in a layer's output: most return a tensor, a few a tuple.
+
+    Raises:
+        TypeError: a layer that was put in the model's returns something else.
+    """
     hidden = layer_output[0] if isinstance(layer_output, tuple) else layer_output
-    assert isinstance(hidden, Tensor)
-    return hidden
+    return _checked(hidden, "returns")
 
 
 def hidden_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The hidden states among a layer's arguments."""
-    hidden = args[0] if args else kwargs["hidden_states"]
-    assert isinstance(hidden, Tensor)
+    """The hidden states among a layer's arguments.
+
+    Raises:
+        TypeError: a layer that was put in the model's is given something else.
+    """
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    return _checked(hidden, "is given")
+
+
+def _checked(hidden: Any, verb: str) -> Tensor:
+    if not isinstance(hidden, Tensor):
+        raise TypeError(
+            f"A decoder layer {verb} a {type(hidden).__name__} instead of a tensor of "
+            "hidden states, so that it can't be explained. An adapter or a module that "
+            "was put around the layer does that: explain the model without it."
+        )
     return hidden
 
 

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from captum_dexar.model.adapters import check_adapters
 from captum_dexar.model.thread_attributes import thread_attributes
 from captum_dexar.model.training_mode import in_training
-from captum_dexar.model.wrappers import check_no_virtual_tokens, uncompiled
+from captum_dexar.model.wrappers import uncompiled
 from torch import nn, Tensor
 
 # Attributes in which models of transformers remember the last prompt.
@@ -30,7 +31,7 @@ def check_model_state(model: nn.Module) -> None:
             "first."
         )
     _check_outputs_are_named(model)
-    check_no_virtual_tokens(model)
+    check_adapters(model)
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):
         raise RuntimeError(

@@ -1,8 +1,9 @@
-"""What a model may be wrapped in: compiled code, an adapter, several processes."""
+"""What a model may be wrapped in: compiled code, several processes."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ REFUSED = {
     "FSDPModule": "spreads the weights over processes",
 }
 
+# An attribute of what torch.compile makes of a function.
+_COMPILED = "_torchdynamo_orig_callable"
 # Parts of a model that may generate in its place, by name.
 INNER = ("text_decoder", "language_model", "text_model")
 
@@ -56,24 +59,6 @@ def check_not_parallel(model: nn.Module) -> None:
                 )
 
 
-def check_no_virtual_tokens(model: nn.Module) -> None:
-    """Raises RuntimeError for an adapter that puts virtual tokens before the prompt:
-    peft's prompt tuning, P-tuning, prefix tuning and the like."""
-    peft: Any
-    for peft in model.modules():
-        if not hasattr(type(peft), "active_peft_config") or peft._adapters_disabled:
-            continue
-        config = peft.active_peft_config
-        if getattr(config, "is_prompt_learning", False):
-            raise RuntimeError(
-                f"The model's adapter '{peft.active_adapter}' "
-                f"({type(config).__name__}) puts {config.num_virtual_tokens} virtual "
-                "tokens before the prompt, so that positions and keys are not those of "
-                "the input. Explain the model within 'with model.disable_adapter():', "
-                "or use an adapter that changes weights, such as LoRA."
-            )
-
-
 _LOCK = kept_free_in_forks(threading.Lock())
 # How many blocks are running uncompiled, and what switched compiled code off.
 _RUNNING: list[Any] = []
@@ -105,8 +90,19 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
+    kind: Any = type(module)
     return (
         "_orig_mod" in module._modules
         or module._compiled_call_impl is not None
-        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        or hasattr(vars(module).get("forward"), _COMPILED)
+        or _has_compiled_methods(kind)
+    )
+
+
+@lru_cache(maxsize=256)
+def _has_compiled_methods(kind: type) -> bool:
+    return any(
+        hasattr(method, _COMPILED)
+        for base in kind.__mro__
+        for method in vars(base).values()
     )

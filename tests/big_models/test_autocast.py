@@ -33,13 +33,18 @@ def parts(model: Any, name: str) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", ["none", "vision", "mlp", "head", "all_but_norm"])
-def test_autocast(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [(name, HALF) for name in ("none", "vision", "mlp", "head", "all_but_norm")]
+    + [("none", torch.float16)],
+    ids=str,
+)
+def test_autocast(name: str, half: torch.dtype) -> None:
     """As close to float64 as plain autograd under autocast, within a factor that leaves
     room for rounding elsewhere; the same in every way."""
     model = parts(tiny_vlm(seed=1), name)
     for way, explain in WAYS.items():
-        with torch.autocast("cpu", HALF):
+        with torch.autocast("cpu", half):
             (answer, attr, log_probs), *_ = explain(LayerDexAR(model))
             plain = literal(model, prompt_inputs(1), answer, in_float64=False)
         exact = literal(model, prompt_inputs(1), answer)

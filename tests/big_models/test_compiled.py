@@ -11,13 +11,17 @@ import torch
 from captum_dexar import LayerDexAR
 from tests.helpers.literal import WAYS
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
-from torch import nn
+from torch import nn, Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 
 
 def wrapped(model: Any) -> Any:
     return torch.compile(model, backend="eager")
+
+
+def whole_graph(model: Any) -> Any:
+    return torch.compile(model, backend="eager", fullgraph=True)
 
 
 def in_place(model: Any) -> Any:
@@ -36,10 +40,35 @@ def layers_in_place(model: Any) -> Any:
     return model
 
 
+def layers_by_regions(model: Any) -> Any:
+    """As recommended for large models: the code of one layer serves all of them."""
+    for layer in model.model.language_model.layers:
+        layer.compile(backend="eager", fullgraph=True, dynamic=True)
+    return model
+
+
 def layers_wrapped(model: Any) -> Any:
     layers = model.model.language_model.layers
     for index, layer in enumerate(layers):
         layers[index] = torch.compile(layer, backend="eager")
+    return model
+
+
+class CompiledMLP(nn.Module):
+    """A user's, in whose class the compiled code is."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    @torch.compile(backend="eager")
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.mlp(hidden)
+
+
+def methods_of_a_class(model: Any) -> Any:
+    for layer in model.model.language_model.layers:
+        layer.mlp = CompiledMLP(layer.mlp).eval()
     return model
 
 
@@ -49,10 +78,20 @@ def parts_wrapped(model: Any) -> Any:
     return model
 
 
-COMPILED = (wrapped, in_place, its_forward, layers_in_place, layers_wrapped)
+COMPILED = (
+    wrapped,
+    whole_graph,
+    in_place,
+    its_forward,
+    layers_in_place,
+    layers_by_regions,
+    layers_wrapped,
+    parts_wrapped,
+    methods_of_a_class,
+)
 
 
-@pytest.mark.parametrize("compiled", [*COMPILED, parts_wrapped])
+@pytest.mark.parametrize("compiled", COMPILED)
 def test_compiled_models(compiled: Callable[[nn.Module], nn.Module]) -> None:
     torch._dynamo.reset()
     model, plain = compiled(tiny_vlm(seed=1)), tiny_vlm(seed=1)
@@ -86,6 +125,19 @@ def test_compiled_code_runs_again_afterwards() -> None:
     assert counter.frame_count == 0
     mlp(torch.randn(1, 2, 48))
     assert counter.frame_count == 1
+
+
+def test_methods_compiled_in_a_class_run_uncompiled() -> None:
+    torch._dynamo.reset()
+    model: Any = methods_of_a_class(tiny_vlm(seed=1))
+    ran_as_written = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        ran_as_written.append(not torch.compiler.is_compiling())
+
+    model.model.language_model.layers[1].mlp.mlp.register_forward_hook(note)
+    WAYS["given"](LayerDexAR(model))
+    assert ran_as_written and all(ran_as_written)
 
 
 def test_a_compiled_model_with_an_adapter_around_it() -> None:

@@ -1,7 +1,7 @@
 """A model of quantised weights is explained, or refused."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,18 @@ from captum_dexar import LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.inputs import Prompt
+from tests.big_models.quantisations import (
+    by_bitsandbytes,
+    Quantisation,
+    QUANTISATIONS,
+    TORCHAO,
+)
 from tests.helpers.explained import assert_same, explained, relative_error
 from tests.helpers.literal import assert_literal, WAYS
-from tests.helpers.tiny_models import (
-    IMAGE_TOKEN,
-    NUM_IMAGE_TOKENS,
-    prompt_inputs,
-    random_targets,
-    roughen,
-    VOCABULARY,
-)
+from tests.helpers.tiny_models import prompt_inputs, random_targets
 from tests.helpers.untouched import untouched, warm
 from torch import nn
-from transformers import (
-    AutoModelForImageTextToText,
-    BitsAndBytesConfig,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-)
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGET = [40, 41, 42]
@@ -38,51 +30,9 @@ FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
 CPU = torch.device("cpu")
 
 
-def saved_llava(folder: Path, seed: int) -> Path:
-    """A LLaVA whose matrices are of whole blocks of 64, which 4 bits are packed in."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(
-            LlavaConfig(
-                vision_config=CLIPVisionConfig(
-                    hidden_size=64,
-                    intermediate_size=64,
-                    num_hidden_layers=2,
-                    num_attention_heads=2,
-                    image_size=32,
-                    patch_size=8,
-                ),
-                text_config=LlamaConfig(
-                    vocab_size=VOCABULARY,
-                    hidden_size=64,
-                    intermediate_size=128,
-                    num_hidden_layers=3,
-                    num_attention_heads=4,
-                    num_key_value_heads=2,
-                    max_position_embeddings=512,
-                    pad_token_id=0,
-                    bos_token_id=1,
-                    eos_token_id=2,
-                ),
-                image_token_index=IMAGE_TOKEN,
-                vision_feature_layer=-2,
-                vision_feature_select_strategy="default",
-                image_seq_length=NUM_IMAGE_TOKENS,
-            )
-        )
-        roughen(model)
-    model.save_pretrained(folder)
-    return folder
-
-
 def quantised(folder: Path, seed: int = 0, **options: Any) -> Any:
     pytest.importorskip("bitsandbytes", reason="it is what quantises the weights")
-    return AutoModelForImageTextToText.from_pretrained(
-        saved_llava(folder, seed),
-        quantization_config=BitsAndBytesConfig(**options),
-        device_map="cpu",
-        dtype=torch.float32,
-    )
+    return by_bitsandbytes(folder, seed, **options)
 
 
 def by(engine: str, model: nn.Module, seed: int) -> StepAttributions:
@@ -166,50 +116,72 @@ def test_outliers_among_8_bits(tmp_path: Path, seed: int) -> None:
     assert answer.token_attr.isfinite().all()
 
 
-# torchao.
+# Every kind that a library lists.
 
 
-def quantised_by_torchao(
-    folder: Path, config: str, keep: Callable[[str], bool]
-) -> nn.Module:
-    quantization: Any = pytest.importorskip(
-        "torchao.quantization", reason="it is what quantises the weights"
-    )
-    model = AutoModelForImageTextToText.from_pretrained(
-        saved_llava(folder, 0), dtype=torch.float32
-    )
-    quantization.quantize_(
-        model,
-        getattr(quantization, config)(),
-        lambda module, name: isinstance(module, nn.Linear) and keep(name),
-    )
-    quantized: nn.Module = model.eval()
-    return quantized
+def check(kind: Quantisation, folder: Path, **options: Any) -> None:
+    """Explained as plain autograd explains it, or refused."""
+    if kind.make is None:
+        pytest.skip(f"untried: needs {kind.needs}")
+    pytest.importorskip(kind.needs, reason="it is what quantises the weights")
+    model = kind.make(folder, **options)
+    if kind.refused is None:
+        # BitNet's layers have functions that compiling takes minutes.
+        with torch.compiler.set_stance("force_eager"):
+            for way in ("given_list", "generated", "streamed"):
+                assert_literal(model, way, in_float64=False)
+        return
+    for engine in ("closed_form", "autograd"):
+        for explain in WAYS.values():
+            with pytest.raises(RuntimeError, match=kind.refused):
+                explain(LayerDexAR(model, engine=engine))
 
 
+TRIED = [name for name, kind in QUANTISATIONS.items() if kind.make is not None]
 PARTS: dict[str, Callable[[str], bool]] = {
     "all": lambda name: True,
+    # Other parts of a layer would still have a gradient.
     "mlp": lambda name: "language_model" in name and ".mlp." in name,
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_torchao_weights_of_8_bits(tmp_path: Path, part: str) -> None:
-    model = quantised_by_torchao(tmp_path, "Int8WeightOnlyConfig", PARTS[part])
-    for way in ("given_list", "generated", "streamed"):
-        assert_literal(model, way, in_float64=False)
+@pytest.mark.parametrize("name", TRIED)
+def test_kinds_of_transformers(tmp_path: Path, name: str) -> None:
+    check(QUANTISATIONS[name], tmp_path)
 
 
-@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
 @pytest.mark.parametrize("part", PARTS)
-def test_torchao_activations_of_8_bits_are_refused(
-    tmp_path: Path, part: str, engine: str
-) -> None:
-    """No gradient passes through them: of the MLP alone it would be left out."""
-    config = "Int8DynamicActivationInt8WeightConfig"
-    model = quantised_by_torchao(tmp_path, config, PARTS[part])
-    for way in WAYS.values():
-        with pytest.raises(
-            RuntimeError, match="Int8Tensor.*quantise the weights alone"
-        ):
-            way(LayerDexAR(model, engine=engine))
+@pytest.mark.parametrize(
+    "name", [name for name, kind in TORCHAO.items() if kind.refused is not None]
+)
+def test_torchao_configs_without_gradient(tmp_path: Path, name: str, part: str) -> None:
+    """Of the MLP alone it would be left out."""
+    check(TORCHAO[name], tmp_path, keep=PARTS[part])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, kind in TORCHAO.items() if kind.make and kind.refused is None],
+)
+def test_torchao_configs(tmp_path: Path, name: str) -> None:
+    check(TORCHAO[name], tmp_path)
+
+
+def listed(table: Mapping[str, Quantisation]) -> set[str]:
+    return {name.partition(",")[0] for name in table}
+
+
+def test_every_kind_of_transformers_is_in_the_table() -> None:
+    """A newer version may have more, and an older one less."""
+    assert set(AUTO_QUANTIZATION_CONFIG_MAPPING) <= listed(QUANTISATIONS)
+
+
+def test_every_config_of_torchao_is_in_the_table() -> None:
+    quantization = pytest.importorskip("torchao.quantization", reason="it has the list")
+    configs = {name for name in dir(quantization) if name.endswith("Config")}
+    assert configs - {"AOBaseConfig"} <= listed(TORCHAO)
+
+
+@pytest.mark.parametrize("name", [n for n, k in QUANTISATIONS.items() if k.tested])
+def test_tests_that_the_table_names_exist(name: str) -> None:
+    assert QUANTISATIONS[name].tested in globals()
