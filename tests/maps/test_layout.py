@@ -150,6 +150,34 @@ def test_views_follow_each_other_and_the_finest_has_the_pixel() -> None:
     assert token[15:, :11].unique().tolist() == [3]
 
 
+def test_one_of_several_images() -> None:
+    """Its tokens are counted from 0, without newlines and those of other images."""
+    whole = (0.0, 0.0, 9.0, 9.0)
+    views = (
+        View("full", (1, 2), (0.0, 0.0, 30.0, 44.0)),
+        View("tile", (2, 2), whole, start=3, image=1, row_stride=3),
+        View("global", (1, 2), whole, start=10, image=1),
+        View("global", (1, 1), whole, start=12, image=1),
+    )
+    layout = ImageLayout(13, views, (IMAGE_SIZE, (9, 9)), "roughly")
+    second, columns = layout.of_image(1)
+    own = (
+        View("tile", (2, 2), whole),
+        View("global", (1, 2), whole, start=4),
+        View("global", (1, 1), whole, start=6),
+    )
+    assert second == ImageLayout(7, own, ((9, 9),), "roughly")
+    assert columns.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    first, columns = layout.of_image(0)
+    assert first == ImageLayout(2, views[:1], (IMAGE_SIZE,), "roughly")
+    assert columns.tolist() == [0, 1]
+    unknown = ImageLayout(13, views).of_image(1)[0]
+    assert unknown == ImageLayout(7, own)
+    for image in (-1, 2):
+        with pytest.raises(IndexError, match=f"2 images.* got image {image}"):
+            layout.of_image(image)
+
+
 def test_without_the_original_image_no_place_is_claimed() -> None:
     layout = ImageLayout(4, (View("full", (2, 2), None),))
     assert layout.boxes() is None
