@@ -178,6 +178,26 @@ def test_one_of_several_images() -> None:
             layout.of_image(image)
 
 
+def test_boxes_are_painted_with_the_sum_of_their_values() -> None:
+    """Of the second of two images, which has two views; in any shape of values."""
+    views = (
+        View("full", (1, 1), (0.0, 0.0, 9.0, 9.0)),
+        View("tile", (2, 1), (0.0, 0.0, 2.0, 2.0), start=1, image=1),
+        View("global", (1, 2), (0.0, 0.0, 3.0, 4.0), start=3, image=1),
+    )
+    layout = ImageLayout(5, views, ((9, 9), (3, 5)))
+    one = torch.tensor([7.0, 1.0, 2.0, 10.0, 20.0])
+    expected = [[11, 11, 20, 20, 0], [12, 12, 20, 20, 0], [10, 10, 20, 20, 0]]
+    assert layout.painted(one, 1).tolist() == expected
+    several = torch.stack([one, -one, 2 * one]).view(3, 1, 5)
+    painted = layout.painted(several, 1)
+    assert painted.shape == (3, 1, 3, 5) and painted[0, 0].tolist() == expected
+    assert torch.equal(painted[2], -2 * painted[1])
+    # Boxes that overlap are counted, even of flags.
+    flags = layout.painted(torch.ones(5, dtype=torch.bool), 1)
+    assert flags.dtype == torch.float32 and flags[0].tolist() == [2, 2, 1, 1, 0]
+
+
 def test_without_the_original_image_no_place_is_claimed() -> None:
     layout = ImageLayout(4, (View("full", (2, 2), None),))
     assert layout.boxes() is None
