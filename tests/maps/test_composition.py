@@ -54,6 +54,18 @@ def test_cells_sum_to_the_tokens() -> None:
     torch.testing.assert_close(composed.sum((-2, -1)), values.sum(-1))
 
 
+def test_nothing_is_lost_where_boxes_are_smaller_than_a_pixel() -> None:
+    views = (
+        View("tile", (3, 7), (0.0, 0.0, 2.0, 3.0)),
+        View("global", (5, 4), (0.0, 0.0, 2.0, 3.0), start=21),
+    )
+    layout = ImageLayout(41, views, ((2, 3),))
+    values = torch.rand(41, dtype=torch.float64)
+    composed = compose(values, layout)
+    assert composed.shape == (5, 7)
+    torch.testing.assert_close(composed.sum(), values.sum(), rtol=1e-13, atol=0)
+
+
 def test_one_token_lies_in_its_box_alone() -> None:
     layout = tiled()
     values = torch.zeros(layout.num_tokens)

@@ -86,6 +86,15 @@ def test_a_pixel_belongs_to_the_box_that_holds_its_centre(
             assert holders.tolist() == [int(found[y, x])][: int(found[y, x] >= 0)]
 
 
+def test_cells_along_a_side() -> None:
+    view = View("full", (2, 2), (1.0, -2.0, 5.0, 2.0))
+    assert view.cell_of_pixel(7, axis=0).tolist() == [-1, 0, 0, 1, 1, -1, -1]
+    assert view.cell_of_pixel(4, axis=1).tolist() == [1, 1, -1, -1]
+    # An edge a billionth of a pixel behind the pixel's centre.
+    close = View("full", (1, 2), (0.0, 0.0, 1.0, 1.0 + 2e-9))
+    assert close.cell_of_pixel(1, axis=1).tolist() == [0]
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("rectangle", RECTANGLES, ids=str)
 def test_a_constant_is_painted_on_exactly_the_seen_pixels(
