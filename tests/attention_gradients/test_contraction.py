@@ -9,7 +9,7 @@ from captum_dexar.attention_gradients import contraction as contraction_module
 from captum_dexar.attention_gradients.attention_call import AttentionCall
 from captum_dexar.attention_gradients.contraction import Contraction
 from captum_dexar.attention_gradients.gradients import LayerGradients
-from captum_dexar.attention_gradients.key_blocks import TEXT_BLOCK
+from captum_dexar.attention_gradients.key_blocks import key_blocks, TEXT_BLOCK
 from captum_dexar.attention_gradients.local_graphs import LocalGraph
 from captum_dexar.model.consistency import Inconsistent
 from torch import nn, Tensor
@@ -148,7 +148,8 @@ def test_every_position(
     if at_once:
         limit = at_once * BATCH * HEADS * TEXT_BLOCK
         monkeypatch.setattr(contraction_module, "GRADIENTS_AT_ONCE", limit)
-    call, parts = call_of(), []
+    call = call_of()
+    parts: list[LayerGradients] = []
     contraction_of(power, first_step=20)(graph_of(call), KEYS, parts.append)
     size = at_once or QUERIES
     assert [part.steps for part in parts] == [
@@ -177,7 +178,8 @@ def test_many_image_keys_bound_the_parts_too(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("function", [sdpa_attention_forward, users_function])
 def test_some_positions_of_a_pass(power: float, function: Any) -> None:
     """Three steps stand at queries 1, 3 and 4; the graph is for the last two."""
-    call, parts = call_of(function), []
+    call = call_of(function)
+    parts: list[LayerGradients] = []
     graph = graph_of(call, explained=[1, 3, 4], steps=slice(1, 3))
     contraction_of(power, first_step=7)(graph, KEYS, parts.append)
     (part,) = parts
@@ -191,7 +193,8 @@ def test_some_positions_of_a_pass(power: float, function: Any) -> None:
 
 def test_float16_is_scaled_to_its_range() -> None:
     """Without the scale these gradients would be zero in float16."""
-    call, parts = call_of(), []
+    call = call_of()
+    parts: list[LayerGradients] = []
     graph = graph_of(call, dtype=torch.float16)
     small = contraction_of(reading=READING * 2.0**-24, scale=2.0**24)
     small(graph, KEYS, parts.append)
@@ -217,7 +220,8 @@ def test_float16_is_scaled_to_its_range() -> None:
 def test_a_shared_graph_is_kept(
     is_shared: bool, grad_kwargs: dict[str, Any] | None, is_kept: bool
 ) -> None:
-    graph, parts = graph_of(call_of(), is_shared=is_shared), []
+    graph = graph_of(call_of(), is_shared=is_shared)
+    parts: list[LayerGradients] = []
     contract = contraction_of(grad_kwargs=grad_kwargs)
     contract(graph, KEYS, parts.append)
     if is_kept:
@@ -243,11 +247,10 @@ def test_keys_are_told_apart_once_for_layers_that_mask_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[Any] = []
-    original = contraction_module.key_blocks
 
     def counted(*args: Any) -> Any:
         made.append(args)
-        return original(*args)
+        return key_blocks(*args)
 
     monkeypatch.setattr(contraction_module, "key_blocks", counted)
     contract, mask = contraction_of(), causal()
@@ -274,7 +277,8 @@ def test_keys_are_told_apart_once_for_layers_that_mask_alike(
 
 def test_a_chosen_key_need_not_be_a_positions_own() -> None:
     chosen = causal() & (torch.arange(KEYS) < 2)
-    call, parts = call_of(mask=chosen), []
+    call = call_of(mask=chosen)
+    parts: list[LayerGradients] = []
     with pytest.raises(Inconsistent, match="its own"):
         contraction_of()(graph_of(call), KEYS, parts.append)
     call.layer_mask = causal()
@@ -285,7 +289,8 @@ def test_a_chosen_key_need_not_be_a_positions_own() -> None:
 
 def test_a_window_holds_the_last_keys() -> None:
     """Of nine keys the first two are not held; the image is at keys 2 to 4."""
-    call, parts = call_of(sliding_window=KEYS), []
+    call = call_of(sliding_window=KEYS)
+    parts: list[LayerGradients] = []
     image_keys = torch.tensor([[1, 2, 3, 4]]).expand(BATCH, -1)
     contraction_of(image_keys=image_keys)(graph_of(call), 9, parts.append)
     assert parts[0].num_image_keys[0, :, 0].tolist() == [3] * QUERIES

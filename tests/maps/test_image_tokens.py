@@ -1,4 +1,4 @@
-"""An image whose features are the boxes of its tokens: names, copies, painted pixels."""
+"""An image whose features are its tokens' boxes: names, copies, painted pixels."""
 
 import pickle
 from typing import Any

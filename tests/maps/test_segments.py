@@ -95,7 +95,7 @@ def test_pixels_that_are_not_seen_belong_to_none() -> None:
 @pytest.mark.parametrize("size", [(1, 4 * LONGEST_SIDE), (4 * LONGEST_SIDE, 1)])
 def test_maps_of_thin_images_have_a_cell_across(size: tuple[int, int]) -> None:
     layout = SegmentLayout.of_masks([torch.ones(size)], ["all"], size)
-    grid = tuple(min(side, LONGEST_SIDE) for side in size)
+    grid = (min(size[0], LONGEST_SIDE), min(size[1], LONGEST_SIDE))
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
     assert layout.views == (View("segments", grid, whole),)
     assert compose(torch.tensor([2.0]), layout).tolist() == torch.full(grid, 2).tolist()

@@ -87,7 +87,8 @@ def test_equations_by_hand(top_k: int, head_filter: bool) -> None:
     no attention."""
     options = DexAROptions(head_filter=head_filter, top_k=top_k)
     scores = AnswerScores(torch.zeros(2, 3), slice(2, 6), [4, 1, 6], options)
-    heads_of, reported = {1: 1, 4: 2}, []
+    heads_of = {1: 1, 4: 2}
+    reported: list[int] = []
     token_map, best = torch.zeros(2, 4, 3), torch.zeros(2, 4, 2)
     head_weights, layer_maps = torch.zeros(2, 4, 2, 2), torch.zeros(2, 4, 2, 3)
     for layer, heads in heads_of.items():
