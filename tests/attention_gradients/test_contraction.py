@@ -285,6 +285,22 @@ def test_a_chosen_key_need_not_be_a_positions_own() -> None:
     contraction_of()(graph_of(call), KEYS, parts.append)
     assert parts[0].num_text_keys[0, :, 0].tolist() == [1] * QUERIES
     assert parts[0].num_image_keys[0, :, 0].tolist() == [1] * QUERIES
+    # The layer allows a position its own key, and none of those behind it.
+    call.attention_mask = torch.ones_like(chosen)
+    with pytest.raises(Inconsistent, match="later than its positions"):
+        contraction_of()(graph_of(call), KEYS, parts.append)
+    call.layer_mask = chosen
+    with pytest.raises(Inconsistent, match="its own"):
+        contraction_of()(graph_of(call), KEYS, parts.append)
+
+
+def test_a_position_that_attends_to_its_own_key_and_the_first_three() -> None:
+    own = torch.arange(QUERIES)[:, None] + KEYS - QUERIES == torch.arange(KEYS)
+    call = call_of(mask=own[None, None] | (torch.arange(KEYS) < 3))
+    for explained in (None, [0, 1, 2, 3, 4]):
+        parts: list[LayerGradients] = []
+        contraction_of()(graph_of(call, explained=explained), KEYS, parts.append)
+        close(dense(parts, IMAGE_KEYS, KEYS), expected_of(call, list(range(5))))
 
 
 def test_a_window_holds_the_last_keys() -> None:

@@ -83,6 +83,9 @@ def test_without_an_image_every_key_is_text(image_keys: Tensor | None) -> None:
     assert blocks.text[0].keys == slice(0, 9) and blocks.text[0].masked is None
     assert torch.equal(blocks.num_image_keys, torch.zeros(1, STEPS, 1))
     assert torch.equal(blocks.num_text_keys, torch.full((1, STEPS, 1), 9))
+    value, gradient = rand(BATCH, HEADS, KEYS, SIZE), rand(BATCH, STEPS, HEADS, SIZE)
+    found = contract(0, gradient, value, blocks, None, slice(None))
+    assert found.image.shape == (BATCH, STEPS, HEADS, 0)
 
 
 def test_a_run_of_image_keys_is_a_view() -> None:
