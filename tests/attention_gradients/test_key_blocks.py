@@ -69,6 +69,8 @@ def test_every_key_is_image_or_text(
     assert torch.equal(blocks.num_text_keys.expand(BATCH, -1, -1), held - num_image)
     widths = [one.of(names, 1).shape[1] for one in blocks.text]
     assert max(widths) <= block
+    is_run = places in ("first", "run", "last", "all") and bool(is_held.all())
+    assert isinstance(blocks.image.keys, slice) == is_run
     # As few blocks as there can be, where the image keys of all examples are one run.
     if isinstance(blocks.image.keys, slice):
         run = blocks.image.keys
@@ -116,18 +118,28 @@ def allowed_mask(kind: str) -> Tensor:
 @pytest.mark.parametrize(
     "kind", ["shared", "example", "head", "one row", "more keys than are held"]
 )
+@pytest.mark.parametrize("held", [9, 6])
 @pytest.mark.parametrize("places", PLACES)
-def test_contraction_key_by_key(places: str, kind: str) -> None:
-    """Inner products in plain loops; keys that may not be attended to are zero."""
+def test_contraction_key_by_key(places: str, held: int, kind: str) -> None:
+    """Inner products in plain loops; keys that may not be attended to, and those that
+    are not held, are zero."""
     allowed = allowed_mask(kind)
     image_keys = torch.tensor(PLACES[places])
-    blocks = key_blocks(image_keys, KEYS, KEYS, allowed, STEPS, CPU)
+    blocks = key_blocks(image_keys, KEYS, held, allowed, STEPS, CPU)
     value = rand(BATCH, VALUE_HEADS, KEYS, SIZE).double()
     gradient = rand(BATCH, STEPS, HEADS, SIZE, seed=2).double()
     factor = rand(BATCH, HEADS, STEPS, KEYS, seed=3).double()
     dense = allowed[..., -KEYS:].expand(BATCH, HEADS, STEPS, KEYS)
+    dense = dense & (torch.arange(KEYS) >= KEYS - held)
     for attention in (None, factor):
-        found = contract(5, gradient, value, blocks, attention, slice(2, 5))
+        found = contract(
+            5,
+            gradient,
+            value[:, :, -held:],
+            blocks,
+            None if attention is None else attention[..., -held:],
+            slice(2, 5),
+        )
         assert found.layer == 5 and found.steps == slice(2, 5)
         text = torch.cat(list(found.text_blocks), dim=-1)
         for batch, step, head in torch.cartesian_prod(
