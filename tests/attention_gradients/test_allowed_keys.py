@@ -90,7 +90,7 @@ def test_padding_of_more_keys_than_the_call_has_is_that_of_the_last() -> None:
 
 def test_block_mask_follows_its_rule() -> None:
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query + 2) & (key >= batch)
+        return (key <= query + 2) & (key >= batch) & (head == 0)
 
     mask = create_block_mask(rule, 2, None, QUERIES, KEYS, device="cpu")
     allowed = _allowed(mask)

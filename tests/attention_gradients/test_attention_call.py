@@ -100,6 +100,27 @@ def test_probabilities_by_hand(kind: str) -> None:
     assert torch.equal(found == 0, ~mask)
 
 
+def test_arguments_by_position_reach_the_eager_function() -> None:
+    """The scaling is one, and also where the keys of an encoder are put first."""
+    call = call_of(None)
+    by_position = call_of(None)
+    by_position.args, by_position.kwargs = (0.5,), {}
+    rows = torch.tensor([0, 1])
+    expected = call.probabilities(rows)
+    assert torch.equal(by_position.probabilities(rows), expected)
+    moved = encoder_first(by_position, 2).probabilities(rows)
+    torch.testing.assert_close(moved, expected.roll(2, dims=-1))
+
+
+def test_a_module_that_attends_both_ways() -> None:
+    both_ways = call_of(None, SDPA, module=attention_module(is_causal=False))
+    causal_call = call_of(None, SDPA)
+    rows = torch.arange(QUERIES)
+    assert both_ways.allowed_keys(rows) is None
+    assert torch.equal(causal_call.allowed_keys(rows), causal())
+    assert both_ways.mask_key() != causal_call.mask_key()
+
+
 def test_probabilities_of_half_precision_are_float32() -> None:
     call = in_dtype(call_of(None), torch.bfloat16)
     assert call.probabilities(torch.tensor([0])).dtype == torch.float32
