@@ -119,6 +119,8 @@ def test_a_module_that_attends_both_ways() -> None:
     assert both_ways.allowed_keys(rows) is None
     assert torch.equal(causal_call.allowed_keys(rows), causal())
     assert both_ways.mask_key() != causal_call.mask_key()
+    # The last query may attend to every key.
+    assert causal_call.allowed_keys(rows[-1:]) is None
 
 
 def test_probabilities_of_half_precision_are_float32() -> None:
