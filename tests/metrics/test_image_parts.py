@@ -48,6 +48,26 @@ def test_segments_have_the_mean_of_their_pixels() -> None:
     assert parts.ranked(np.array([1.0, 2.0, 3.0])).order.tolist() == [1, 0]
 
 
+def test_three_images_with_grids_of_their_own() -> None:
+    views = (
+        VIEW,
+        View("full", (2, 1), (0.0, 0.0, 2.0, 1.0), start=2, image=1),
+        View("full", (1, 1), (0.0, 0.0, 1.0, 1.0), start=4, image=2),
+    )
+    parts = ImageParts.of(ImageLayout(5, views, ((2, 5), (2, 1), (1, 1))))
+    grids = [[[1.0, 2.0]], [[3.0], [4.0]], [[5.0]]]
+    assert parts.values([torch.tensor(one) for one in grids]).tolist() == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    chosen = parts.pixels(np.array([False, True, True, False, True]))
+    assert chosen[0].tolist() == 2 * [[False, False, True, True, False]]
+    assert chosen[1].tolist() == [[True], [False]] and chosen[2].tolist() == [[True]]
+
+
 def test_maps_that_do_not_fit() -> None:
     parts = ImageParts.of(LAYOUT)
     for maps, message in [
@@ -71,6 +91,8 @@ def test_a_seed_may_be_any_number() -> None:
     values = np.zeros(10)
     orders = [parts.ranked(values, seed).order.tolist() for seed in (-1, 2**32 - 1)]
     assert orders[0] == orders[1] == parts.ranked(values, 2**33 - 1).order.tolist()
+    others = [parts.ranked(values, seed).order.tolist() for seed in range(4)]
+    assert all(one not in others[:place] for place, one in enumerate(others))
     assert sorted(orders[0]) == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
