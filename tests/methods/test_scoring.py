@@ -214,7 +214,7 @@ def test_examples_of_a_batch_do_not_mix() -> None:
 
 
 def test_signed_maps_are_scaled_and_zero_stays() -> None:
-    maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
+    maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.125, 0.25, 0.5]])
     expected = torch.tensor([[-1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.25, 0.5, 1.0]])
     torch.testing.assert_close(scale_signed(maps), expected.double())
 
