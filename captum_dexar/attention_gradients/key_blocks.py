@@ -81,7 +81,6 @@ def key_blocks(
         allowed = allowed.to(device)[..., -held_keys:]
         allowed = allowed.expand(*allowed.shape[:2], num_steps, held_keys)
     image: KeyBlock | None = None
-    exists = None
     text: list[tuple[slice | Tensor, Tensor | None]]
     if image_keys is None or image_keys.shape[1] == 0:
         text = [(keys, None) for keys in _slices(0, held_keys)]

@@ -109,9 +109,9 @@ class SegmentLayout(ImageLayout):
         self.of_image(image)
         if len(self.labels) == 1:
             return self.labels[0]
-        area = torch.bincount(self.labels.flatten() + 1, minlength=self.num_tokens + 1)
+        area = torch.bincount(self.labels.flatten() + 1)
         # Pixels of no segment in a layer come last.
-        area[0] = self.labels.numel() + 1
+        area[0] = self.labels.numel()
         smallest = area[self.labels.long() + 1].argmin(0, keepdim=True)
         return self.labels.gather(0, smallest)[0]
 

@@ -53,6 +53,21 @@ def test_boolean_additive_and_missing_masks_agree(window: int) -> None:
     assert torch.equal(_allowed(None, sliding_window=window), _rule(window))
 
 
+def test_a_row_for_all_queries_and_more_keys_than_the_call_has() -> None:
+    """A static cache has room after the keys."""
+    row = torch.tensor([True, False, True, True, False, True])
+    wide = torch.cat([row, torch.tensor([False, True])])
+    assert torch.equal(_allowed(wide.view(1, 1, 1, -1)), row.view(1, 1, 1, -1))
+    dense = torch.cat([_dense(3), torch.ones(1, 1, QUERIES, 2, dtype=torch.bool)], -1)
+    assert torch.equal(_allowed(dense), _rule(3))
+
+
+@pytest.mark.parametrize("window", [0, -1, None])
+def test_no_window(window: int | None) -> None:
+    assert torch.equal(_allowed(None, sliding_window=window), _rule())
+    assert torch.equal(_allowed(None, sliding_window=1), _rule(1))
+
+
 def test_a_bias_in_an_additive_mask_does_not_forbid() -> None:
     bias = torch.full((1, 1, QUERIES, KEYS), -50.0)
     assert _allowed(bias, by_kernel=False).all()
@@ -65,9 +80,17 @@ def test_padding_mask_of_flash_attention() -> None:
     assert torch.equal(allowed[1:], _rule())
 
 
+def test_padding_of_more_keys_than_the_call_has_is_that_of_the_last() -> None:
+    padding = torch.tensor([[1, 1, 0, 0, 1, 1, 1, 1, 1]])
+    allowed = _allowed(padding, is_causal=False)
+    assert torch.equal(allowed, padding[:, None, None, -KEYS:].bool())
+    # An eager function does not read it.
+    assert _allowed(padding, by_kernel=False).all()
+
+
 def test_block_mask_follows_its_rule() -> None:
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query + 2) & (key >= batch)
+        return (key <= query + 2) & (key >= batch) & (head == 0)
 
     mask = create_block_mask(rule, 2, None, QUERIES, KEYS, device="cpu")
     allowed = _allowed(mask)

@@ -1,5 +1,7 @@
 """Several views of an image make one map, and nothing is lost or counted twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,18 @@ def test_cells_sum_to_the_tokens() -> None:
     torch.testing.assert_close(composed.sum((-2, -1)), values.sum(-1))
 
 
+def test_nothing_is_lost_where_boxes_are_smaller_than_a_pixel() -> None:
+    views = (
+        View("tile", (3, 7), (0.0, 0.0, 2.0, 3.0)),
+        View("global", (5, 4), (0.0, 0.0, 2.0, 3.0), start=21),
+    )
+    layout = ImageLayout(41, views, ((2, 3),))
+    values = torch.rand(41, dtype=torch.float64)
+    composed = compose(values, layout)
+    assert composed.shape == (5, 7)
+    torch.testing.assert_close(composed.sum(), values.sum(), rtol=1e-13, atol=0)
+
+
 def test_one_token_lies_in_its_box_alone() -> None:
     layout = tiled()
     values = torch.zeros(layout.num_tokens)
@@ -95,8 +109,24 @@ def test_unknown_places_stand_one_below_the_other() -> None:
     views = (View("tile", (2, 2), None), View("global", (1, 3), None, start=4))
     layout = ImageLayout(7, views)
     assert not layout.is_located
-    composed = compose(torch.arange(7.0), layout)
-    assert composed.tolist() == [[0, 1, 0], [2, 3, 0], [4, 5, 6]]
+    values = torch.stack([torch.arange(7.0), -torch.arange(7.0)])
+    expected = [[0, 1, 0], [2, 3, 0], [4, 5, 6]]
+    composed = compose(values, layout)
+    assert composed[0].tolist() == expected and torch.equal(composed[1], -composed[0])
+    assert map_grid(layout) == (3, 3)
+    assert map_view(layout) is views[0]
+
+
+def test_the_composed_map_covers_the_whole_image() -> None:
+    assert map_view(tiled()) == View("composed", (8, 12), WHOLE)
+    others = tuple(replace(view, image=1) for view in tiled().views)
+    first = View("full", (1, 1), (0.0, 0.0, 9.0, 9.0))
+    layout = ImageLayout(200, (first, *others), ((9, 9), SIZE))
+    assert map_grid(layout, 1) == (8, 12)
+    assert map_view(layout, 1) == View("composed", (8, 12), WHOLE, image=1)
+    assert map_view(layout) is first
+    values = torch.rand(1 + 7 * 16)
+    assert torch.equal(compose(values, layout, 1), compose(values[1:], tiled()))
 
 
 def test_images_are_apart() -> None:

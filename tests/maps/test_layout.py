@@ -86,6 +86,15 @@ def test_a_pixel_belongs_to_the_box_that_holds_its_centre(
             assert holders.tolist() == [int(found[y, x])][: int(found[y, x] >= 0)]
 
 
+def test_cells_along_a_side() -> None:
+    view = View("full", (2, 2), (1.0, -2.0, 5.0, 2.0))
+    assert view.cell_of_pixel(7, axis=0).tolist() == [-1, 0, 0, 1, 1, -1, -1]
+    assert view.cell_of_pixel(4, axis=1).tolist() == [1, 1, -1, -1]
+    # An edge a billionth of a pixel behind the pixel's centre.
+    close = View("full", (1, 2), (0.0, 0.0, 1.0, 1.0 + 2e-9))
+    assert close.cell_of_pixel(1, axis=1).tolist() == [0]
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("rectangle", RECTANGLES, ids=str)
 def test_a_constant_is_painted_on_exactly_the_seen_pixels(
@@ -148,6 +157,54 @@ def test_views_follow_each_other_and_the_finest_has_the_pixel() -> None:
     assert token[:, 22:].unique().tolist() == [1]
     assert token[:15, :11].unique().tolist() == [2]
     assert token[15:, :11].unique().tolist() == [3]
+
+
+def test_one_of_several_images() -> None:
+    """Its tokens are counted from 0, without newlines and those of other images."""
+    whole = (0.0, 0.0, 9.0, 9.0)
+    views = (
+        View("full", (1, 2), (0.0, 0.0, 30.0, 44.0)),
+        View("tile", (2, 2), whole, start=3, image=1, row_stride=3),
+        View("global", (1, 2), whole, start=10, image=1),
+        View("global", (1, 1), whole, start=12, image=1),
+    )
+    layout = ImageLayout(13, views, (IMAGE_SIZE, (9, 9)), "roughly")
+    second, columns = layout.of_image(1)
+    own = (
+        View("tile", (2, 2), whole),
+        View("global", (1, 2), whole, start=4),
+        View("global", (1, 1), whole, start=6),
+    )
+    assert second == ImageLayout(7, own, ((9, 9),), "roughly")
+    assert columns.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    first, columns = layout.of_image(0)
+    assert first == ImageLayout(2, views[:1], (IMAGE_SIZE,), "roughly")
+    assert columns.tolist() == [0, 1]
+    unknown = ImageLayout(13, views).of_image(1)[0]
+    assert unknown == ImageLayout(7, own)
+    for image in (-1, 2):
+        with pytest.raises(IndexError, match=f"2 images.* got image {image}"):
+            layout.of_image(image)
+
+
+def test_boxes_are_painted_with_the_sum_of_their_values() -> None:
+    """Of the second of two images, which has two views; in any shape of values."""
+    views = (
+        View("full", (1, 1), (0.0, 0.0, 9.0, 9.0)),
+        View("tile", (2, 1), (0.0, 0.0, 2.0, 2.0), start=1, image=1),
+        View("global", (1, 2), (0.0, 0.0, 3.0, 4.0), start=3, image=1),
+    )
+    layout = ImageLayout(5, views, ((9, 9), (3, 5)))
+    one = torch.tensor([7.0, 1.0, 2.0, 10.0, 20.0])
+    expected = [[11, 11, 20, 20, 0], [12, 12, 20, 20, 0], [10, 10, 20, 20, 0]]
+    assert layout.painted(one, 1).tolist() == expected
+    several = torch.stack([one, -one, 2 * one]).view(3, 1, 5)
+    painted = layout.painted(several, 1)
+    assert painted.shape == (3, 1, 3, 5) and painted[0, 0].tolist() == expected
+    assert torch.equal(painted[2], -2 * painted[1])
+    # Boxes that overlap are counted, even of flags.
+    flags = layout.painted(torch.ones(5, dtype=torch.bool), 1)
+    assert flags.dtype == torch.float32 and flags[0].tolist() == [2, 2, 1, 1, 0]
 
 
 def test_without_the_original_image_no_place_is_claimed() -> None:

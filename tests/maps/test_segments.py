@@ -5,6 +5,7 @@ import torch
 from captum.attr import ImageMaskInput
 from captum_dexar.maps.composition import compose, map_grid
 from captum_dexar.maps.image_tokens import ImageTokenInput, token_names
+from captum_dexar.maps.layout import View
 from captum_dexar.maps.segments import LONGEST_SIDE, SegmentLayout
 from PIL import Image
 from torch import Tensor
@@ -67,6 +68,21 @@ def test_places() -> None:
             call(1)
 
 
+def test_the_smallest_of_several_segments_has_the_pixel() -> None:
+    """Each covers the next one, and the last has no pixel."""
+    nested = torch.zeros(4, 1, 6, dtype=torch.bool)
+    for segment, (start, stop) in enumerate(((3, 4), (1, 6), (2, 6))):
+        nested[segment, :, start:stop] = True
+    layout = SegmentLayout.of_masks(nested, ["a", "b", "c", "d"], (1, 6))
+    assert layout.labels.shape == (3, 1, 6) and layout.labels.dtype == torch.int32
+    assert layout.token_of_pixel().tolist() == [[-1, 1, 2, 0, 2, 2]]
+    painted = layout.painted(torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    assert painted.tolist() == [[0, 2, 6, 7, 6, 6]]
+    empty = SegmentLayout.of_masks(nested[3:].repeat(2, 1, 1), ["d", "e"], (1, 6))
+    assert (empty.token_of_pixel() == -1).all()
+    assert empty.boxes().tolist() == [4 * [0], 4 * [0]]
+
+
 def test_pixels_that_are_not_seen_belong_to_none() -> None:
     seen = torch.zeros(SIZE, dtype=torch.bool)
     seen[:, :2] = True
@@ -74,6 +90,15 @@ def test_pixels_that_are_not_seen_belong_to_none() -> None:
     layout = SegmentLayout.of_masks(masks(False), names, SIZE, seen)
     assert (layout.painted(VALUES[0])[:, 2:] == 0).all()
     assert layout.boxes()[1].tolist() == [0, 0, 0, 0], "it has no pixel that is seen"
+
+
+@pytest.mark.parametrize("size", [(1, 4 * LONGEST_SIDE), (4 * LONGEST_SIDE, 1)])
+def test_maps_of_thin_images_have_a_cell_across(size: tuple[int, int]) -> None:
+    layout = SegmentLayout.of_masks([torch.ones(size)], ["all"], size)
+    grid = (min(size[0], LONGEST_SIDE), min(size[1], LONGEST_SIDE))
+    whole = (0.0, 0.0, float(size[0]), float(size[1]))
+    assert layout.views == (View("segments", grid, whole),)
+    assert compose(torch.tensor([2.0]), layout).tolist() == torch.full(grid, 2).tolist()
 
 
 def test_maps_of_large_images_have_fewer_cells() -> None:

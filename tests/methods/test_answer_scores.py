@@ -60,6 +60,75 @@ def test_layers_of_a_large_answer_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
         assert kept.layer_attr is not None
 
 
+def _gradients(layer: int, heads: int, steps: slice) -> LayerGradients:
+    """Random gradients of two examples: 3 image keys, and 4 text keys in two blocks."""
+    generator = torch.Generator().manual_seed(100 * layer + steps.start)
+    count = steps.stop - steps.start
+    image = torch.randn(2, count, heads, 3, generator=generator)
+    text = torch.randn(2, count, heads, 4, generator=generator)
+    num_image = torch.randint(1, 4, (2, count, heads), generator=generator)
+    num_text = torch.randint(1, 5, (2, count, 1), generator=generator)
+    # Keys that may not be attended to are zero.
+    image *= torch.arange(3) < num_image[..., None]
+    text *= torch.arange(4) < num_text[..., None]
+    blocks = [text[..., :1], text[..., 1:]]
+    return LayerGradients(layer, image, blocks, num_image, num_text, steps)
+
+
+def _mean_of_largest(values: list[float], top_k: int, num_keys: int) -> float:
+    count = min(top_k, num_keys)
+    return sum(sorted((max(v, 0.0) for v in values), reverse=True)[:count]) / count
+
+
+@pytest.mark.parametrize("head_filter", [True, False])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_equations_by_hand(top_k: int, head_filter: bool) -> None:
+    """Steps 2 to 5 of an answer in two parts, layers in the user's order. Layer 6 has
+    no attention."""
+    options = DexAROptions(head_filter=head_filter, top_k=top_k)
+    scores = AnswerScores(torch.zeros(2, 3), slice(2, 6), [4, 1, 6], options)
+    heads_of = {1: 1, 4: 2}
+    reported: list[int] = []
+    token_map, best = torch.zeros(2, 4, 3), torch.zeros(2, 4, 2)
+    head_weights, layer_maps = torch.zeros(2, 4, 2, 2), torch.zeros(2, 4, 2, 3)
+    for layer, heads in heads_of.items():
+        for steps in (slice(2, 5), slice(5, 6)):
+            part = _gradients(layer, heads, steps)
+            scores.add(part, reported.append)
+            text = torch.cat(list(part.text_blocks), dim=-1)
+            for index in range(2 * (steps.stop - steps.start) * heads):
+                rest, head = divmod(index, heads)
+                batch, step = divmod(rest, steps.stop - steps.start)
+                own, answer = (batch, step, head), (batch, steps.start + step - 2)
+                image = part.image[own].tolist()
+                num_image = int(part.num_image_keys[own])
+                num_text = int(part.num_text_keys[batch, step, 0])
+                s_img = _mean_of_largest(image, top_k, num_image)
+                s_text = _mean_of_largest(text[own].tolist(), top_k, num_text)
+                weight = max(s_img - s_text, 0.0) if head_filter else 1.0
+                added = weight * part.image[own].relu()
+                token_map[answer] += added
+                place = [4, 1].index(layer)
+                layer_maps[answer][place] += added
+                head_weights[answer][place, head] = weight
+                best[answer] = torch.maximum(
+                    best[answer], torch.tensor([s_img, s_text])
+                )
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 9, generator=generator)
+    result = scores.result(TargetLogits.of(logits, torch.full((2, 4), 5)))
+    assert reported == [3, 1, 3, 1] and result.layer_indices == [4, 1]
+    torch.testing.assert_close(result.token_attr, token_map)
+    torch.testing.assert_close(
+        result.token_weights, (best[..., 0] - best[..., 1]).relu()
+    )
+    torch.testing.assert_close(result.layer_attr, layer_maps)
+    torch.testing.assert_close(result.head_weights, head_weights)
+    torch.testing.assert_close(result.token_log_probs, logits.log_softmax(-1)[..., 5])
+    for name in ("token_attr", "token_weights", "layer_attr", "head_weights"):
+        assert getattr(result, name).dtype == torch.float32
+
+
 def test_layers_with_other_numbers_of_heads_are_followed_by_zeros() -> None:
     numbers = (2, 4, 1)
     scores = AnswerScores(torch.arange(3)[None], slice(0, 2), [0, 1, 2], DexAROptions())

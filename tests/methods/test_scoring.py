@@ -43,6 +43,12 @@ def test_keys_that_may_not_be_attended_to_do_not_dilute_the_mean() -> None:
     assert torch.equal(alone, padded)
 
 
+def test_the_mean_is_over_the_top_k_or_what_there_is() -> None:
+    gradients = torch.tensor([[6.0, 3.0, 0.0], [4.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = scoring.head_scores(gradients, torch.tensor([3, 1, 0]), top_k=2)
+    assert scores.tolist() == [4.5, 4.0, 0.0]
+
+
 def test_top_k_must_be_positive() -> None:
     with pytest.raises(ValueError, match="top_k must be a positive"):
         scoring.head_scores(torch.ones(3), top_k=0)
@@ -71,6 +77,28 @@ def test_token_map_of_a_score_whose_gradient_is_known(
     assert torch.equal(token_map.view(grid), expected.double().view(grid))
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_token_map_is_the_weighted_sum_whatever_the_size_of_weights(
+    size: float,
+) -> None:
+    gradients = torch.tensor([[1.0, -1.0, 2.0], [0.0, 3.0, 1.0]])
+    weights = size * torch.tensor([0.5, 0.25], dtype=torch.float64)
+    expected = size * torch.tensor([0.5, 0.75, 1.25], dtype=torch.float64)
+    torch.testing.assert_close(scoring.token_map(gradients, weights), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_token_map_is_summed_in_float32_at_least(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.rand(7, 5, generator=generator).to(dtype)
+    weights = torch.rand(7, generator=generator).double()
+    expected = (gradients.double() * weights[:, None]).sum(0)
+    error = 1e-15 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(
+        scoring.token_map(gradients, weights), expected, rtol=error, atol=0
+    )
+
+
 def test_all_heads_filtered_gives_a_zero_map() -> None:
     gradients = torch.rand(3, 5)
     weights = scoring.head_weights(torch.rand(3), torch.full((3,), 2.0))
@@ -90,6 +118,14 @@ def test_a_layer_with_fewer_heads_is_filled_with_nan_and_passed_over() -> None:
     image = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
     text = torch.tensor([[2.0, float("nan")], [1.0, 0.5]])
     assert scoring.token_weights(image, text).item() == 1.0
+
+
+def test_a_head_that_is_not_there_is_no_positive_score() -> None:
+    nan = float("nan")
+    image = torch.tensor([[0.25, nan], [0.5, 0.75]])
+    text = torch.tensor([[0.25, 0.125], [0.5, nan]])
+    assert scoring.token_weights(image, text).item() == 0.25
+    assert scoring.token_weights(text, image / 4).item() == 0.3125
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1.0, 1e8, 1e30])
@@ -147,6 +183,16 @@ def test_constant_maps_with_weights_give_zero_and_say_so() -> None:
     assert not total.any()
 
 
+def test_no_warning_without_a_reason() -> None:
+    """A part of an answer, no image token, and an answer that has a map."""
+    maps = torch.tensor([[0.0, 2.0], [1.0, 0.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scoring.sequence_attribution(maps, torch.zeros(2), is_part=True)
+        scoring.sequence_attribution(maps[:, :0], torch.zeros(2), normalize=False)
+        scoring.sequence_attribution(maps, torch.ones(2))
+
+
 def test_examples_of_a_batch_do_not_mix() -> None:
     generator = torch.Generator().manual_seed(1)
     gradients = torch.randn(3, 2, 4, 5, generator=generator)  # batch steps heads keys
@@ -168,7 +214,7 @@ def test_examples_of_a_batch_do_not_mix() -> None:
 
 
 def test_signed_maps_are_scaled_and_zero_stays() -> None:
-    maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
+    maps = torch.tensor([[-4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.125, 0.25, 0.5]])
     expected = torch.tensor([[-1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.25, 0.5, 1.0]])
     torch.testing.assert_close(scale_signed(maps), expected.double())
 

@@ -174,6 +174,15 @@ def test_scale_and_size_do_not_matter(measure: Callable[..., Any]) -> None:
         assert measure(*larger) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("measure", ALL)
+@pytest.mark.parametrize("value", [255, -1, 0.25])
+def test_what_is_not_zero_is_the_object(
+    measure: Callable[..., Any], value: float
+) -> None:
+    heat = _maps(2, (10, 10))[1]
+    assert measure(heat, MASK * value) == measure(heat, MASK)
+
+
 def test_shapes_that_do_not_match() -> None:
     for heat, mask in [((4, 4), (2, 4, 4)), ((3, 4, 4), (2, 4, 4)), ((4,), (4,))]:
         with pytest.raises(ValueError, match="one mask or N masks, got"):

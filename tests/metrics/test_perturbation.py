@@ -330,6 +330,10 @@ def test_a_constant_map_is_chance_and_says_so(
         model, inp, -noise.double(), result.target_ids, fractions=(0.0, 0.5)
     )
     assert not same.is_degenerate and torch.equal(found.log_probs, same.log_probs)
+    assert (found.order, found.mode) == ("positive", "removal")
+    other = perturbation_curve(model, inp, result, fractions=(0.0, 0.5), seed=2)
+    assert torch.equal(other.log_probs[0], found.log_probs[0])
+    assert not torch.equal(other.log_probs[1], found.log_probs[1])
 
 
 def test_chance_is_the_same_in_both_orders(world: tuple[nn.Module, Any]) -> None:

@@ -74,6 +74,10 @@ def test_everything_shown_keeps_everything() -> None:
     result: Any = method.attribute(inp, "a red circle .")
     found = sufficiency(model, inp, result, 2, fraction=1.0)
     assert found.kept == 0.0 and found.is_degenerate
+    # A map of any origin, with the answer beside it.
+    heat = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    found = sufficiency(model, inp, heat, 2, result.target_ids, fraction=1.0)
+    assert found.kept == 0.0 and not found.is_degenerate and found.fraction == 1.0
     for fraction in (0.0, -0.5, 1.5, math.nan):
         with pytest.raises(ValueError, match="fraction must lie between 0 and 1"):
             sufficiency(model, inp, result, 2, fraction=fraction)

@@ -12,6 +12,7 @@ def test_by_hand() -> None:
     assert token_weight_auroc([3.0, 2.0, 1.0], [True, True, False]) == 1.0
     assert token_weight_auroc([3.0, 2.0, 1.0], [False, True, True]) == 0.0
     assert token_weight_auroc([0.0, 0.0, 0.0], [False, True, True]) == 0.5
+    assert token_weight_auroc([1.0 + 1e-12, 1.0], [True, False]) == 1.0
     # Of six pairs four are won and one is equal.
     weights, has_place = [5, 3, 1, 3, 0], [True, True, True, False, False]
     assert token_weight_auroc(weights, has_place) == pytest.approx(4.5 / 6)
