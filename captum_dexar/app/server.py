@@ -14,6 +14,7 @@ from typing import Any
 
 from captum_dexar.app.explainer import Explainer
 from captum_dexar.app.files import files_of
+from captum_dexar.app.leftovers import Leftovers
 from captum_dexar.app.privacy import cookie_of, Privacy
 from captum_dexar.app.uploads import Limits
 from captum_dexar.app.visitors import Visitors
@@ -27,6 +28,9 @@ _ENVIRONMENT = {
     "GRADIO_SSR_MODE": "False",
     "GRADIO_MCP_SERVER": "False",
     "GRADIO_SHARE": "False",
+    # Nor are its statistics of all that was asked kept and summed up at every answer.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),
     "OTEL_SDK_DISABLED": "true",
 }
 _MEDIA_TYPES = {".html": "text/html", ".png": "image/png"}
@@ -78,11 +82,13 @@ def application(
                 scenes=_written(scenes, root / "scenes"),
                 limits=limits,
             )
+            page = interface.page(settings, visitors)
+            leftovers = Leftovers(page, root)
             app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
             _add_downloads(app, visitors)
             gradio.mount_gradio_app(
                 app,
-                interface.page(settings, visitors),
+                page,
                 path="/",
                 max_file_size=limits.image_bytes,
                 footer_links=[],
@@ -94,7 +100,7 @@ def application(
                 css=interface.STYLE,
             )
             visitors.publish(path for path in root.rglob("*") if path.is_file())
-            app.add_middleware(Privacy, visitors=visitors)
+            app.add_middleware(Privacy, visitors=visitors, leftovers=leftovers)
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
             try:
                 yield app

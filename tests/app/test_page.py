@@ -46,10 +46,11 @@ def _address() -> Iterator[str]:
 
 
 @pytest.fixture(name="visitor")
-def _visitor(address: str) -> PageVisitor:
+def _visitor(address: str) -> Iterator[PageVisitor]:
     visitor = PageVisitor(address)
     visitor.values["Question"] = question().prompt
-    return visitor
+    yield visitor
+    visitor.leave()
 
 
 def png(image: Image.Image) -> bytes:
