@@ -84,8 +84,10 @@ class PageVisitor:
     def _cookies(self) -> list[tuple[str, str]]:
         return list(self.http.cookies.items())
 
-    def break_off_upload(self, content: bytes) -> None:
-        """Sends a part of a file, then cuts the connection."""
+    def break_off_upload(
+        self, content: bytes, before: Callable[[], object] = lambda: None
+    ) -> None:
+        """Sends a part of a file, then cuts the connection; calls ``before`` it."""
         start = (
             b'--cut\r\nContent-Disposition: form-data; name="files"; '
             b'filename="image.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -97,6 +99,7 @@ class PageVisitor:
             f"Content-Length: {length}",
         )
         connection.sendall(start + content[: len(content) // 2])
+        before()
         connection.close()
 
     def break_off_download(self, address: str) -> None:
@@ -152,7 +155,7 @@ class PageVisitor:
     def choose_scene(self, index: int) -> None:
         """Puts one of the scenes into the page."""
         event = self._event("Scenes to choose from", "select")
-        (self.values["Image"],) = self._run(event, event_data={"index": index})
+        (self.values["Image"],) = self._run(event, event_data={"index": index, "value": None})
 
     def _event(self, name: str, kind: str) -> Event:
         """What happens when something is done to a component of a label or text."""
