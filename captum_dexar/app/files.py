@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tempfile
 import threading
@@ -56,6 +57,10 @@ def _figure(comparison: Comparison) -> bytes:
             drawn[0].savefig(file, format="png", dpi=_DPI)
         finally:
             plt.close(drawn[0])
+            # A figure holds itself, and up to hundreds of megabytes, until the garbage
+            # collector looks at everything, which may take hours.
+            del drawn
+            gc.collect()
     return file.getvalue()
 
 

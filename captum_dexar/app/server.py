@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -131,7 +132,11 @@ def serve(app: Any, host: str, port: int, on_start: Callable[[str], object]) -> 
         )
         on_start(f"http://{host}:{listening.getsockname()[1]}")
         # uvicorn closes the pages, then repeats the signal that ended it.
-        with suppress(KeyboardInterrupt), _interrupted_by(signal.SIGTERM):
+        with (
+            suppress(KeyboardInterrupt),
+            _interrupted_by(signal.SIGTERM),
+            _little_to_look_at(),
+        ):
             uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -149,6 +154,21 @@ def _interrupted_by(number: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+@contextmanager
+def _little_to_look_at() -> Iterator[None]:
+    """Within it the garbage collector leaves out what is there already.
+
+    These are several hundred thousand objects, of the libraries and the model. With
+    them it looks at everything so rarely that requests pile up what they leave.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _add_downloads(app: Any, visitors: Visitors) -> None:

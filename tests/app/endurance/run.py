@@ -114,6 +114,7 @@ def run(
         "model_changed": _changed(before["model"], after["model"]),
         "objects": [before["objects"], after["objects"]],
         "more_of": _more(before["kinds"], after["kinds"]),
+        "before_and_after_trimming": [before["resident"], after["resident"]],
         "threads": [before["threads"], after["threads"]],
         "memory": [before.get("memory"), after.get("memory"), after.get("stacks")],
         "left": left,

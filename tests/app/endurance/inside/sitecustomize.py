@@ -10,12 +10,14 @@ import signal
 
 def _report(*_: object) -> None:
     import collections
+    import ctypes
     import gc
     import json
     import threading
     import tracemalloc
     from pathlib import Path
 
+    import psutil
     from tests.helpers.untouched import state_of
     from transformers import PreTrainedModel
 
@@ -38,7 +40,13 @@ def _report(*_: object) -> None:
         for name, value in state_of(one).items()
         if "RNG" not in name
     }
+    process = psutil.Process()
+    resident = [process.memory_info().rss]
+    # What is free, but has not been given back: the rest is in use, or has leaked.
+    ctypes.CDLL(None).malloc_trim(0)
+    resident.append(process.memory_info().rss)
     said = {
+        "resident": [one / 2**20 for one in resident],
         "objects": len(objects),
         "kinds": dict(kinds.most_common()),
         "model": state,
