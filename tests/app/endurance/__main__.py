@@ -85,7 +85,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--users", type=int, default=10)
-    parser.add_argument("--images", type=int, default=56, help="different ones")
+    parser.add_argument("--images", type=int, default=28, help="different ones")
     parser.add_argument(
         "--pace", type=float, default=1.0, help="factor of the times of thinking"
     )

@@ -24,7 +24,7 @@ WARM_UP = 1 / 6
 _SECONDS_BETWEEN_SAMPLES = 5.0
 _SECONDS_TO_GO = 300
 _SECONDS_TO_CLEAN_UP = 5
-_MOST_SLOW = 4
+_MOST_SLOW = 2
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     *,
     minutes: float,
     users: int,
-    images: int = 56,
+    images: int = 28,
     pace: float = 1.0,
     with_browser: bool = False,
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def run(
         folder (Path): an empty one, for files
         minutes (float): how long users use the page
         users (int): how many at once
-        images (int, optional): different ones that they upload. Default: 56
+        images (int, optional): different ones that they upload. Default: 28
         pace (float, optional): factor of the times that they think. Default: 1.0
         with_browser (bool, optional): whether one of them has a real Chromium.
             Default: False
@@ -50,11 +50,9 @@ def run(
     Returns:
         dict of plain values
     """
-    questions = known_questions(pictures(images), _MOST_SLOW)
+    questions = known_questions(pictures(images), 2, _MOST_SLOW)
     drawn = [File(f"scene-{one}", _png(one)) for one in _SCENES]
-    scenes = [
-        (place // 2, asked) for place, asked in enumerate(known_questions(drawn, 0))
-    ]
+    scenes = list(enumerate(known_questions(drawn, 1, 0)))
     samples: list[Sample] = []
     over = threading.Event()
     with started_server(folder) as server:
