@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from captum_dexar.app.memory import give_back
 from captum_dexar.app.session import Session
 from captum_dexar.comparison.comparison import Comparison
 from captum_dexar.result.result import VLMAttributionResult
@@ -61,6 +62,7 @@ def _figure(comparison: Comparison) -> bytes:
             # collector looks at everything, which may take hours.
             del drawn
             gc.collect()
+            give_back()
     return file.getvalue()
 
 

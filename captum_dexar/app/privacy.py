@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -9,6 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from captum_dexar.app.leftovers import Leftovers
+from captum_dexar.app.memory import give_back
 from captum_dexar.app.visitors import Visitors
 
 COOKIE = "captum_dexar_visitor"
@@ -79,6 +81,7 @@ class Privacy:
             finally:
                 self._visitors.leave(page)
                 await self._leftovers.forget(page)
+                await asyncio.to_thread(give_back)
         else:
             await self._app(scope, receive, send)
 

@@ -114,7 +114,9 @@ class PageVisitor:
 
     def choose_image(self, name: str, content: bytes) -> str:
         """Uploads an image and puts it into the page; its path."""
-        (path,) = self.upload(name, content).json()
+        answer = self.upload(name, content)
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        (path,) = answer.json()
         self.values["Image"] = {"path": path, "orig_name": name}
         self.paths.add(path)
         return str(path)

@@ -79,7 +79,7 @@ def pictures(number: int) -> list[File]:
     for index in range(number):
         kind = list(_KINDS)[index % len(_KINDS)]
         size = (rng.randint(8, _LARGEST_SIDE), rng.randint(8, _LARGEST_SIDE))
-        image = make_scene(index).image.resize(_PHOTO if index % 20 == 7 else size)
+        image = make_scene(index).image.resize(_PHOTO if index % 28 == 7 else size)
         files.append(File(f"{index}-{kind}", _KINDS[kind](image)))
     return files
 
