@@ -20,6 +20,7 @@ class Leftovers:
 
     def __init__(self, blocks: Any, folder: Path) -> None:
         self._blocks, self._folder = blocks, folder
+        self._gone: set[str] = set()
         blocks.state_session_capacity = MOST_PAGES
 
     async def forget(self, page: str) -> None:
@@ -33,8 +34,18 @@ class Leftovers:
         with suppress(AttributeError):
             queue = self._blocks._queue
             await queue.clean_events(session_hash=page)
-            queue.pending_messages_per_session.pop(page, None)
-            queue.pending_event_ids_session.pop(page, None)
+            waiting = queue.pending_event_ids_session
+            for gone in list(self._gone):
+                events = waiting.get(gone, ())
+                if not any(one in queue.event_ids_to_events for one in events):
+                    self._gone.discard(gone)
+                    waiting.pop(gone, None)
+            if page in waiting:
+                # Something of it still runs, or is just being told to the page.
+                self._gone.add(page)
+            messages = queue.pending_messages_per_session.get(page)
+            while messages is not None and not messages.empty():
+                messages.get_nowait()
         with suppress(AttributeError):
             states = self._blocks.state_holder
             states.session_data.pop(page, None)

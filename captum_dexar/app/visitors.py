@@ -15,6 +15,8 @@ from captum_dexar.app.uploads import VisitorError
 
 # Pages without a connection whose sessions are kept, and the files of their visitors.
 MOST_UNCONNECTED = 16
+# Files of a visitor that are kept; a page shows one.
+MOST_FILES = 32
 
 
 @dataclass(eq=False)
@@ -40,7 +42,8 @@ class Visitors:
     A visitor is a browser, known by a secret cookie. It may have several pages open,
     each with a session of its own. An open page has a connection, on which nothing is
     said; where that is lost, the page may go on, and is kept as long as few others are
-    like it. Files that belong to nobody are refused, and deleted.
+    like it. Files that belong to nobody are refused, and deleted, as are all but the
+    last few of a visitor.
 
     Args:
         explainer (Explainer): the model of all sessions
@@ -187,8 +190,13 @@ class Visitors:
     def uploaded(self, visitor: str, paths: Iterable[str]) -> None:
         """Notes whose files these are."""
         with self._lock:
-            for path in paths:
-                self._owners.setdefault(Path(path).resolve(), set()).add(visitor)
+            for path in [Path(path).resolve() for path in paths]:
+                # The last one comes last.
+                self._owners[path] = {visitor, *self._owners.pop(path, ())}
+            own = [path for path, owners in self._owners.items() if visitor in owners]
+            for path in own[:-MOST_FILES]:
+                self._owners[path].discard(visitor)
+            self._delete_unowned()
             if not self._is_here(visitor):
                 # No page may ever leave, and with it the files.
                 self._noted(visitor, f"uploads of {visitor}")

@@ -13,7 +13,7 @@ from captum_dexar.app.explainer import Explainer
 from captum_dexar.app.leftovers import Leftovers
 from captum_dexar.app.privacy import COOKIE, Privacy
 from captum_dexar.app.uploads import VisitorError
-from captum_dexar.app.visitors import MOST_UNCONNECTED, Visitors
+from captum_dexar.app.visitors import MOST_FILES, MOST_UNCONNECTED, Visitors
 from tests.app.questions import PROCESSOR, question, tiny_model
 
 EXPLAINER = Explainer(tiny_model(), PROCESSOR)
@@ -101,6 +101,23 @@ def test_a_file_goes_with_its_folder(visitors: Visitors, tmp_path: Path) -> None
         visitors.leave("page of bob")
         assert paths[1].exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_files_of_a_visitor_are_kept(
+    visitors: Visitors, tmp_path: Path
+) -> None:
+    visitors.arrive("ada", "page1")
+    visitors.arrive("bob", "page2")
+    paths = [written(tmp_path / f"{number}.png") for number in range(MOST_FILES + 3)]
+    visitors.uploaded("bob", [str(paths[1])])
+    for path in [*paths[:MOST_FILES], paths[0], *paths[MOST_FILES:]]:
+        visitors.uploaded("ada", [str(path)])
+    gone = paths[1:4]
+    for path in paths:
+        assert visitors.may_read("ada", str(path)) == (path not in gone)
+    # Another visitor still has one of them.
+    assert [path for path in paths if not path.exists()] == gone[1:]
+    assert visitors.may_read("bob", str(gone[0]))
 
 
 def test_pages_without_a_connection(visitors: Visitors, tmp_path: Path) -> None:

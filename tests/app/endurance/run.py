@@ -1,10 +1,9 @@
 """A run: a server, its users, and what was measured."""
 
-import shutil
+import io
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from captum_dexar.cli.app import _SCENES
 from captum_dexar.shapes import make_scene
+from tests.app.endurance.browser_user import BrowserUser
 from tests.app.endurance.expected import known_questions
 from tests.app.endurance.journal import Journal
 from tests.app.endurance.pictures import bad_files, File, pictures
@@ -33,6 +33,7 @@ def run(
     minutes: float,
     users: int,
     images: int = 28,
+    scenes: int = len(_SCENES),
     pace: float = 1.0,
     with_browser: bool = False,
 ) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def run(
         minutes (float): how long users use the page
         users (int): how many at once
         images (int, optional): different ones that they upload. Default: 28
+        scenes (int, optional): how many of the page's they choose from. Default: all
         pace (float, optional): factor of the times that they think. Default: 1.0
         with_browser (bool, optional): whether one of them has a real Chromium.
             Default: False
@@ -51,8 +53,8 @@ def run(
         dict of plain values
     """
     questions = known_questions(pictures(images), 2, _MOST_SLOW)
-    drawn = [File(f"scene-{one}", _png(one)) for one in _SCENES]
-    scenes = list(enumerate(known_questions(drawn, 1, 0)))
+    drawn = [File(f"scene-{one}", _png(one)) for one in _SCENES[:scenes]]
+    about_scenes = list(enumerate(known_questions(drawn, 1, 0)))
     samples: list[Sample] = []
     over = threading.Event()
     with started_server(folder) as server:
@@ -62,7 +64,7 @@ def run(
         world = World(
             server.address,
             questions,
-            scenes,
+            about_scenes,
             bad_files(),
             journal,
             time.monotonic() + 60 * minutes,
@@ -70,24 +72,19 @@ def run(
         )
         watching = threading.Thread(target=_watch, args=(server, samples, over))
         watching.start()
-        with ExitStack() as stack:
-            people: list[threading.Thread] = [
-                User(f"user {index}", world, index)
-                for index in range(users - with_browser)
-            ]
-            if with_browser:
-                from tests.app.endurance.browser_user import BrowserUser
-
-                people.append(BrowserUser("browser", world, users, folder))
-            start = time.monotonic()
-            for one in people:
-                one.start()
-            for one in people:
-                one.join(max(1.0, world.until - time.monotonic() + _SECONDS_TO_GO))
-                if one.is_alive():
-                    journal.fault(one.name, "end", "it does not come to an end")
-            lasted = time.monotonic() - start
-            stack.close()
+        people: list[threading.Thread] = [
+            User(f"user {index}", world, index) for index in range(users - with_browser)
+        ]
+        if with_browser:
+            people.append(BrowserUser("browser", world, users, folder))
+        start = time.monotonic()
+        for one in people:
+            one.start()
+        for one in people:
+            one.join(max(1.0, world.until - time.monotonic() + _SECONDS_TO_GO))
+            if one.is_alive():
+                journal.fault(one.name, "end", "it does not come to an end")
+        lasted = time.monotonic() - start
         over.set()
         watching.join()
         time.sleep(_SECONDS_TO_CLEAN_UP)
@@ -139,8 +136,6 @@ def thirds(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _png(seed: int) -> bytes:
-    import io
-
     file = io.BytesIO()
     make_scene(seed).image.save(file, format="PNG")
     return file.getvalue()
@@ -178,10 +173,3 @@ def _more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     more = {kind: count - before.get(kind, 0) for kind, count in after.items()}
     ranked = sorted(more.items(), key=lambda one: -one[1])
     return {kind: count for kind, count in ranked[:40] if count > 0}
-
-
-def cleared(folder: Path) -> Path:
-    """The folder, empty."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

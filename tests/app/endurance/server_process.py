@@ -1,5 +1,6 @@
 """The command ``captum-dexar app`` in a process of its own, watched from outside."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,8 +104,6 @@ class ServerProcess:
         while not path.exists():
             assert self.is_running and time.monotonic() < until
             time.sleep(0.1)
-        import json
-
         said: dict[str, Any] = json.loads(path.read_text())
         return said
 

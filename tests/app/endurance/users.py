@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,8 @@ class User(threading.Thread):
         self.shown = ""
         self.path = ""
         self.is_stopped = False
-        self._actions = {
+        # How often each of them is chosen.
+        self.actions: dict[Callable[[], None], float] = {
             self._ask: 8,
             self._ask_about_a_scene: 2,
             self._follow_up: 3,
@@ -137,7 +138,7 @@ class User(threading.Thread):
             if self.world.is_over:
                 return
             (action,) = self.rng.choices(
-                list(self._actions), list(self._actions.values())
+                list(self.actions), list(self.actions.values())
             )
             try:
                 action()
@@ -266,9 +267,10 @@ class User(threading.Thread):
         return None
 
     def _explain_slowly(self) -> None:
-        asked = self.rng.choice(
-            [one for one in self.world.questions if SLOW in one.results]
-        )
+        slow = [one for one in self.world.questions if SLOW in one.results]
+        if not slow:
+            return self._ask()
+        asked = self.rng.choice(slow)
         self._upload(asked.file)
         self._press_ask(asked, FAST[:1])
         said = self.page.change("Method", SLOW)
@@ -276,6 +278,7 @@ class User(threading.Thread):
         methods = [SLOW, FAST[1]]
         self._fill_in(asked, methods)
         self._press("Explain the same answer", methods, "explanation by IG")
+        return None
 
     def _change_method(self) -> None:
         method = self.rng.choice((*FAST, SLOW))
