@@ -25,9 +25,11 @@ from captum_dexar.result.file_checks import (
 )
 from captum_dexar.result.stored_images import check_pixels, decoded, encoded
 from captum_dexar.result.whole_file import write_whole
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors_numpy
-from safetensors import torch as safetensors_torch
+from safetensors import (
+    numpy as safetensors_numpy,
+    SafetensorError,
+    torch as safetensors_torch,
+)
 from torch import Tensor
 
 FORMAT = "captum_dexar.result"

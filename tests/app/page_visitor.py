@@ -157,7 +157,9 @@ class PageVisitor:
     def choose_scene(self, index: int) -> None:
         """Puts one of the scenes into the page."""
         event = self._event("Scenes to choose from", "select")
-        (self.values["Image"],) = self._run(event, event_data={"index": index, "value": None})
+        (self.values["Image"],) = self._run(
+            event, event_data={"index": index, "value": None}
+        )
 
     def _event(self, name: str, kind: str) -> Event:
         """What happens when something is done to a component of a label or text."""

@@ -6,7 +6,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import httpx
 from captum_dexar.app.privacy import COOKIE
 from tests.app.app_page import AppPage
 from tests.app.endurance.expected import Asked, check_result, FAST
@@ -71,9 +70,7 @@ class BrowserUser(threading.Thread):
             page.browser.find_elements("css selector", _SCENE)[place].click()
             name = f"scene-{place}"
         else:
-            asked = self.rng.choice(
-                [one for one in self.world.questions if one.words]
-            )
+            asked = self.rng.choice([one for one in self.world.questions if one.words])
             path = self.folder / asked.file.name
             path.write_bytes(asked.file.content)
             page.find("input[type=file]").send_keys(str(path))
@@ -102,6 +99,8 @@ class BrowserUser(threading.Thread):
 
     def _download(self, page: AppPage, asked: Asked) -> None:
         """With the browser's own cookie."""
+        import httpx
+
         links = downloads(page.browser.page_source)
         (cookie,) = [
             one["value"] for one in page.browser.get_cookies() if one["name"] == COOKIE

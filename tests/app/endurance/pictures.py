@@ -56,9 +56,7 @@ _KINDS = {
     "rgb.png": lambda image: _encoded(image, "PNG"),
     "alpha.png": lambda image: _encoded(_see_through(image), "PNG"),
     "grey.png": lambda image: _encoded(image.convert("L"), "PNG"),
-    "grey-alpha.png": lambda image: _encoded(
-        _see_through(image).convert("LA"), "PNG"
-    ),
+    "grey-alpha.png": lambda image: _encoded(_see_through(image).convert("LA"), "PNG"),
     "palette.png": lambda image: _encoded(image.convert("P"), "PNG", transparency=0),
     "bits.png": lambda image: _encoded(image.convert("1"), "PNG"),
     "deep.png": lambda image: _encoded(image.convert("I;16"), "PNG"),

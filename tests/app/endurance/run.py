@@ -150,9 +150,7 @@ def _warm_up(server: ServerProcess) -> None:
     time.sleep(1)
 
 
-def _watch(
-    server: ServerProcess, samples: list[Sample], over: threading.Event
-) -> None:
+def _watch(server: ServerProcess, samples: list[Sample], over: threading.Event) -> None:
     while server.is_running:
         samples.append(server.sample())
         if over.wait(_SECONDS_BETWEEN_SAMPLES):

@@ -145,9 +145,7 @@ class User(threading.Thread):
             except Gone:
                 raise
             except Exception:
-                self.journal.fault(
-                    self.name, action.__name__, traceback.format_exc()
-                )
+                self.journal.fault(self.name, action.__name__, traceback.format_exc())
                 return
 
     @property
