@@ -120,6 +120,8 @@ def test_two_visitors_at_once(address: str, tmp_path: Path) -> None:
         other.page, own_page = visitor.page, other.page
         assert "somebody else" in other.press("Stop")
         other.page = own_page
+    for visitor in visitors:
+        visitor.leave()
 
 
 def test_stop(visitor: PageVisitor, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from captum_dexar.app.uploads import Limits
 from captum_dexar.shapes import make_scene
@@ -29,7 +31,7 @@ class File:
     refusal: str = ""
 
 
-def _encoded(image: Image.Image, format: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, format=format, **options)
     return file.getvalue()
@@ -52,7 +54,7 @@ def _see_through(image: Image.Image) -> Image.Image:
     return image
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[Image.Image], bytes]] = {
     "rgb.png": lambda image: _encoded(image, "PNG"),
     "alpha.png": lambda image: _encoded(_see_through(image), "PNG"),
     "grey.png": lambda image: _encoded(image.convert("L"), "PNG"),

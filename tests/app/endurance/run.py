@@ -60,6 +60,7 @@ def run(
     with started_server(folder) as server:
         _warm_up(server)
         at_first, before = server.sample(), server.look_inside()
+        assert before["model"], "the model is not found in the process"
         journal = Journal()
         world = World(
             server.address,

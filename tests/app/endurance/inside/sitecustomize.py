@@ -21,6 +21,8 @@ def _report(*_: object) -> None:
     from tests.helpers.untouched import state_of
     from transformers import PreTrainedModel
 
+    is_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
     gc.collect()
     objects = gc.get_objects()
     kinds = collections.Counter(
@@ -59,6 +61,9 @@ def _report(*_: object) -> None:
             [f"{one.size / 2**20:.2f} MiB in {one.count}", *one.traceback.format()]
             for one in snapshot.statistics("traceback")[:25]
         ]
+    del objects
+    if is_frozen:
+        gc.freeze()
     path = Path(os.environ["DEXAR_LOOK_INSIDE"])
     part = path.with_suffix(".part")
     part.write_text(json.dumps(said))
