@@ -106,7 +106,7 @@ def test_a_run_of_the_command(tmp_path: Path) -> None:
     """A server in its own process, some seconds long."""
     torch.set_num_threads(1)
     measured = run(tmp_path, minutes=0.1, users=2, images=2, scenes=1, pace=0.05)
-    assert measured["faults"] == [] and measured["requests"] > 0
+    assert measured["faults"] == [] and measured["actions"] > 0
     assert measured["model_changed"] == []
     assert measured["ended"]["status"] == 0 and measured["ended"]["files"] == []
     assert all(

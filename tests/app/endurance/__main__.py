@@ -40,7 +40,7 @@ def table(measured: dict[str, Any]) -> str:
         )
     lines = [
         f"{measured['minutes']:.1f} minutes, {measured['users']} users, "
-        f"{measured['requests']} requests, {sum(measured['refusals'].values())} of "
+        f"{measured['actions']} actions, {sum(measured['refusals'].values())} of "
         f"them refused as they had to be, {len(measured['faults'])} faults; "
         f"{measured['done'].get('answer checked', 0)} explanations compared with the "
         "library's.",

@@ -90,17 +90,16 @@ def run(
         watching.join()
         time.sleep(_SECONDS_TO_CLEAN_UP)
         if not server.is_running:
-            journal.fault("server", "run", "it has ended")
+            raise RuntimeError(f"the server has ended:\n{_log(folder)}")
         at_last, after = server.sample(), server.look_inside()
         left = {"files": list(server.files()), "folders": server.folders()}
         ended = server.end()
-    log = (folder / "log.txt").read_text()
     return {
         "minutes": lasted / 60,
         "users": users,
         "with_browser": with_browser,
         "done": dict(journal.done),
-        "requests": _requests(journal),
+        "actions": sum(journal.done.values()) + sum(journal.refusals.values()),
         "refusals": dict(journal.refusals),
         "faults": journal.faults,
         "seconds": journal.latencies(),
@@ -115,7 +114,7 @@ def run(
         "memory": [before.get("memory"), after.get("memory"), after.get("stacks")],
         "left": left,
         "ended": ended,
-        "log": log[-20_000:],
+        "log": _log(folder),
         "samples": [asdict(one) for one in samples],
     }
 
@@ -158,8 +157,9 @@ def _watch(server: ServerProcess, samples: list[Sample], over: threading.Event) 
             return
 
 
-def _requests(journal: Journal) -> int:
-    return sum(journal.done.values()) + sum(journal.refusals.values())
+def _log(folder: Path) -> str:
+    """The end of what the server has written."""
+    return (folder / "log.txt").read_text()[-20_000:]
 
 
 def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
