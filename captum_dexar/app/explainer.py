@@ -10,6 +10,7 @@ from queue import Queue
 from typing import Any
 
 from captum_dexar import ImagePromptInput, VLMAttribution
+from captum_dexar.app.memory import give_back
 from captum_dexar.comparison.methods import METHODS
 from captum_dexar.result.result import VLMAttributionResult
 from PIL import Image
@@ -103,6 +104,7 @@ class Explainer:
                 results.put(None)
             except Exception as error:  # raised again below
                 results.put(error)
+            give_back()
 
         threading.Thread(target=work, name="explaining", daemon=True).start()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tempfile
 import threading
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from captum_dexar.app.memory import give_back
 from captum_dexar.app.session import Session
 from captum_dexar.comparison.comparison import Comparison
 from captum_dexar.result.result import VLMAttributionResult
@@ -56,6 +58,11 @@ def _figure(comparison: Comparison) -> bytes:
             drawn[0].savefig(file, format="png", dpi=_DPI)
         finally:
             plt.close(drawn[0])
+            # A figure holds itself, and up to hundreds of megabytes, until the garbage
+            # collector looks at everything, which may take hours.
+            del drawn
+            gc.collect()
+            give_back()
     return file.getvalue()
 
 

@@ -164,7 +164,8 @@ def page(settings: Settings, visitors: Visitors) -> gr.Blocks:
         parts = _Parts(settings)
         handlers = _Handlers(settings, visitors)
         handlers.connect(parts)
-        blocks.unload(handlers.leave)
+        # With it, an open page stays connected, which is how it is known to be open.
+        blocks.unload(_nothing)
     blocks.queue(max_size=_MOST_WAITING, api_open=False)
     return blocks
 
@@ -235,7 +236,7 @@ class _Handlers:
         """Checks a question; it is answered by :meth:`run`."""
         limits = self._settings.limits
         try:
-            session, _ = self._visit(request)
+            session, _ = self._visit(request, is_first=True)
             question = Question(
                 read_image(self._own_file(image, request), limits),
                 checked_prompt(prompt, limits),
@@ -315,12 +316,12 @@ class _Handlers:
         scenes = self._settings.scenes
         return str(scenes[int(event.index) % len(scenes)])
 
-    def leave(self, request: gr.Request) -> None:
-        """The page was closed."""
-        self._visitors.leave(request.session_hash)
-
-    def _visit(self, request: gr.Request) -> tuple[Session, str]:
-        return self._visitors.visit(request.cookies.get(COOKIE), request.session_hash)
+    def _visit(
+        self, request: gr.Request, is_first: bool = False
+    ) -> tuple[Session, str]:
+        return self._visitors.visit(
+            request.cookies.get(COOKIE), request.session_hash, is_first
+        )
 
     def _own_file(self, image: Any, request: gr.Request) -> Path:
         path = image.get("path") if isinstance(image, dict) else None
@@ -329,6 +330,10 @@ class _Handlers:
         if not self._visitors.may_read(request.cookies.get(COOKIE), path):
             raise VisitorError("The image is no longer here. Choose it again.")
         return Path(path)
+
+
+def _nothing() -> None:
+    """What is done is done where the connection ends."""
 
 
 def _refused(error: VisitorError) -> list[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from captum_dexar.app.leftovers import Leftovers
+from captum_dexar.app.memory import give_back
 from captum_dexar.app.visitors import Visitors
 
 COOKIE = "captum_dexar_visitor"
@@ -28,6 +31,8 @@ _HEADERS = (
 _REFUSED = ("/proxy=", "/gradio_api/proxy=")
 _FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
 _UPLOADS = ("/gradio_api/upload", "/upload")
+# What a page is connected to as long as it is open.
+_PAGES = ("/gradio_api/heartbeat/", "/heartbeat/")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,13 +43,16 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class Privacy:
     """ASGI middleware: a cookie for each browser, and nobody else's files.
 
+    It sees pages open and close, and what they leave is removed.
+
     Args:
         app (App): the application
         visitors (Visitors): who they are, and whose files are whose
+        leftovers (Leftovers): what else is removed
     """
 
-    def __init__(self, app: App, visitors: Visitors) -> None:
-        self._app, self._visitors = app, visitors
+    def __init__(self, app: App, visitors: Visitors, leftovers: Leftovers) -> None:
+        self._app, self._visitors, self._leftovers = app, visitors, leftovers
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -53,7 +61,7 @@ class Privacy:
             return
         path = scope["path"]
         visitor = cookie_of(scope)
-        file = _file_of(path)
+        file = _after(_FILES, path)
         refused = path.startswith(_REFUSED) or (
             file is not None and not self._visitors.may_read(visitor, file)
         )
@@ -63,9 +71,33 @@ class Privacy:
         new = None
         if visitor is None:
             new = visitor = secrets.token_urlsafe(24)
+        send = _with_headers(send, new)
+        page = _after(_PAGES, path)
         if path in _UPLOADS and scope["method"] == "POST":
-            send = self._noting_uploads(send, visitor)
-        await self._app(scope, receive, _with_headers(send, new))
+            await self._upload(scope, receive, self._noting_uploads(send, visitor))
+        elif page is not None and self._visitors.arrive(visitor, page):
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._visitors.leave(page)
+                await self._leftovers.forget(page)
+                await asyncio.to_thread(give_back)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            with self._visitors.uploading():
+                await self._app(scope, receive, send)
+        except Exception as error:
+            from starlette.requests import ClientDisconnect
+
+            # A visitor who has gone is no fault.
+            if not isinstance(error, ClientDisconnect):
+                raise
+        finally:
+            if self._visitors.nobody_uploads:
+                self._leftovers.remove_unfinished()
 
     def _noting_uploads(self, send: Send, visitor: str) -> Send:
         status, body = 0, b""
@@ -94,8 +126,9 @@ def cookie_of(scope: Message) -> str | None:
     return None
 
 
-def _file_of(path: str) -> str | None:
-    for prefix in _FILES:
+def _after(prefixes: Sequence[str], path: str) -> str | None:
+    """What follows a prefix of a path, if it has one of them."""
+    for prefix in prefixes:
         if path.startswith(prefix):
             return path[len(prefix) :]
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 from captum_dexar.app.explainer import Explainer
 from captum_dexar.app.files import files_of
+from captum_dexar.app.leftovers import Leftovers
 from captum_dexar.app.privacy import cookie_of, Privacy
 from captum_dexar.app.uploads import Limits
 from captum_dexar.app.visitors import Visitors
@@ -27,6 +29,9 @@ _ENVIRONMENT = {
     "GRADIO_SSR_MODE": "False",
     "GRADIO_MCP_SERVER": "False",
     "GRADIO_SHARE": "False",
+    # Nor are its statistics of all that was asked kept and summed up at every answer.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),
     "OTEL_SDK_DISABLED": "true",
 }
 _MEDIA_TYPES = {".html": "text/html", ".png": "image/png"}
@@ -78,11 +83,13 @@ def application(
                 scenes=_written(scenes, root / "scenes"),
                 limits=limits,
             )
+            page = interface.page(settings, visitors)
+            leftovers = Leftovers(page, root)
             app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
             _add_downloads(app, visitors)
             gradio.mount_gradio_app(
                 app,
-                interface.page(settings, visitors),
+                page,
                 path="/",
                 max_file_size=limits.image_bytes,
                 footer_links=[],
@@ -94,7 +101,7 @@ def application(
                 css=interface.STYLE,
             )
             visitors.publish(path for path in root.rglob("*") if path.is_file())
-            app.add_middleware(Privacy, visitors=visitors)
+            app.add_middleware(Privacy, visitors=visitors, leftovers=leftovers)
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
             try:
                 yield app
@@ -125,7 +132,11 @@ def serve(app: Any, host: str, port: int, on_start: Callable[[str], object]) -> 
         )
         on_start(f"http://{host}:{listening.getsockname()[1]}")
         # uvicorn closes the pages, then repeats the signal that ended it.
-        with suppress(KeyboardInterrupt), _interrupted_by(signal.SIGTERM):
+        with (
+            suppress(KeyboardInterrupt),
+            _interrupted_by(signal.SIGTERM),
+            _little_to_look_at(),
+        ):
             uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -143,6 +154,21 @@ def _interrupted_by(number: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+@contextmanager
+def _little_to_look_at() -> Iterator[None]:
+    """Within it the garbage collector leaves out what is there already.
+
+    These are several hundred thousand objects, of the libraries and the model. With
+    them it looks at everything so rarely that requests pile up what they leave.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _add_downloads(app: Any, visitors: Visitors) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.maps.segments import SegmentLayout
 from captum_dexar.result.description import (
@@ -24,8 +25,11 @@ from captum_dexar.result.file_checks import (
 )
 from captum_dexar.result.stored_images import check_pixels, decoded, encoded
 from captum_dexar.result.whole_file import write_whole
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import (
+    numpy as safetensors_numpy,
+    SafetensorError,
+    torch as safetensors_torch,
+)
 from torch import Tensor
 
 FORMAT = "captum_dexar.result"
@@ -91,7 +95,7 @@ def write(path: Path, result: Any) -> None:
             "version": str(VERSION),
             "content": text,
         }
-        data = save(tensors, metadata=metadata)
+        data = _saved(tensors, metadata)
         stored, _ = _header(data, path)
         check_tensors(stored, said)
     except (Damaged, TypeError) as error:
@@ -99,6 +103,16 @@ def write(path: Path, result: Any) -> None:
             f"This result can't be written to a file that can be read: {error}."
         ) from error
     write_whole(path, data)
+
+
+def _saved(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The content of a safetensors file."""
+    if any(tensor.dtype is torch.bfloat16 for tensor in tensors.values()):
+        # NumPy has no such numbers.
+        return bytes(safetensors_torch.save(tensors, metadata=metadata))
+    # The function for tensors leaves two types in memory for each length.
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return bytes(safetensors_numpy.save(arrays, metadata=metadata))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -117,7 +131,7 @@ def read(path: Path) -> dict[str, Any]:
             data = start + file.read()
             said = described(json.loads(metadata.get("content", "")))
             check_tensors(stored, said)
-            tensors = load(data)
+            tensors = safetensors_torch.load(data)
             del data
             return _arguments(tensors, said)
         except _OtherFile as error:

@@ -1,5 +1,6 @@
 """What is downloaded is what the library writes."""
 
+import gc
 import io
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 from captum_dexar import VLMAttributionResult
 from captum_dexar.app.files import files_of
+from matplotlib.figure import Figure
 from PIL import Image
 from tests.app.questions import asked, results_of, session_of, tiny_model
 
@@ -38,3 +40,18 @@ def test_files_of_an_answer(tmp_path: Path) -> None:
     one = Image.open(io.BytesIO(files_of(session)["answer.png"]()))
     assert one.format == both.format == "PNG" and one.size != both.size
     assert plt.get_fignums() == []
+
+
+def test_no_figure_is_kept() -> None:
+    session = session_of(tiny_model())
+    asked(session, ("dexar",), new_tokens=2)
+    gc.collect()
+    # As if the collector did not come for long.
+    gc.disable()
+    try:
+        before = {id(one) for one in gc.get_objects() if isinstance(one, Figure)}
+        files_of(session)["answer.png"]()
+        after = [one for one in gc.get_objects() if isinstance(one, Figure)]
+    finally:
+        gc.enable()
+    assert all(id(one) in before for one in after)

@@ -46,10 +46,11 @@ def _address() -> Iterator[str]:
 
 
 @pytest.fixture(name="visitor")
-def _visitor(address: str) -> PageVisitor:
+def _visitor(address: str) -> Iterator[PageVisitor]:
     visitor = PageVisitor(address)
     visitor.values["Question"] = question().prompt
-    return visitor
+    yield visitor
+    visitor.leave()
 
 
 def png(image: Image.Image) -> bytes:
@@ -119,6 +120,8 @@ def test_two_visitors_at_once(address: str, tmp_path: Path) -> None:
         other.page, own_page = visitor.page, other.page
         assert "somebody else" in other.press("Stop")
         other.page = own_page
+    for visitor in visitors:
+        visitor.leave()
 
 
 def test_stop(visitor: PageVisitor, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from captum_dexar.app.explainer import Explainer
+from captum_dexar.app.leftovers import Leftovers
 from captum_dexar.app.privacy import COOKIE, Privacy
 from captum_dexar.app.uploads import VisitorError
-from captum_dexar.app.visitors import Visitors
+from captum_dexar.app.visitors import MOST_FILES, MOST_UNCONNECTED, Visitors
 from tests.app.questions import PROCESSOR, question, tiny_model
 
 EXPLAINER = Explainer(tiny_model(), PROCESSOR)
@@ -26,6 +30,7 @@ def written(path: Path) -> Path:
 
 
 def test_every_open_page_has_a_session(visitors: Visitors) -> None:
+    assert visitors.arrive("ada", "page1") and visitors.arrive("ada", "page2")
     first, key = visitors.visit("ada", "page1")
     assert visitors.visit("ada", "page1") == (first, key)
     second, other_key = visitors.visit("ada", "page2")
@@ -34,6 +39,7 @@ def test_every_open_page_has_a_session(visitors: Visitors) -> None:
     assert visitors.session_of("bob", key) is None
     assert visitors.session_of(None, key) is None
     assert visitors.session_of("ada", "guess") is None
+    assert not visitors.arrive("bob", "page1")
     with pytest.raises(VisitorError, match="somebody else"):
         visitors.visit("bob", "page1")
     for nobody in [(None, "page1"), ("ada", None), ("", "page1")]:
@@ -42,13 +48,20 @@ def test_every_open_page_has_a_session(visitors: Visitors) -> None:
 
 
 def test_a_closed_page_is_stopped_and_forgotten(visitors: Visitors) -> None:
+    visitors.arrive("ada", "page1")
+    visitors.arrive("ada", "page1")
     session, key = visitors.visit("ada", "page1")
     session.ask(question(), ("dexar",))
+    # It has another connection.
+    visitors.leave("page1")
+    assert visitors.session_of("ada", key) is session
     visitors.leave("page1")
     assert [state.phase.value for state in session.run()] == ["running", "stopped"]
     assert visitors.session_of("ada", key) is None
-    assert visitors.visit("bob", "page1")[0] is not session
-    visitors.leave(None)
+    # What comes too late brings nothing back.
+    late, late_key = visitors.visit("ada", "page1")
+    assert late is not session and visitors.session_of("ada", late_key) is None
+    assert visitors.arrive("bob", "page1")
     visitors.leave("unknown")
 
 
@@ -56,7 +69,7 @@ def test_files_are_their_owners(visitors: Visitors, tmp_path: Path) -> None:
     own, both, scene = (written(tmp_path / name) for name in ("own", "both", "scene"))
     visitors.publish([scene])
     for visitor, page in [("ada", "page1"), ("ada", "page2"), ("bob", "page3")]:
-        visitors.visit(visitor, page)
+        visitors.arrive(visitor, page)
     visitors.uploaded("ada", [str(own), str(both)])
     visitors.uploaded("bob", [str(both)])
     assert visitors.may_read("ada", str(own)) and visitors.may_read("bob", str(both))
@@ -75,17 +88,76 @@ def test_files_are_their_owners(visitors: Visitors, tmp_path: Path) -> None:
     assert not both.exists() and scene.exists()
 
 
+def test_a_file_goes_with_its_folder(visitors: Visitors, tmp_path: Path) -> None:
+    paths = [tmp_path / "hash" / name for name in ("a.png", "b.png")]
+    paths[0].parent.mkdir()
+    for visitor, path in zip(("ada", "bob"), paths):
+        visitors.arrive(visitor, f"page of {visitor}")
+        visitors.uploaded(visitor, [str(written(path))])
+    visitors.leave("page of ada")
+    assert list(paths[0].parent.iterdir()) == paths[1:]
+    # The same file may just be coming from somebody else.
+    with visitors.uploading():
+        visitors.leave("page of bob")
+        assert paths[1].exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_files_of_a_visitor_are_kept(
+    visitors: Visitors, tmp_path: Path
+) -> None:
+    visitors.arrive("ada", "page1")
+    visitors.arrive("bob", "page2")
+    paths = [written(tmp_path / f"{number}.png") for number in range(MOST_FILES + 3)]
+    visitors.uploaded("bob", [str(paths[1])])
+    for path in [*paths[:MOST_FILES], paths[0], *paths[MOST_FILES:]]:
+        visitors.uploaded("ada", [str(path)])
+    gone = paths[1:4]
+    for path in paths:
+        assert visitors.may_read("ada", str(path)) == (path not in gone)
+    # Another visitor still has one of them.
+    assert [path for path in paths if not path.exists()] == gone[1:]
+    assert visitors.may_read("bob", str(gone[0]))
+
+
+def test_pages_without_a_connection(visitors: Visitors, tmp_path: Path) -> None:
+    """They may go on, but only so many of them are kept."""
+    visitors.arrive("ada", "page")
+    connected, _ = visitors.visit("ada", "page")
+    kept = []
+    for number in range(MOST_UNCONNECTED + 5):
+        name = f"visitor {number}"
+        path = written(tmp_path / name)
+        # The page is closed while its file is uploaded, or has lost its connection.
+        visitors.uploaded(name, [str(path)])
+        if number % 2:
+            kept.append((visitors.visit(name, f"page {number}", is_first=True), path))
+        elif number >= MOST_UNCONNECTED:
+            assert path.exists()
+    assert not (tmp_path / "visitor 0").exists()
+    assert len(list(tmp_path.iterdir())) <= MOST_UNCONNECTED
+    (session, key), path = kept[-1]
+    name = path.name
+    assert visitors.session_of(name, key) is session and path.exists()
+    assert visitors.visit("ada", "page")[0] is connected
+
+
 def answered(
     visitors: Visitors,
     path: str,
     cookie: str | None = None,
     method: str = "GET",
     body: bytes = b"inner",
+    inside: Callable[[], object] = lambda: None,
 ) -> tuple[int, dict[str, str], bytes]:
-    """What the middleware lets through of an application that always answers."""
+    """What the middleware lets through of an application that always answers.
+
+    ``inside`` is called meanwhile.
+    """
     sent: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
+        inside()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for part, is_last in ((body[:3], False), (body[3:], True)):
             message = {"body": part, "more_body": not is_last}
@@ -101,7 +173,9 @@ def answered(
         [] if cookie is None else [(b"cookie", f"a=b; {COOKIE}={cookie}".encode())]
     )
     scope = {"type": "http", "path": path, "method": method, "headers": headers}
-    asyncio.run(Privacy(inner, visitors)(scope, receive, send))
+    with TemporaryDirectory() as folder:
+        leftovers = Leftovers(SimpleNamespace(), Path(folder))
+        asyncio.run(Privacy(inner, visitors, leftovers)(scope, receive, send))
     got = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], got, b"".join(one["body"] for one in sent[1:])
 
@@ -137,7 +211,21 @@ def test_nothing_is_fetched_from_other_servers(visitors: Visitors) -> None:
         assert answered(visitors, path, "ada")[0] == 403
 
 
+def test_a_page_is_open_as_long_as_its_connection(visitors: Visitors) -> None:
+    keys = []
+
+    def look() -> None:
+        session, key = visitors.visit("ada", "page1")
+        assert visitors.session_of("ada", key) is session
+        keys.append(key)
+
+    for route in ("/gradio_api/heartbeat/", "/heartbeat/"):
+        assert answered(visitors, f"{route}page1", "ada", inside=look)[0] == 200
+        assert visitors.session_of("ada", keys[-1]) is None
+
+
 def test_links_of_any_characters_belong_to_nobody(visitors: Visitors) -> None:
+    visitors.arrive("ada", "page")
     session, key = visitors.visit("ada", "page")
     assert visitors.session_of("ada", key) is session
     for other in ("é", key + "é", "", "\0", key[:-1]):

@@ -1,5 +1,7 @@
 """The result: words, pictures on the image, saving and loading."""
 
+import ctypes
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,6 +255,31 @@ def test_saved_and_loaded_is_equal(tmp_path: Path) -> None:
     loaded.plot_image_heatmap()
     plt.close("all")
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
+def test_numbers_are_saved_as_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    result = make_result(layer_attr=torch.rand(5, 3, 8).to(dtype))
+    result.save(tmp_path / "x")
+    loaded = VLMAttributionResult.load(tmp_path / "x")
+    assert loaded == result
+    assert loaded.layer_attr is not None and loaded.layer_attr.dtype is dtype
+
+
+def test_saving_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """Whatever the length of its picture's file."""
+    sizes, types = set(), []
+    for rows in range(0, 40, 8):
+        pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+        pixels[rows:] = 0
+        make_result(images=[Image.fromarray(pixels)]).save(tmp_path / "x")
+        sizes.add((tmp_path / "x").stat().st_size)
+        gc.collect()
+        types.append(len(ctypes.Array.__subclasses__()))
+    assert len(sizes) == len(types) == 5
+    assert types[-1] <= types[0]
 
 
 def test_fields_that_a_method_does_not_have_stay_none(tmp_path: Path) -> None:
