@@ -33,7 +33,7 @@ def generated(model: Any, **changed: Any) -> tuple[Tensor, Tensor]:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max() / other.abs().max())
+    return float(((one - other).abs().max() / other.abs().max()).detach())
 
 
 @every_version

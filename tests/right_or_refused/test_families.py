@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.families.cases import CASES
+from tests.families.cases import CASES, DISTINCT
 from tests.helpers.family_case import FamilyCase
 from tests.helpers.in_double import in_double
 from tests.helpers.independent import WITHOUT_REFERENCE
@@ -35,8 +35,22 @@ PLACED = [
 ]
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("case", PLACED, ids=lambda case: case.name)
+def cells_of(case: FamilyCase) -> list[str]:
+    """What may differ between families; the whole row for those that differ most."""
+    if case in DISTINCT:
+        return list(CELLS)
+    lists = "list of different lengths" if case.can_be_padded else "list"
+    return [lists, "list with beams", "stream on a static cache"]
+
+
+@pytest.mark.parametrize(
+    ("case", "cell"),
+    [
+        pytest.param(case, cell, id=f"{case.name}-{cell}")
+        for case in PLACED
+        for cell in cells_of(case)
+    ],
+)
 def test_every_family(case: FamilyCase, cell: str) -> None:
     argument, way = CELLS[cell]
     with in_double(case.name):
