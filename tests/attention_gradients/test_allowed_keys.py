@@ -98,6 +98,19 @@ def test_block_mask_follows_its_rule() -> None:
     assert torch.equal(allowed[1:], _rule() & (torch.arange(KEYS) >= 1))
 
 
+def test_tensors_are_made_on_the_device_of_the_call() -> None:
+    """Whatever torch's default device is; of the one called meta nothing is known."""
+
+    def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query + 2) & (batch == 0) & (head == 0)
+
+    mask = create_block_mask(rule, 1, None, QUERIES, KEYS, device="cpu")
+    expected = _rule()
+    with torch.device("meta"):
+        found = [_allowed(mask), _allowed(None)]
+    assert all(torch.equal(one, expected) for one in found)
+
+
 def test_eager_attention_without_a_mask_sees_everything() -> None:
     assert _allowed(None, by_kernel=False).all()
     assert _allowed(None, is_causal=False).all()

@@ -168,6 +168,17 @@ def test_contraction_key_by_key(places: str, held: int, kind: str) -> None:
         assert torch.equal(found.num_text_keys.expand(num_text.shape), num_text)
 
 
+@pytest.mark.parametrize("places", PLACES)
+def test_tensors_are_made_on_the_device_of_the_call(places: str) -> None:
+    """Whatever torch's default device is; of the one called meta nothing is known."""
+    allowed, image_keys = allowed_mask("head"), torch.tensor(PLACES[places])
+    blocks = key_blocks(image_keys, KEYS, 6, allowed, STEPS, CPU)
+    with torch.device("meta"):
+        same = key_blocks(image_keys, KEYS, 6, allowed, STEPS, CPU)
+    for name in ("num_image_keys", "num_text_keys"):
+        assert torch.equal(getattr(same, name), getattr(blocks, name))
+
+
 def test_a_mask_that_allows_everything_is_none() -> None:
     everything = torch.ones(1, 1, STEPS, KEYS, dtype=torch.bool)
     blocks = key_blocks(torch.tensor([[3, 4]]), KEYS, KEYS, everything, STEPS, CPU)

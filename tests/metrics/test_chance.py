@@ -37,6 +37,7 @@ def test_a_map_of_ones_scores_the_share_of_the_object() -> None:
         expected = chance[measure.__name__]
         assert expected == float(mask.double().mean())
         assert measure(heat, mask) == pytest.approx(expected, rel=2e-5)
+    assert chance["pointing_game"] == float(mask.double().mean())
     assert chance["signal_to_noise"] == 0.0
     assert signal_to_noise(heat, mask) == pytest.approx(0.0, abs=1e-3)
 

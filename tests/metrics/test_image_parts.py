@@ -118,6 +118,8 @@ def test_colours_that_replace_pixels() -> None:
         (filled,) = filling_pixels([image], colour)
         assert filled.shape == (2, 3, 3) and filled.dtype == np.uint8
         assert (filled == np.rint(np.array(colour, dtype=float))).all()
+    grey = Image.new("L", (3, 2), 9)
+    assert (filling_pixels([image], grey)[0] == np.full((2, 3, 3), 9)).all()
     # The shorter side counts, whichever it is.
     noise = np.random.RandomState(0).randint(0, 256, (32, 64, 3)).astype(np.uint8)
     wide = Image.fromarray(noise)

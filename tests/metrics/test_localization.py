@@ -183,6 +183,15 @@ def test_what_is_not_zero_is_the_object(
     assert measure(heat, MASK * value) == measure(heat, MASK)
 
 
+@pytest.mark.parametrize("measure", ALL)
+def test_tensors_are_made_on_the_device_of_the_map(measure: Callable[..., Any]) -> None:
+    """Whatever torch's default device is; of the one called meta nothing is known."""
+    heat = _maps(2, (10, 10))[1]
+    expected = measure(heat, MASK)
+    with torch.device("meta"):
+        assert measure(heat, MASK) == expected
+
+
 def test_shapes_that_do_not_match() -> None:
     for heat, mask in [((4, 4), (2, 4, 4)), ((3, 4, 4), (2, 4, 4)), ((4,), (4,))]:
         with pytest.raises(ValueError, match="one mask or N masks, got"):
