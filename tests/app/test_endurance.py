@@ -126,7 +126,13 @@ def test_growth_is_a_problem() -> None:
     ]
     growth = thirds(samples)["resident"]
     # Of 10 to 59 the first and the last 16.
-    assert growth == {"first": 117.5, "last": 151.5, "max": 159.0}
+    assert growth == {
+        "first": 117.5,
+        "last": 151.5,
+        "least_first": 110.0,
+        "least_last": 144.0,
+        "max": 159.0,
+    }
     measured = {
         "faults": [],
         "thirds": thirds(samples),

@@ -36,6 +36,7 @@ def table(measured: dict[str, Any]) -> str:
         last = measured["after_users"][name]
         rows.append(
             f"| {name} | {one['first']:.5g} | {one['last']:.5g} | {growth:.3f} "
+            f"| {one['least_first']:.5g} | {one['least_last']:.5g} "
             f"| {one['max']:.5g} | {last:.5g} {unit} |"
         )
     lines = [
@@ -45,8 +46,9 @@ def table(measured: dict[str, Any]) -> str:
         f"{measured['done'].get('answer checked', 0)} explanations compared with the "
         "library's.",
         "",
-        "| | first third | last third | ratio | most | when all had gone |",
-        "|---|---|---|---|---|---|",
+        "| | median of the first third | of the last | ratio | least of the first "
+        "| of the last | most | when all had gone |",
+        "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
         "| seconds | number | median | 95th percentile | longest |",

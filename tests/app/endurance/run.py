@@ -120,7 +120,11 @@ def run(
 
 
 def thirds(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Medians of the first and last third after the warm-up, and the largest values."""
+    """Medians and least values of the first and last third after the warm-up.
+
+    How much memory is held depends on the pictures that are open just then. The least
+    values are those of moments with small ones.
+    """
     kept = [one for one in samples if one.second >= WARM_UP * samples[-1].second]
     third = max(1, len(kept) // 3)
     measured = {}
@@ -130,6 +134,8 @@ def thirds(samples: Sequence[Sample]) -> dict[str, Any]:
             measured[name] = {
                 "first": float(np.median(values[:third])),
                 "last": float(np.median(values[-third:])),
+                "least_first": min(values[:third]),
+                "least_last": min(values[-third:]),
                 "max": max(getattr(one, name) for one in samples),
             }
     return measured
