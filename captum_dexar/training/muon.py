@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
     See `Jordan et al. <https://kellerjordan.github.io/posts/muon/>`_.
 
     Args:
-        params (iterable of Parameter): matrices
+        params (iterable): matrices, or groups of them
         lr (float): learning rate
         momentum (float, optional): momentum, after Nesterov. Default: 0.95
         weight_decay (float, optional): decoupled weight decay. Default: 0.0
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

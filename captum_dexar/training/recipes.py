@@ -61,10 +61,30 @@ def words(world: World) -> Recipe:
 
 def _language(world: World) -> tuple[Stage, ...]:
     even, hard = world.question_kinds, world.hard_kinds
-    return (
-        Stage("language", 2000, 16, (1.5e-3, 8e-4), 100, (0.7, 0.3), even, (1, 1, 1)),
-        Stage("hard cases", 2200, 16, (8e-4, 1e-6), 0, (0.3, 0.1), hard, (1, 2, 3)),
+    language = Stage(
+        "language",
+        steps=2000,
+        batch_size=16,
+        learning_rates=(1.5e-3, 8e-4),
+        warm_up=100,
+        supervision_weights=(0.7, 0.3),
+        question_weights=even,
+        object_weights=(1, 1, 1),
+        # At the full rate the image tokens lose shapes that they had learnt.
+        vision_rate=0.2,
     )
+    hard_cases = Stage(
+        "hard cases",
+        steps=2200,
+        batch_size=16,
+        learning_rates=(8e-4, 1e-6),
+        warm_up=0,
+        supervision_weights=(0.3, 0.1),
+        question_weights=hard,
+        object_weights=(1, 2, 3),
+        vision_rate=0.2,
+    )
+    return language, hard_cases
 
 
 RECIPES: dict[str, Callable[[World], Recipe]] = {

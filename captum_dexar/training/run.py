@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,7 +120,14 @@ def _run_steps(
     started = time.monotonic() - trainer.seconds
     cpu_started = time.process_time() - trainer.cpu_seconds
     measures = Measures()
-    progress = tqdm(loader, initial=trainer.step, total=total, unit="step")
+    progress = tqdm(
+        loader,
+        initial=trainer.step,
+        total=total,
+        unit="step",
+        # In a file every update is a line of its own.
+        mininterval=0.1 if sys.stderr.isatty() else 60,
+    )
     with (folder / LOG_NAME).open("a") as log:
         for batch in progress:
             stage = trainer.data.locate(trainer.step)[0]
@@ -129,8 +137,8 @@ def _run_steps(
             if trainer.step % LOG_EVERY == 0:
                 shown = measures.rounded()
                 measures = Measures()
-                progress.set_description(stage.name)
-                progress.set_postfix(shown)
+                progress.set_description(stage.name, refresh=False)
+                progress.set_postfix(shown, refresh=False)
                 line = {
                     "step": trainer.step,
                     "seconds": round(trainer.seconds, 1),

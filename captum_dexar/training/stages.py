@@ -25,6 +25,8 @@ class Stage:
         object_weights (tuple of float): relative frequency of scenes of 1, 2 and 3
             objects
         questions (tuple of int): fewest and most questions per scene. Default: (5, 7)
+        vision_rate (float): factor on the learning rate of the vision tower and the
+            projector. Default: 1.0
         restarts (bool): whether the stage begins with a new optimiser and new heads on
             the image tokens. Default: False
     """
@@ -38,6 +40,7 @@ class Stage:
     question_weights: Mapping[str, float]
     object_weights: tuple[float, ...]
     questions: tuple[int, int] = (5, 7)
+    vision_rate: float = 1.0
     restarts: bool = False
 
     def learning_rate(self, step: int) -> float:

@@ -63,24 +63,30 @@ class Trainer:
 
     def _new_optimizers(self) -> None:
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
+        sees = {id(p) for p in _seeing(self.model)}
         layers = _layer_matrices(self.model) if self.recipe.muon else []
-        of_layers = {id(parameter) for parameter in layers}
+        of_layers = {id(p) for p in layers}
         others = [p for p in self.parameters if id(p) not in of_layers]
-        matrices = [p for p in others if p.ndim > 1]
-        vectors = [p for p in others if p.ndim <= 1]
-        adam = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": WEIGHT_DECAY},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            betas=BETAS,
-            fused=True,
-        )
+
+        def groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+            return [
+                {"params": chosen, "weight_decay": decay, "sees": seeing}
+                for decay, dimensions in ((WEIGHT_DECAY, (2, 3, 4)), (0.0, (0, 1)))
+                for seeing in (True, False)
+                if (
+                    chosen := [
+                        p
+                        for p in parameters
+                        if p.ndim in dimensions and (id(p) in sees) == seeing
+                    ]
+                )
+            ]
+
+        adam = torch.optim.AdamW(groups(others), betas=BETAS, fused=True)
         # Each with the factor on its learning rate.
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adam, 1.0)]
         if layers:
-            muon = Muon(layers, lr=0.0, weight_decay=WEIGHT_DECAY)
-            self.optimizers.append((muon, MUON_FACTOR))
+            self.optimizers.append((Muon(groups(layers), lr=0.0), MUON_FACTOR))
 
     def _restart(self) -> None:
         """New heads on the image tokens and a new optimisers; the model is kept."""
@@ -96,7 +102,8 @@ class Trainer:
             self._restart()
         for optimizer, factor in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = factor * stage.learning_rate(number)
+                rate = factor * stage.learning_rate(number)
+                group["lr"] = rate * (stage.vision_rate if group["sees"] else 1.0)
         measures = Measures()
         with bfloat16_products(self.model, self.recipe.bfloat16):
             loss = self._loss(batch, stage.supervision_weight(number), measures)
@@ -166,6 +173,15 @@ class Trainer:
             "recipe": repr(self.recipe),
             "seed": str(self.seed),
         }
+
+
+def _seeing(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the vision tower and the projector."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if "vision_tower" in name or "projector" in name
+    ]
 
 
 def _layer_matrices(model: nn.Module) -> list[nn.Parameter]:

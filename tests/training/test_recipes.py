@@ -134,6 +134,36 @@ def test_a_restarting_stage_keeps_the_model_alone() -> None:
     assert new < trained
 
 
+def test_the_vision_tower_and_the_projector_have_a_rate_of_their_own() -> None:
+    recipe = short_recipe("patches-fast", steps=2)
+    last = recipe.stages[-1]
+    slow = replace(last, vision_rate=0.0, warm_up=0, learning_rates=(1e-3, 1e-3))
+    trainer = Trainer(WORLD, replace(recipe, stages=(slow,)))
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.train_step(trainer.data[0])
+    for name, parameter in trainer.model.named_parameters():
+        sees = "vision_tower" in name or "projector" in name
+        if parameter.grad is not None and parameter.grad.any():
+            assert torch.equal(parameter, before[name]) == sees, name
+    for optimizer, factor in trainer.optimizers:
+        for group in optimizer.param_groups:
+            assert group["lr"] == (0.0 if group["sees"] else factor * 1e-3)
+
+
+@names
+def test_every_parameter_has_one_optimizer(name: str) -> None:
+    trainer = Trainer(WORLD, short_recipe(name))
+    trained = [
+        id(p)
+        for optimizer, _ in trainer.optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
+    expected = [*trainer.model.parameters(), *trainer.heads.parameters()]
+    assert sorted(trained) == sorted(id(p) for p in expected)
+    assert len(trainer.optimizers) == (2 if trainer.recipe.muon else 1)
+
+
 @names
 def test_training_lowers_the_loss_of_a_batch(name: str) -> None:
     recipe = RECIPES[name](WORLD)
