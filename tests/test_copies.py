@@ -21,7 +21,6 @@ from tests.helpers.untouched import state_of, untouched, warm
 from torch import nn, Tensor
 from transformers import StoppingCriteria
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 SEEN = ("hooks", "attributes", "training", "configuration")
 
 

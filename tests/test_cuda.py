@@ -24,7 +24,6 @@ from torch import nn, Tensor
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already"),
 ]
 FEW = {"max_new_tokens": 4, "do_sample": False}

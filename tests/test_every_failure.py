@@ -28,7 +28,6 @@ from tests.helpers.untouched import untouched
 from torch import nn, Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 ERRORS = (RuntimeError, KeyboardInterrupt, MemoryError, StopIteration, SystemExit)
 MESSAGE = "injected on purpose"
 TARGET = "a red circle"

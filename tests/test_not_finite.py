@@ -15,7 +15,6 @@ from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, roughen, tiny_
 from torch import nn, Tensor
 from transformers import LlavaForConditionalGeneration
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 FIELDS = ("token_attr", "seq_attr", "token_weights", "token_log_probs", "head_weights")
 FEW = {"max_new_tokens": 2, "do_sample": False}
 

@@ -18,7 +18,6 @@ from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import Tensor
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="only where forks are")

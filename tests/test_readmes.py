@@ -58,7 +58,6 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already")
-@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 @pytest.mark.parametrize(
     "path", [path for path in READMES if blocks(path, "python")], ids=str
 )

@@ -18,7 +18,6 @@ from tests.helpers.second_device import PRETENDED, second_device, WrongDevice
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGET = [40, 41]
 FEW = {"max_new_tokens": 3, "do_sample": False}
 BASELINES = [

@@ -64,7 +64,6 @@ def same(streamed: list[VLMAttributionResult], whole: VLMAttributionResult) -> N
         "mllama",
     ],
 )
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_equals_explaining_afterwards(name: str) -> None:
     (case,) = [case for case in CASES if case.name == name]
     model, inputs = model_of(case, 0, case.implementations[0]), case.inputs(0, 3)
@@ -219,7 +218,6 @@ def test_no_position_is_run_twice_for_several_tokens() -> None:
     assert lengths[:6] == [inputs["input_ids"].shape[1], 1, 1, 3, 1, 1]
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in RANDOM])
 def test_every_method_gives_the_same_for_several_tokens(name: str) -> None:
     model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
@@ -256,7 +254,6 @@ def generates_as_it_reads(
     ids=lambda one: next(iter(one)),
 )
 @pytest.mark.parametrize("method", [LayerDexAR, LayerAttention])
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_several_tokens_at_any_setting_of_generation(
     method: Any, gen_args: dict[str, Any]
 ) -> None:

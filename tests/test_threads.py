@@ -28,7 +28,6 @@ from tests.helpers.tiny_models import IMAGE_TOKEN, prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": -1}
 TARGET = [40, 41, 42, 43]
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "florence2", "mllama")

@@ -12,7 +12,6 @@ from tests.helpers.untouched import state_of, untouched, warm
 from torch import nn, Tensor
 
 ENGINES = ("closed_form", "autograd")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 OPTIONS: dict[str, dict[str, Any]] = {
     "target": {"target": [40, 41]},
     "generation": {"gen_args": {"max_new_tokens": 2}},

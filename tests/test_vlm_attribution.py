@@ -27,7 +27,6 @@ def _attribute(model: torch.nn.Module, inp: Any, **kwargs: Any) -> VLMAttributio
     return VLMAttribution(LayerDexAR(model)).attribute(inp, **kwargs)
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_generated_equals_teacher_forced(variant: str) -> None:
     """The first reuses the cache of generating, the second makes its own."""
@@ -62,7 +61,6 @@ class _Full(DecodingSteps):
         yield self.full_pass()
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 @pytest.mark.parametrize(
     "gen_args",
     [
@@ -157,7 +155,6 @@ def test_layers_come_in_the_order_asked_for() -> None:
     assert torch.equal(backwards.head_weights, forwards.head_weights.flip(2))
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_fields_have_their_shapes_and_ranges() -> None:
     model, inputs = tiny_vlm(seed=7), prompt_inputs(7)
     result = _attribute(model, inputs, target=[5, 6, 7, 8])
@@ -254,7 +251,6 @@ NEED_ONE_PASS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 # Shapley values need the original picture.
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "shapley"])
 def test_the_image_token_id_is_right_or_refused(name: str) -> None:
@@ -283,7 +279,6 @@ def test_the_autograd_engine_refuses_the_image_token_id() -> None:
         method.attribute(prompt_inputs(), [5, IMAGE_TOKEN, 6])
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_progress_is_shown_on_request_only(capfd: pytest.CaptureFixture[str]) -> None:
     model, inputs = tiny_vlm(), prompt_inputs()
     _attribute(model, inputs, gen_args=GREEDY)
@@ -295,7 +290,6 @@ def test_progress_is_shown_on_request_only(capfd: pytest.CaptureFixture[str]) ->
     assert "explaining: 100%" in capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -12,7 +12,6 @@ from tests.app.page_visitor import served
 from tests.app.questions import generated_ids, picture, PROCESSOR, tiny_model
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 # So many that Stop is pressed before the last of them, also on a fast machine.
 TOKENS = 200
 _LOADED = "return performance.getEntriesByType('resource').map((one) => one.name)"

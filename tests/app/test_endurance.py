@@ -21,7 +21,6 @@ from tests.app.page_visitor import PageVisitor, served
 from tests.app.test_uploads import file_of
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 
 
 @pytest.fixture(name="world", scope="module")

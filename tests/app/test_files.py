@@ -5,14 +5,11 @@ import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytest
 from captum_dexar import VLMAttributionResult
 from captum_dexar.app.files import files_of
 from matplotlib.figure import Figure
 from PIL import Image
 from tests.app.questions import asked, results_of, session_of, tiny_model
-
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 
 
 def test_files_of_an_answer(tmp_path: Path) -> None:

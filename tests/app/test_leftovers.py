@@ -15,7 +15,6 @@ from tests.app.questions import generated_ids, picture, PROCESSOR, tiny_model
 from tests.app.test_uploads import file_of
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 MODEL = tiny_model()
 PNG = file_of(picture(), "PNG")
 _SECONDS = 60

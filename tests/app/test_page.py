@@ -27,7 +27,6 @@ from tests.app.questions import (
 from tests.helpers.untouched import untouched
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 MODEL = tiny_model()
 LIMITS = Limits(image_bytes=50_000, image_pixels=20_000)
 NAME = "<b>name</b>"

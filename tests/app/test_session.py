@@ -22,7 +22,6 @@ from tests.app.questions import (
 )
 from tests.helpers.untouched import untouched
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 MODEL = tiny_model()
 FAST = ("dexar", "dexar-read", "attention-gradient")
 

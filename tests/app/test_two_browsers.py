@@ -12,7 +12,6 @@ from tests.app.questions import generated_ids, picture, PROCESSOR, tiny_model
 from tests.helpers.browser import started_browser
 
 pytest.importorskip("gradio", reason="the extra app, Gradio, is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 QUESTIONS = ("what is left of a circle ?", "a blue square is in the image .")
 _TOKENS = 200
 

@@ -30,7 +30,6 @@ from transformers import StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
 Way = Callable[..., VLMAttributionResult]
 

@@ -16,7 +16,6 @@ from tests.helpers.tiny_models import prompt_inputs, random_targets, tiny_vlm
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGET = [40, 41, 42]
 FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
 CPU = torch.device("cpu")

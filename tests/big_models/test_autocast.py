@@ -13,7 +13,6 @@ from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 HALF = torch.bfloat16
 
 

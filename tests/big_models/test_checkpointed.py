@@ -10,8 +10,6 @@ from tests.helpers.literal import WAYS
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 
 def checkpointed(**options: Any) -> Callable[[], Any]:
     def make() -> Any:

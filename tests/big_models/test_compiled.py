@@ -13,8 +13,6 @@ from tests.helpers.literal import WAYS
 from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import nn, Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 
 def wrapped(model: Any) -> Any:
     return torch.compile(model, backend="eager")

@@ -18,7 +18,6 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, parametrize, prune
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The map of the whole answer is zero",
     "ignore:.*weight_norm.* is deprecated:FutureWarning",
 )
 TARGET = [40, 41, 42]

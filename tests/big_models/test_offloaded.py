@@ -28,7 +28,6 @@ from tests.helpers.untouched import state_of, warm
 from torch import nn, Tensor
 from transformers import AutoModelForImageTextToText
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGET = [40, 41, 42]
 FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
 CPU = torch.device("cpu")

@@ -17,7 +17,6 @@ from tests.helpers.untouched import untouched
 from torch import nn
 
 peft: Any = pytest.importorskip("peft", reason="it is what makes the adapters")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 METHODS = [kind.name for kind in peft.PeftType]
 
 

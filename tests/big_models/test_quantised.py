@@ -24,7 +24,6 @@ from tests.helpers.untouched import untouched, warm
 from torch import nn
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGET = [40, 41, 42]
 FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
 CPU = torch.device("cpu")

@@ -15,7 +15,6 @@ from torch import Tensor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
 ]
 TARGETS = [40, 7]
 NAMES = (

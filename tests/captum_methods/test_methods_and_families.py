@@ -43,7 +43,6 @@ from tests.helpers.untouched import GET_INTERFACE, state_of, warm
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks"),
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
     pytest.mark.filterwarnings("ignore:Casting complex values"),
 ]
 TARGETS = [40, 7, 61]

@@ -40,7 +40,6 @@ from tests.helpers.tiny_models import tiny_vlm
 from torch import Tensor
 
 matplotlib.use("Agg")
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 TARGETS = [40, 7, 61]
 FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "llava": (lambda: tiny_vlm(seed=3), lambda: llava_processor(STRETCH)),

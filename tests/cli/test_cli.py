@@ -32,7 +32,6 @@ def _explain(folder: Path, image: Path, *more: str) -> int:
     return main(["explain", *arguments, *more])
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_explain_writes_everything(
     folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +72,6 @@ def test_explain_takes_the_bundled_model(
     assert asked.question == "how many objects ?"
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_explain_streams_the_words(
     folder: Path,
     image: Path,
@@ -108,7 +106,6 @@ def test_explain_streams_the_words(
     assert whole.answer.strip() in plain.splitlines()[0] and "page.html" in plain
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_explain_prints_the_error_of_a_verification(
     folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +117,6 @@ def test_explain_prints_the_error_of_a_verification(
     assert float(line.rpartition(" ")[2]) < 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_explain_takes_an_answer_and_settings(
     folder: Path, image: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ from tests.result.test_result import make_result
 
 TEXTS = ["a", " vio", "let", " \x1b[31m", "\n.", ""]
 WEIGHTS = [0.5, 2.0, 1.0, 0.0, 2.0, 0.0]
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 STARTS = [True, True, False, True, True, True]
 
 

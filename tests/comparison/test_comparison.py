@@ -164,7 +164,6 @@ def test_errors_keep_their_type(world: Any, kind: type[BaseException]) -> None:
     assert "bad could not explain the answer" in vars(raised.value)["__notes__"]
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer")
 def test_errors_name_the_method(world: Any) -> None:
     model, processor, inp = world
     fine = LayerDexAR(model)

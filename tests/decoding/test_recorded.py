@@ -27,7 +27,6 @@ RECORDED = ("qwen3_5", "paligemma2")
 # Only their cache says where the prompt ends and their window begins: without one, a
 # token attends to all earlier ones.
 KEEPS_PROMPT = ("unlimited_ocr",)
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 
 
 def streamed(method: VLMAttribution, inputs: Any, **arguments: Any) -> Tensor:

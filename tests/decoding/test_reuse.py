@@ -71,8 +71,6 @@ NUM_TOKENS = 5
 GREEDY = {"max_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": -1}
 VISION_TOWERS = ("vision_tower", "visual", "vision_model")
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
-
 
 class _Counter:
     """Counts calls of a module, or positions that go through it."""

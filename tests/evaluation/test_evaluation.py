@@ -19,7 +19,6 @@ PROMPT = "Describe the image."
 TARGET = "the image shows a red circle ."
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The map of the whole answer"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already"),
 ]
 

@@ -30,7 +30,6 @@ from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.helpers.untouched import untouched, warm
 from torch import nn, Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 # Tied and untied heads, cross-attention, an encoder, convolutions.
 FAMILIES = [
     "llava",

@@ -96,7 +96,6 @@ def test_a_string_needs_a_processor() -> None:
         dexar.attribute(prompt_inputs(), "a red circle")
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 def test_a_string_is_tokenised_once_without_special_tokens() -> None:
     image = Image.fromarray(np.full((40, 60, 3), 100, dtype=np.uint8))
     inp = ImagePromptInput(image, "what is in the image ?", PROCESSOR)
@@ -108,7 +107,6 @@ def test_a_string_is_tokenised_once_without_special_tokens() -> None:
     assert result == dexar.attribute(inp, torch.tensor(ids, dtype=torch.int32))
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 def test_a_generated_token_for_unknown_words_is_no_unknown_word() -> None:
     image = Image.fromarray(np.full((40, 60, 3), 100, dtype=np.uint8))
     inp = ImagePromptInput(image, "what is in the image ?", PROCESSOR)

@@ -109,7 +109,6 @@ def test_columns_of_the_result_are_features_of_its_input(
     assert painted.shape == (1, 40, 60)
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
 def test_captums_input_of_any_mode_is_pictured(
     model: nn.Module, processor: LlavaProcessor, mode: str

@@ -43,7 +43,6 @@ from torch import nn, Tensor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require"),
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
 ]
 TARGET = 40
 # Nothing of these maps depends on the pixels.

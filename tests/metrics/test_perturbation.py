@@ -31,8 +31,6 @@ TARGET = "a red circle ."
 KINDS = list(product(("positive", "negative"), ("removal", "insertion")))
 FRACTIONS = (0.0, 0.15, 0.5, 1.0)
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 
 @pytest.fixture(name="world", scope="module")
 def _world() -> tuple[nn.Module, Any]:

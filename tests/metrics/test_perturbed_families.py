@@ -30,7 +30,6 @@ FRACTIONS = (0.0, 0.25, 0.75)
 LITERAL = ("llava_stretched", "paligemma", "florence2", "llava_next")
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The map of the whole answer is zero"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already"),
 ]
 

@@ -11,7 +11,6 @@ from captum_dexar.metrics import sufficiency
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.helpers.perturbed import boxed, literal_log_probs, literal_order, mean_colour
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 PROMPT = "Describe the image."
 
 

@@ -11,7 +11,6 @@ from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from torch import nn, Tensor
 from torch.nn.utils import parametrizations, parametrize
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 WEIGHTS = "model.language_model.layers.1.mlp.down_proj"
 
 

@@ -27,8 +27,6 @@ ANSWERS = (
 each_answer = pytest.mark.parametrize("text", ANSWERS)
 each_tokenizer = pytest.mark.parametrize("kind", TOKENIZERS)
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 
 def ids_of(text: str, tokenizer: Any) -> torch.Tensor:
     return torch.tensor(tokenizer.encode(text + END, add_special_tokens=False))

@@ -24,8 +24,6 @@ from tests.helpers.tiny_models import tiny_vlm
 from tests.result.test_result import make_result
 from torch import nn
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 PROMPT = "USER: <image>\nwhat is in the image ? ASSISTANT:"
 TARGET = [40, 41, 42]
 IMAGE = Image.linear_gradient("L").resize((60, 40)).convert("RGB")

@@ -14,7 +14,6 @@ from tests.helpers.tiny_models import prompt_inputs, tiny_vlm
 from tests.result.test_result import make_result
 
 FEW = {"max_new_tokens": 5, "do_sample": False}
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 
 
 def bundled() -> tuple[VLMAttribution, ImagePromptInput]:

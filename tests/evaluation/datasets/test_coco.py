@@ -25,8 +25,6 @@ from tests.evaluation.datasets.models import model_and_processor, NAMES, SHORT
 from tests.helpers.plain_prompt_processors import tokenizer_of
 from tests.helpers.published_layouts import noise, save_jpeg, write_coco
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
-
 HEIGHT, WIDTH = 40, 60
 CATEGORIES = {1: "person", 18: "dog", 64: "potted plant", 90: "circle", 91: "square"}
 CAPTION = "a red circle left of a blue square"

@@ -15,8 +15,6 @@ from tests.helpers.published_layouts import (
     write_imagenet_folders,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
-
 CLASSES = ("n01440764", "n15075141")
 
 

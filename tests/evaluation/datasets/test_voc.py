@@ -14,7 +14,6 @@ from tests.evaluation.datasets.models import model_and_processor, NAMES, SHORT
 from tests.helpers.published_layouts import noise, save_jpeg, write_voc
 
 NAME = "2007_000033"
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 
 
 def _classes() -> np.ndarray:

@@ -18,7 +18,6 @@ QUESTIONS = [
 ANSWERS = ["a circle", "yes", "a ring"]
 IMAGES = {42: noise(30, 40, 1), 393226: noise(40, 40, 2)}
 JSON = "v2_OpenEnded_mscoco_val2014_questions.json"
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer")
 
 
 @pytest.fixture(name="root")

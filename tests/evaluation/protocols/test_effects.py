@@ -28,7 +28,6 @@ from tests.helpers.perturbed import literal_log_probs
 from torch import Tensor
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The map of the whole answer"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already"),
 ]
 World = tuple[Any, Any]

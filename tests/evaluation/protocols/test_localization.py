@@ -21,7 +21,6 @@ from captum_dexar.shapes import load_vlm
 from torch import Tensor
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The map of the whole answer"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already"),
 ]
 World = tuple[Any, Any]

@@ -23,8 +23,6 @@ FRACTIONS = (0.0, 0.3, 0.6)
 IDS: Any = {"sample": "7", "image": "7", "seed": 3}
 WHOLE = "whole answer"
 
-pytestmark = pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
-
 
 @pytest.fixture(name="world", scope="module")
 def _world() -> tuple[nn.Module, Any]:

@@ -282,7 +282,6 @@ def tiny(name: str) -> tuple[Any, Any]:
     return model, florence2_processor(32) if name == "florence2" else processor
 
 
-@pytest.mark.filterwarnings("ignore:The map of the whole answer is zero")
 @pytest.mark.parametrize(
     ("name", "prompt"),
     [
