@@ -33,6 +33,14 @@ DIFFERS_IN_TRANSFORMERS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests come in another order each time, by pytest-randomly, where it is installed.
+    They draw from generators of their own, and some look whether the global ones are
+    left alone: those are not seeded before each test.
+    """
+    config.option.randomly_reset_seed = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the installed versions do not have, or do otherwise."""
     reasons = {
