@@ -38,19 +38,22 @@ def test_names_of_tokens() -> None:
         view("tile", (1, 2)),
         view("global", (1, 1)),
         view("tile", (1, 1)),
+        view("tile", (1, 1)),
         view("tile", (1, 1), image=1),
     )
-    assert token_names(ImageLayout(5, several[:3])) == [
+    assert token_names(ImageLayout(5, several[:4])) == [
         "tile0[0,0]",
         "tile0[0,1]",
         "global[0,0]",
         "tile1[0,0]",
+        "tile2[0,0]",
     ]
-    assert token_names(ImageLayout(5, several)) == [
+    assert token_names(ImageLayout(6, several)) == [
         "image0 tile0[0,0]",
         "image0 tile0[0,1]",
         "image0 global[0,0]",
         "image0 tile1[0,0]",
+        "image0 tile2[0,0]",
         "image1 tile[0,0]",
     ]
 

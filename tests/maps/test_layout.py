@@ -159,6 +159,13 @@ def test_views_follow_each_other_and_the_finest_has_the_pixel() -> None:
     assert token[15:, :11].unique().tolist() == [3]
 
 
+def test_the_first_token_keeps_its_pixels() -> None:
+    fine = View("tile", (1, 2), (0.0, 0.0, 2.0, 2.0))
+    coarse = View("global", (1, 1), (0.0, 0.0, 2.0, 3.0), start=2)
+    token = ImageLayout(3, (fine, coarse), ((2, 4),)).token_of_pixel()
+    assert token.tolist() == 2 * [[0, 1, 2, -1]] and token.dtype == torch.int32
+
+
 def test_one_of_several_images() -> None:
     """Its tokens are counted from 0, without newlines and those of other images."""
     whole = (0.0, 0.0, 9.0, 9.0)

@@ -4,7 +4,11 @@ import warnings
 
 import pytest
 import torch
-from captum_dexar.maps.normalization import min_max_normalize, scale_signed
+from captum_dexar.maps.normalization import (
+    accumulation_dtype,
+    min_max_normalize,
+    scale_signed,
+)
 from captum_dexar.methods import scoring
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -211,6 +215,12 @@ def test_examples_of_a_batch_do_not_mix() -> None:
         assert torch.equal(
             together[example], explained(gradients[example], text[example])
         )
+
+
+def test_sums_are_as_wide_as_the_device_allows() -> None:
+    """Apple's MPS has no float64."""
+    assert accumulation_dtype(torch.device("mps")) == torch.float32
+    assert accumulation_dtype(torch.device("cpu")) == torch.float64
 
 
 def test_signed_maps_are_scaled_and_zero_stays() -> None:

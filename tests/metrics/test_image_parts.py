@@ -51,10 +51,10 @@ def test_segments_have_the_mean_of_their_pixels() -> None:
 def test_three_images_with_grids_of_their_own() -> None:
     views = (
         VIEW,
-        View("full", (2, 1), (0.0, 0.0, 2.0, 1.0), start=2, image=1),
+        View("full", (2, 1), (0.0, 0.0, 4.0, 1.0), start=2, image=1),
         View("full", (1, 1), (0.0, 0.0, 1.0, 1.0), start=4, image=2),
     )
-    parts = ImageParts.of(ImageLayout(5, views, ((2, 5), (2, 1), (1, 1))))
+    parts = ImageParts.of(ImageLayout(5, views, ((2, 5), (4, 1), (1, 1))))
     grids = [[[1.0, 2.0]], [[3.0], [4.0]], [[5.0]]]
     assert parts.values([torch.tensor(one) for one in grids]).tolist() == [
         1,
@@ -65,7 +65,8 @@ def test_three_images_with_grids_of_their_own() -> None:
     ]
     chosen = parts.pixels(np.array([False, True, True, False, True]))
     assert chosen[0].tolist() == 2 * [[False, False, True, True, False]]
-    assert chosen[1].tolist() == [[True], [False]] and chosen[2].tolist() == [[True]]
+    assert chosen[1].flatten().tolist() == [True, True, False, False]
+    assert chosen[2].tolist() == [[True]]
 
 
 def test_maps_that_do_not_fit() -> None:
