@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import tempfile
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from captum_dexar.comparison.comparison import Comparison
 from captum_dexar.result.result import VLMAttributionResult
 
 _DPI = 150
-# matplotlib draws for one thread at a time.
-_DRAWING = threading.Lock()
+# matplotlib draws for one thread at a time, and opens its fonts for each that it sees.
+_DRAWING = ThreadPoolExecutor(1, "drawing")
 
 
 def files_of(session: Session) -> dict[str, Callable[[], bytes]]:
@@ -35,7 +35,7 @@ def files_of(session: Session) -> dict[str, Callable[[], bytes]]:
         return {}
     files: dict[str, Callable[[], bytes]] = {
         "answer.html": partial(_page, comparison, session.question.prompt),
-        "answer.png": partial(_figure, comparison),
+        "answer.png": lambda: _DRAWING.submit(_figure, comparison).result(),
     }
     for method in session.shown:
         result = comparison.results[session.title_of(method)]
@@ -52,17 +52,16 @@ def _figure(comparison: Comparison) -> bytes:
 
     result, *others = comparison.results.values()
     file = io.BytesIO()
-    with _DRAWING:
-        drawn: Any = comparison.plot() if others else result.plot_tokens()
-        try:
-            drawn[0].savefig(file, format="png", dpi=_DPI)
-        finally:
-            plt.close(drawn[0])
-            # A figure holds itself, and up to hundreds of megabytes, until the garbage
-            # collector looks at everything, which may take hours.
-            del drawn
-            gc.collect()
-            give_back()
+    drawn: Any = comparison.plot() if others else result.plot_tokens()
+    try:
+        drawn[0].savefig(file, format="png", dpi=_DPI)
+    finally:
+        plt.close(drawn[0])
+        # A figure holds itself, and up to hundreds of megabytes, until the garbage
+        # collector looks at everything, which may take hours.
+        del drawn
+        gc.collect()
+        give_back()
     return file.getvalue()
 
 

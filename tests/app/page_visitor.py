@@ -42,7 +42,10 @@ class PageVisitor:
     def __init__(self, address: str) -> None:
         import httpx
 
-        self.http = httpx.Client(base_url=address, timeout=_SECONDS)
+        # The server closes connections that nobody uses for five seconds. Who uses one
+        # in this moment has to ask again, as browsers do.
+        limits = httpx.Limits(keepalive_expiry=1)
+        self.http = httpx.Client(base_url=address, timeout=_SECONDS, limits=limits)
         self.paths: set[str] = set()
         self._alive: socket.socket | None = None
         self.open()

@@ -2,9 +2,11 @@
 
 import gc
 import io
+import threading
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import psutil
 from captum_dexar import VLMAttributionResult
 from captum_dexar.app.files import files_of
 from matplotlib.figure import Figure
@@ -52,3 +54,27 @@ def test_no_figure_is_kept() -> None:
     finally:
         gc.enable()
     assert all(id(one) in before for one in after)
+
+
+def test_fonts_are_opened_once() -> None:
+    """Whichever threads ask for figures."""
+    session = session_of(tiny_model())
+    asked(session, ("dexar",), new_tokens=2)
+    make = files_of(session)["answer.png"]
+    make()
+    process = psutil.Process()
+    before = process.num_fds()
+    barrier = threading.Barrier(4)
+
+    def ask() -> None:
+        # All at once, so that no thread has the number of another.
+        barrier.wait()
+        make()
+        barrier.wait()
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert process.num_fds() <= before

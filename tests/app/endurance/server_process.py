@@ -81,11 +81,11 @@ class ServerProcess:
     def files(self) -> dict[str, int]:
         """Sizes of its temporary files, by name below their folder."""
         sizes: dict[str, int] = {}
-        # A folder that is removed meanwhile is an error to Path.rglob, not to os.walk.
+        # Unlike Path.rglob, it goes on where something has just been removed.
         for folder, _, names in os.walk(self._folder):
             for name in names:
                 path = Path(folder, name)
-                with suppress(OSError):  # it has just been removed
+                with suppress(OSError):
                     sizes[str(path.relative_to(self._folder))] = path.stat().st_size
         return sizes
 

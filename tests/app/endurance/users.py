@@ -321,8 +321,10 @@ class User(threading.Thread):
 
     def _bad_file(self) -> None:
         file = self.rng.choice(self.world.bad_files)
+        before = self.page.values["Image"]
         self._upload(file)
         self._expect(self.page.press("Ask"), file.refusal)
+        self.page.values["Image"] = before
         self._forget()
 
     def _too_large(self) -> None:
