@@ -86,15 +86,6 @@ class Load:
         return Job(dataset, methods, LocalizationProtocol(), model, processor, seed=7)
 
 
-def test_where_ray_cannot_start_the_plain_run_is_offered(tmp_path: Path) -> None:
-    assert not ray.is_initialized()
-    with pytest.raises(
-        RuntimeError, match="start: nothing listens at 127.* without --ray"
-    ):
-        run_on_ray(Load(), tmp_path / "out", address="127.0.0.1:1")
-    assert not ray.is_initialized() and not (tmp_path / "out").exists()
-
-
 def test_workers() -> None:
     assert Workers().on({"CPU": 8.0}, machines=3) == Workers(3, 0.0, 1)
     assert Workers(5).on({"CPU": 8.0}, machines=3) == Workers(5, 0.0, 1)
