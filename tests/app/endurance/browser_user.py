@@ -90,7 +90,11 @@ class BrowserUser(threading.Thread):
             # The old explanation is taken away first, however fast the new one comes.
             page.wait(lambda: page.find("iframe:not([data-old])"))
             page.wait(lambda: page.button("Ask").is_enabled())
+            # The driver's mouse does not reach what is scrolled away above.
+            page.run("scrollTo(0, 0)")
             page.enter_explanation()
+            # Before, its script has not seen to the words yet.
+            page.wait(lambda: page.run("return document.readyState") == "complete")
         words = page.browser.find_elements("css selector", "[data-word]")
         shown = [word.text for word in words]
         assert shown == asked.words, (shown, asked.words)
@@ -98,7 +102,8 @@ class BrowserUser(threading.Thread):
             range(len(shown)), min(_WORDS_TO_CLICK, len(shown))
         ):
             page.click(index)
-            assert page.word(index).get_attribute("aria-selected") == "true"
+            said = page.text("#chosen")
+            assert said == shown[index], (said, shown[index])
             self.journal.did("browser: click a word")
         page.browser.switch_to.default_content()
         self._download(page, asked)
