@@ -1,0 +1,1 @@
+"""Which form of ``A ** p * G`` finds what each word speaks of?"""

@@ -1,0 +1,243 @@
+"""The tables of the README, from the kept results alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from captum_dexar.comparison.methods import METHODS
+from captum_dexar.evaluation.statistics import Column, holm, sign_flip_p
+from tests.extension_study.candidates import CANDIDATES, FIRST_CHOICE
+from tests.extension_study.methods import BASELINES, SLOW
+from tests.extension_study.protocol import EQUATION_6
+
+RESULTS = Path(__file__).parent / "results"
+MEASURES = ("pointing", "soft-IoU", "EPG", "Spearman", "overlap")
+AUROC_FLOOR = 0.95
+LEVEL = 0.05
+_BASELINE_TITLES = tuple(METHODS[name].title for name in (*BASELINES, *SLOW))
+_CANDIDATE_TITLES = tuple(one.name for one in CANDIDATES.values())
+_SHARE = "token_weights"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is kept of one model.
+
+    Attributes:
+        name (str): its name
+        world (str): its world
+        kept (dict): see :func:`tests.extension_study.measuring.measure`
+    """
+
+    name: str
+    world: str
+    kept: dict[str, Any]
+
+    @property
+    def saw_masks(self) -> bool:
+        """Whether it was trained with the masks of objects."""
+        return "--recipe words" not in self.kept["trained by"]
+
+    def scenes(self, method: str, measure: str) -> np.ndarray[Any, Any]:
+        """The mean of each scene, NaN where there is none."""
+        values = self.kept["methods"][method]["scenes"][measure]
+        return np.array([np.nan if one is None else one for one in values])
+
+    def mean(self, method: str, measure: str) -> float:
+        """The mean of the scenes' means."""
+        return float(np.nanmean(self.scenes(method, measure)))
+
+    def auroc(self, method: str, weights: str) -> float | None:
+        """How well a method's token weights tell words with a place from others."""
+        found = self.kept["methods"][method]["AUROC"].get(weights)
+        return None if found is None else float(found[0])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate and a baseline in one measure on one model.
+
+    Attributes:
+        candidate, baseline, measure (str): what is compared
+        difference (float): mean over scenes of what the candidate has more
+        p (float): two-sided p of sign flips over scenes, corrected for all candidates
+            and baselines
+    """
+
+    candidate: str
+    baseline: str
+    measure: str
+    difference: float
+    p: float
+
+    @property
+    def is_won(self) -> bool:
+        """Whether the candidate is above the baseline."""
+        return self.difference > 0 and self.p < LEVEL
+
+
+def models(folder: Path = RESULTS) -> list[Model]:
+    """The models whose results are kept, those of the first world first."""
+    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [Model(one["name"], one["world"], one) for one in kept]
+    return sorted(found, key=lambda one: (one.world != "shapes", one.saw_masks))
+
+
+def comparisons(model: Model) -> list[Comparison]:
+    """All candidates against all baselines in all measures, on one model."""
+    found = []
+    for measure in MEASURES:
+        pairs = [
+            (candidate, baseline)
+            for candidate in _CANDIDATE_TITLES
+            for baseline in _BASELINE_TITLES
+            if baseline in model.kept["methods"]
+        ]
+        columns = [_differences(model, *pair, measure) for pair in pairs]
+        number = max(int(column.clusters.max()) + 1 for column in columns)
+        ps = [1.0 if p is None else p for p in sign_flip_p(columns, number)]
+        for pair, column, p in zip(pairs, columns, holm(ps)):
+            found.append(Comparison(*pair, measure, float(column.values.mean()), p))
+    return found
+
+
+def _differences(model: Model, ours: str, theirs: str, measure: str) -> Column:
+    """Differences in the scenes that both have."""
+    other = model.scenes(theirs, measure)
+    difference = model.scenes(ours, measure)[: len(other)] - other
+    (places,) = np.nonzero(~np.isnan(difference))
+    return Column(difference[places], places.astype(np.int64))
+
+
+def models_table() -> str:
+    """What the models have learnt."""
+    rows = []
+    for model in models():
+        shares = {k: right / asked for k, (right, asked) in _accuracy(model).items()}
+        rows.append(
+            (
+                model.name,
+                f"`{model.kept['trained by']}`",
+                *(f"{shares[f'caption of {n}']:.3f}" for n in (1, 2, 3)),
+                model.kept["model"]["fingerprint"][:12],
+            )
+        )
+    captions = [f"{n} object{'s' if n > 1 else ''}" for n in (1, 2, 3)]
+    return _table(("model", "trained by", *captions, "fingerprint"), rows)
+
+
+def _accuracy(model: Model) -> dict[str, tuple[int, int]]:
+    accuracy: dict[str, tuple[int, int]] = model.kept["accuracy"]
+    return accuracy
+
+
+def headline_table() -> str:
+    """Every method on every model, over all measured words."""
+    rows = []
+    for model in models():
+        for method in model.kept["methods"]:
+            cells = [f"{model.mean(method, one):.3f}" for one in MEASURES]
+            weights = [model.auroc(method, one) for one in (_SHARE, EQUATION_6)]
+            shown = ["" if one is None else f"{one:.3f}" for one in weights]
+            rows.append((model.name, method, *cells, *shown))
+    heads = ("model", "method", *MEASURES, "AUROC", "AUROC, equation (6)")
+    return _table(heads, rows)
+
+
+def verdict_table() -> str:
+    """How many comparisons each candidate wins and loses on each model."""
+    rows = []
+    for model in models():
+        compared = comparisons(model)
+        for candidate in _CANDIDATE_TITLES:
+            own = [one for one in compared if one.candidate == candidate]
+            won = [one for one in own if one.is_won]
+            lost = [one for one in own if one.difference < 0 and one.p < LEVEL]
+            open_ = [one for one in own if one not in won and one not in lost]
+            weights = [model.auroc(candidate, one) for one in (_SHARE, EQUATION_6)]
+            rows.append(
+                (
+                    model.name,
+                    candidate,
+                    f"{len(won)} of {len(own)}",
+                    _named(open_),
+                    _named(lost),
+                    *("" if one is None else f"{one:.3f}" for one in weights),
+                )
+            )
+    heads = (
+        "model",
+        "candidate",
+        "above",
+        "not told apart",
+        "below",
+        "AUROC",
+        "AUROC, equation (6)",
+    )
+    return _table(heads, rows)
+
+
+def _named(compared: Sequence[Comparison]) -> str:
+    by_baseline: dict[str, list[str]] = {}
+    for one in compared:
+        by_baseline.setdefault(one.baseline, []).append(one.measure)
+    return "; ".join(f"{name}: {', '.join(of)}" for name, of in by_baseline.items())
+
+
+def kinds_table() -> str:
+    """Every method and model by kind of word."""
+    rows = []
+    for model in models():
+        for method, kept in model.kept["methods"].items():
+            for kind, means in kept["means"].items():
+                cells = [
+                    f"{means[one][0]:.3f}" if one in means else "" for one in MEASURES
+                ]
+                rows.append((model.name, method, kind, *cells))
+    return _table(("model", "method", "kind", *MEASURES), rows)
+
+
+def masks_table() -> str:
+    """What a model that was trained with masks scores more than one without."""
+    rows = []
+    shapes = [one for one in models() if one.world == "shapes"]
+    without = [one for one in shapes if not one.saw_masks]
+    with_masks = [one for one in shapes if one.saw_masks]
+    if not without or not with_masks:
+        return ""
+    for method in without[0].kept["methods"]:
+        cells = []
+        for measure in MEASURES:
+            before, after = (
+                np.mean([one.mean(method, measure) for one in group])
+                for group in (without, with_masks)
+            )
+            cells.append(f"{before:.3f} → {after:.3f} ({after - before:+.3f})")
+        rows.append((method, *cells))
+    return _table(("method", *MEASURES), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "models": models_table,
+    "headline": headline_table,
+    "verdict": verdict_table,
+    "masks": masks_table,
+}
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(_line(line) for line in lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _is_confirmed(candidate: str, compared: Sequence[Comparison]) -> bool:
+    return all(one.is_won for one in compared if one.candidate == candidate)
