@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from captum_dexar.worlds.arrangement import arranged, from_left, ORDER_MARGIN
 from captum_dexar.worlds.words import CaptionWord, Question, words_of
 
 # None looks like another one, in any of the fonts. Without A: it is a word, too.
@@ -27,9 +28,6 @@ QUESTION_KINDS = (
     "left",
     "spelling",
 )
-
-# Two characters that are closer in x have no clear order.
-ORDER_MARGIN = 8.0
 
 
 class Describable(Protocol):
@@ -61,32 +59,16 @@ def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
     """The words of the caption of one to three characters, of the kinds ``"colour"``,
     ``"character"``, ``"size"``, ``"count"``, ``"relation"`` and ``"filler"``.
 
-    First comes their number. Two are joined by their relation along the axis on which
-    they are further apart, the upper or left one first. Three are listed from left to
-    right.
+    First comes their number, then each in the order of
+    :func:`captum_dexar.worlds.arrangement.arranged`.
     """
     count = len(objects)
     every = tuple(range(count))
     words = words_of("there is" if count == 1 else "there are")
     words += words_of(NUMBERS[count], "count", every)
     words += words_of("character :" if count == 1 else "characters :")
-    if count == 2:
-        (x0, y0), (x1, y1) = objects[0].center, objects[1].center
-        vertical = abs(y1 - y0) > abs(x1 - x0)
-        first, second = (1, 0) if (y1 < y0 if vertical else x1 < x0) else (0, 1)
-        words += _noun_phrase(objects[first], first)
-        words += words_of("above" if vertical else "left of", "relation", every)
-        words += _noun_phrase(objects[second], second)
-    else:
-        joints = ("", ",", "and")
-        for joint, index in zip(joints, _from_left(objects)):
-            words += words_of(joint)
-            words += _noun_phrase(objects[index], index)
+    words += arranged(objects, lambda index: _noun_phrase(objects[index], index))
     return tuple(words + words_of("."))
-
-
-def _from_left(objects: Sequence[Describable]) -> list[int]:
-    return sorted(range(len(objects)), key=lambda i: objects[i].center[0])
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -159,7 +141,7 @@ def questions(
         ("digits", "digits", digits),
     ):
         asked.append(Question(f"how many {name} are there ?", NUMBERS[count], kind))
-    order = _from_left(objects)
+    order = from_left(objects)
     places = [objects[index].center[0] for index in order]
     gaps = np.diff(places)
     if len(objects) > 1 and gaps[0] >= ORDER_MARGIN:

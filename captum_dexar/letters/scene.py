@@ -1,6 +1,6 @@
 """Scenes of letters and digits: characters, exact masks, caption, questions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,19 +18,17 @@ from captum_dexar.letters.language import (
     caption_words,
     CHARACTERS,
     COLOURS,
-    ORDER_MARGIN,
     questions,
     SIZES,
 )
 from captum_dexar.letters.textures import draw_background
+from captum_dexar.worlds import scene
+from captum_dexar.worlds.arrangement import is_clearly_arranged
 from captum_dexar.worlds.words import CaptionWord, Question
 from PIL import Image
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
-
-FIRST_TRAINING_SEED = 1_000_000
-MAX_OBJECTS = 3
 
 HEIGHT_RANGES = {"small": (20.0, 24.0), "big": (32.0, 40.0)}
 MAX_ROTATION = 0.1
@@ -71,7 +69,7 @@ class Character:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(scene.Scene):
     """A drawn scene and its ground truth.
 
     Attributes:
@@ -83,52 +81,26 @@ class Scene:
         questions (tuple of Question): questions with their answers
     """
 
-    seed: int
-    image: Image.Image = field(repr=False)
     objects: tuple[Character, ...]
-    caption_words: tuple[CaptionWord, ...] = field(repr=False)
-    questions: tuple[Question, ...] = field(repr=False)
 
-    @property
-    def caption(self) -> str:
-        """The caption, its words and punctuation separated by single spaces."""
-        return " ".join(word.text for word in self.caption_words)
+    @classmethod
+    def draw(
+        cls, count: int, left_out: Collection[int], rng: np.random.Generator
+    ) -> tuple[tuple[Character, ...], Image.Image]:
+        """See :meth:`captum_dexar.worlds.scene.Scene.draw`."""
+        return _draw(count, left_out, rng)
 
-    @property
-    def mask(self) -> BoolArray:
-        """``(96, 96)`` bool: the union of all characters' masks."""
-        union: BoolArray = np.logical_or.reduce([item.mask for item in self.objects])
-        return union
+    @staticmethod
+    def describe(objects: Sequence[Character]) -> tuple[CaptionWord, ...]:
+        """See :func:`captum_dexar.letters.language.caption_words`."""
+        return caption_words(objects)
 
-    def image_without(self, *left_out: int) -> Image.Image:
-        """The same scene, drawn without some of its characters.
-
-        Background, other characters and noise are the same, so that what a word's
-        log-probability loses is the true effect of the characters on it. Pixels change
-        only where they are, with their soft edges.
-
-        Args:
-            left_out (int): indices of ``objects``
-
-        Returns:
-            *PIL.Image.Image*, RGB, 96 x 96 pixels
-
-        Raises:
-            IndexError: the scene has no such character.
-
-        Examples::
-
-            >>> from captum_dexar.letters import make_scene
-            >>> scene = make_scene(7, num_objects=2)
-            >>> scene.image_without(0).size
-            (96, 96)
-        """
-        count = len(self.objects)
-        unknown = [index for index in left_out if not 0 <= index < count]
-        if unknown:
-            raise IndexError(f"The scene has objects 0 to {count - 1}, got {unknown}.")
-        rng = np.random.default_rng(self.seed)
-        return _draw(rng, count, left_out)[1]
+    @staticmethod
+    def ask(
+        objects: Sequence[Character], rng: np.random.Generator
+    ) -> tuple[Question, ...]:
+        """See :func:`captum_dexar.letters.language.questions`."""
+        return questions(objects, rng)
 
 
 def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
@@ -156,27 +128,13 @@ def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
         >>> scene.caption
         'there are two characters : ...'
     """
-    if seed < 0:
-        raise ValueError(f"seed must be a non-negative integer, got {seed}.")
-    if num_objects is not None and not 1 <= num_objects <= MAX_OBJECTS:
-        raise ValueError(f"num_objects must be 1, 2, 3 or None, got {num_objects}.")
-    rng = np.random.default_rng(seed)
-    objects, image = _draw(rng, num_objects)
-    return Scene(
-        seed=seed,
-        image=image,
-        objects=objects,
-        caption_words=caption_words(objects),
-        questions=questions(objects, rng),
-    )
+    return Scene.drawn(seed, num_objects)
 
 
 def _draw(
-    rng: np.random.Generator, num_objects: int | None, left_out: Collection[int] = ()
+    count: int, left_out: Collection[int], rng: np.random.Generator
 ) -> tuple[tuple[Character, ...], Image.Image]:
     """All characters, and the image without those that are left out."""
-    drawn = int(rng.integers(1, MAX_OBJECTS + 1))
-    count = drawn if num_objects is None else num_objects
     sizes, glyphs, centers = _draw_layout(count, rng)
     colours = [COLOURS[i] for i in rng.permutation(len(COLOURS))[:count]]
 
@@ -227,26 +185,20 @@ def _draw_layout(
         centers = rng.uniform(
             half + GAP, IMAGE_SIZE - GAP - half, size=(LAYOUTS_PER_TRY, count, 2)
         )
-        fits = _fits(centers, half)
+        fits = is_clearly_arranged(centers) & _are_apart(centers, half)
         if fits.any():
             x, y = centers[int(np.argmax(fits))].T.tolist()
             return sizes, glyphs, list(zip(x, y))
 
 
-def _fits(centers: FloatArray, half: FloatArray) -> BoolArray:
-    """Which layouts keep characters apart and their relations unambiguous.
+def _are_apart(centers: FloatArray, half: FloatArray) -> BoolArray:
+    """Which layouts keep the characters' boxes apart.
 
     Args:
         centers (ndarray): ``(layouts, count, 2)``
         half (ndarray): half of the widths and heights, ``(count, 2)``
     """
-    fits = np.ones(len(centers), dtype=np.bool_)
-    count = centers.shape[1]
-    for first in range(count):
-        for second in range(first + 1, count):
-            gap = np.abs(centers[:, first] - centers[:, second])
-            fits &= (gap >= half[first] + half[second] + GAP).any(axis=1)
-            # Two characters are told apart by their relation, three by their order.
-            clear = gap[:, 0] if count > 2 else np.abs(gap[:, 0] - gap[:, 1])
-            fits &= clear >= ORDER_MARGIN
-    return fits
+    first, second = np.triu_indices(len(half), 1)
+    gap = np.abs(centers[:, first] - centers[:, second])
+    apart: BoolArray = (gap >= half[first] + half[second] + GAP).any(axis=2).all(axis=1)
+    return apart

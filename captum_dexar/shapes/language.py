@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from captum_dexar.worlds.arrangement import arranged, ORDER_MARGIN
 from captum_dexar.worlds.words import CaptionWord, Question, words_of
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -14,9 +15,6 @@ NUMBERS = ("one", "two", "three")
 CAPTION_PROMPT = "describe the image ."
 
 QUESTION_KINDS = ("shape", "colour exists", "shape exists", "exists", "count", "left")
-
-# If two objects are this close in x, "left" is ambiguous.
-LEFT_MARGIN = 8.0
 
 
 class Describable(Protocol):
@@ -48,24 +46,10 @@ def caption_words(objects: Sequence[Describable]) -> tuple[CaptionWord, ...]:
     """The words of the caption of one to three objects, of the kinds ``"colour"``,
     ``"shape"``, ``"size"``, ``"relation"`` and ``"filler"``.
 
-    Two objects are joined by their relation along the axis on which they are further
-    apart, the upper or left one first. Three are listed from left to right.
+    Their order is that of :func:`captum_dexar.worlds.arrangement.arranged`.
     """
     words = words_of("the image shows")
-    if len(objects) == 2:
-        (x0, y0), (x1, y1) = objects[0].center, objects[1].center
-        vertical = abs(y1 - y0) > abs(x1 - x0)
-        swap = y1 < y0 if vertical else x1 < x0
-        first, second = (1, 0) if swap else (0, 1)
-        words += _noun_phrase(objects[first], first)
-        words += words_of("above" if vertical else "left of", "relation", (0, 1))
-        words += _noun_phrase(objects[second], second)
-    else:
-        order = sorted(range(len(objects)), key=lambda i: objects[i].center[0])
-        joints = {1: ",", 2: "and"}
-        for place, index in enumerate(order):
-            words += words_of(joints.get(place, ""))
-            words += _noun_phrase(objects[index], index)
+    words += arranged(objects, lambda index: _noun_phrase(objects[index], index))
     return tuple(words + words_of("."))
 
 
@@ -132,7 +116,7 @@ def questions(
     number = NUMBERS[len(objects) - 1]
     asked.append(Question("how many objects are there ?", number, "count"))
     by_x = sorted(objects, key=lambda item: item.center[0])
-    if len(by_x) > 1 and by_x[1].center[0] - by_x[0].center[0] >= LEFT_MARGIN:
+    if len(by_x) > 1 and by_x[1].center[0] - by_x[0].center[0] >= ORDER_MARGIN:
         item = by_x[0]
         answer = f"a {item.size} {item.colour} {item.shape}"
         asked.append(Question("what is on the left ?", answer, "left"))

@@ -1,6 +1,6 @@
 """Scenes and their ground truth: objects, exact masks, caption, questions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,17 +20,15 @@ from captum_dexar.shapes.language import (
     SHAPES,
     SIZES,
 )
+from captum_dexar.worlds import scene
+from captum_dexar.worlds.arrangement import is_clearly_arranged
 from captum_dexar.worlds.words import CaptionWord, Question
 from PIL import Image
 
-FIRST_TRAINING_SEED = 1_000_000
-MAX_OBJECTS = 3
-
 RADIUS_RANGES = {"small": (10.0, 13.0), "large": (16.5, 21.0)}
 MAX_ROTATION = 0.1
-# Gaps, in pixels, that keep objects apart and their relations unambiguous.
+# Pixels between two objects.
 OBJECT_GAP = 2.0
-ORDER_MARGIN = 8.0
 LAYOUTS_PER_TRY = 48
 
 
@@ -63,7 +61,7 @@ class SceneObject:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(scene.Scene):
     """A drawn scene and its ground truth.
 
     Attributes:
@@ -75,52 +73,26 @@ class Scene:
         questions (tuple of Question): questions with their answers
     """
 
-    seed: int
-    image: Image.Image = field(repr=False)
     objects: tuple[SceneObject, ...]
-    caption_words: tuple[CaptionWord, ...] = field(repr=False)
-    questions: tuple[Question, ...] = field(repr=False)
 
-    @property
-    def caption(self) -> str:
-        """The caption, its words and punctuation separated by single spaces."""
-        return " ".join(word.text for word in self.caption_words)
+    @classmethod
+    def draw(
+        cls, count: int, left_out: Collection[int], rng: np.random.Generator
+    ) -> tuple[tuple[SceneObject, ...], Image.Image]:
+        """See :meth:`captum_dexar.worlds.scene.Scene.draw`."""
+        return _draw(count, left_out, rng)
 
-    @property
-    def mask(self) -> BoolArray:
-        """``(96, 96)`` bool: the union of all objects' masks."""
-        union: BoolArray = np.logical_or.reduce([item.mask for item in self.objects])
-        return union
+    @staticmethod
+    def describe(objects: Sequence[SceneObject]) -> tuple[CaptionWord, ...]:
+        """See :func:`captum_dexar.shapes.language.caption_words`."""
+        return caption_words(objects)
 
-    def image_without(self, *left_out: int) -> Image.Image:
-        """The same scene, drawn without some of its objects.
-
-        Background, other objects and noise are the same, so that what a word's
-        log-probability loses is the true effect of the objects on it. Pixels change
-        only where they are, with their soft edges.
-
-        Args:
-            left_out (int): indices of ``objects``
-
-        Returns:
-            *PIL.Image.Image*, RGB, 96 x 96 pixels
-
-        Raises:
-            IndexError: the scene has no such object.
-
-        Examples::
-
-            >>> from captum_dexar.shapes import make_scene
-            >>> scene = make_scene(7, num_objects=2)
-            >>> scene.image_without(0).size
-            (96, 96)
-        """
-        count = len(self.objects)
-        unknown = [index for index in left_out if not 0 <= index < count]
-        if unknown:
-            raise IndexError(f"The scene has objects 0 to {count - 1}, got {unknown}.")
-        rng = np.random.default_rng(self.seed)
-        return _draw(rng, count, left_out)[1]
+    @staticmethod
+    def ask(
+        objects: Sequence[SceneObject], rng: np.random.Generator
+    ) -> tuple[Question, ...]:
+        """See :func:`captum_dexar.shapes.language.questions`."""
+        return questions(objects, rng)
 
 
 def _draw_layout(
@@ -132,15 +104,12 @@ def _draw_layout(
         radii = np.array([rng.uniform(*RADIUS_RANGES[size]) for size in sizes])
         low, high = radii[:, None] + 1, IMAGE_SIZE - 1 - radii[:, None]
         centers = rng.uniform(low, high, size=(LAYOUTS_PER_TRY, count, 2))
-        fits = np.ones(LAYOUTS_PER_TRY, dtype=np.bool_)
+        fits = is_clearly_arranged(centers)
         for first in range(count):
             for second in range(first + 1, count):
                 gap = np.abs(centers[:, first] - centers[:, second])
                 apart = radii[first] + radii[second] + OBJECT_GAP
                 fits &= np.hypot(gap[:, 0], gap[:, 1]) >= apart
-                # Two objects are distinguished by their relation, three by their order.
-                clear = gap[:, 0] if count > 2 else np.abs(gap[:, 0] - gap[:, 1])
-                fits &= clear >= ORDER_MARGIN
         if fits.any():
             return sizes, radii, centers[int(np.argmax(fits))]
 
@@ -170,27 +139,13 @@ def make_scene(seed: int, *, num_objects: int | None = None) -> Scene:
         >>> len(scene.objects)
         2
     """
-    if seed < 0:
-        raise ValueError(f"seed must be a non-negative integer, got {seed}.")
-    if num_objects is not None and not 1 <= num_objects <= MAX_OBJECTS:
-        raise ValueError(f"num_objects must be 1, 2, 3 or None, got {num_objects}.")
-    rng = np.random.default_rng(seed)
-    objects, image = _draw(rng, num_objects)
-    return Scene(
-        seed=seed,
-        image=image,
-        objects=objects,
-        caption_words=caption_words(objects),
-        questions=questions(objects, rng),
-    )
+    return Scene.drawn(seed, num_objects)
 
 
 def _draw(
-    rng: np.random.Generator, num_objects: int | None, left_out: Collection[int] = ()
+    count: int, left_out: Collection[int], rng: np.random.Generator
 ) -> tuple[tuple[SceneObject, ...], Image.Image]:
     """All objects, and the image without those that are left out."""
-    drawn = int(rng.integers(1, MAX_OBJECTS + 1))
-    count = drawn if num_objects is None else num_objects
     sizes, radii, centers = _draw_layout(count, rng)
     colours = rng.permutation(len(COLOURS))[:count]
     shapes = rng.integers(len(SHAPES), size=count)

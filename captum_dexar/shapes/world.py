@@ -3,7 +3,7 @@
 from captum_dexar.shapes.drawing import IMAGE_SIZE
 from captum_dexar.shapes.language import CAPTION_PROMPT, COLOURS, SHAPES, SIZES
 from captum_dexar.shapes.processing import VOCABULARY
-from captum_dexar.shapes.scene import FIRST_TRAINING_SEED, make_scene, MAX_OBJECTS
+from captum_dexar.shapes.scene import make_scene
 from captum_dexar.worlds.world import World
 
 EVEN = {
@@ -24,6 +24,4 @@ WORLD = World(
     caption_prompt=CAPTION_PROMPT,
     question_kinds=EVEN,
     hard_kinds=EVEN | {"shape exists": 1.5, "exists": 4.0, "left": 3.0},
-    max_objects=MAX_OBJECTS,
-    first_training_seed=FIRST_TRAINING_SEED,
 )

@@ -11,14 +11,15 @@ from captum_dexar.training.stages import Recipe, Stage
 from captum_dexar.training.words import word_labels
 from captum_dexar.worlds.accuracy import caption_kind
 from captum_dexar.worlds.processing import PATCH_SIZE, PIXEL_MEAN, PIXEL_STD
-from captum_dexar.worlds.world import DrawnScene, World
+from captum_dexar.worlds.scene import Scene
+from captum_dexar.worlds.world import World
 from torch import Tensor
 from torch.utils.data import Dataset
 
 # Scenes per training run, so that runs with different seeds share none.
 SEEDS_PER_RUN = 1_000_000_000
 
-LABELS: dict[str, Callable[[World, Sequence[DrawnScene]], Tensor]] = {
+LABELS: dict[str, Callable[[World, Sequence[Scene]], Tensor]] = {
     "patches": patch_labels,
     "words": word_labels,
 }
@@ -39,7 +40,7 @@ class Batch:
     packed: PackedBatch | None
 
 
-def pixel_values(scenes: Sequence[DrawnScene]) -> Tensor:
+def pixel_values(scenes: Sequence[Scene]) -> Tensor:
     """The scenes' images, preprocessed as by the processor."""
     images = np.stack([np.asarray(scene.image) for scene in scenes])
     values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -47,7 +48,7 @@ def pixel_values(scenes: Sequence[DrawnScene]) -> Tensor:
 
 
 def draw_turns(
-    world: World, stage: Stage, scene: DrawnScene, rng: np.random.Generator
+    world: World, stage: Stage, scene: Scene, rng: np.random.Generator
 ) -> list[Turn]:
     """The caption and a few questions of one scene."""
     weights = [stage.question_weights[question.kind] for question in scene.questions]

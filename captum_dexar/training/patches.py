@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from captum_dexar.training.measures import Measures
 from captum_dexar.worlds.processing import PATCH_SIZE
-from captum_dexar.worlds.world import DrawnScene, World
+from captum_dexar.worlds.scene import Scene
+from captum_dexar.worlds.world import World
 from torch import nn, Tensor
 
 # A patch belongs to an object that covers at least this share of its pixels. Patches
@@ -16,7 +17,7 @@ BACKGROUND_WEIGHT = 0.3
 IGNORED = -100
 
 
-def patch_labels(world: World, scenes: Sequence[DrawnScene]) -> Tensor:
+def patch_labels(world: World, scenes: Sequence[Scene]) -> Tensor:
     """The labels of every patch, ``(attributes, batch, patches)``: the words for the
     object that covers most of it, counted from 1; 0 for background; -100 if left out.
     """

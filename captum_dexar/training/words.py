@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from captum_dexar.training.measures import Measures
-from captum_dexar.worlds.world import DrawnScene, World
+from captum_dexar.worlds.scene import Scene
+from captum_dexar.worlds.world import World
 from torch import nn, Tensor
 
 # Whole phrases are many and mostly absent; their mean has this weight.
@@ -17,7 +18,7 @@ PHRASE_WEIGHT = 4.0
 FIRST_LOGIT = -2.0
 
 
-def word_labels(world: World, scenes: Sequence[DrawnScene]) -> Tensor:
+def word_labels(world: World, scenes: Sequence[Scene]) -> Tensor:
     """Which words, and which whole phrases such as "small red circle", are true of some
     object of each image, ``(batch, words + phrases)``: 1 or 0."""
     word_ids = _numbered(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from captum_dexar.worlds.world import DrawnScene, World
+from captum_dexar.worlds.scene import Scene
+from captum_dexar.worlds.world import World
 from PIL import Image
 from tqdm import tqdm
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
@@ -31,7 +32,7 @@ class Accuracy:
         return self.right / self.asked
 
 
-def caption_kind(scene: DrawnScene) -> str:
+def caption_kind(scene: Scene) -> str:
     """The kind of a scene's caption: by its number of objects."""
     return f"caption of {len(scene.objects)}"
 
@@ -44,7 +45,7 @@ class _Item:
     kind: str
 
 
-def _items(world: World, scene: DrawnScene) -> list[_Item]:
+def _items(world: World, scene: Scene) -> list[_Item]:
     asked = [(world.caption_prompt, scene.caption, caption_kind(scene))]
     asked += [(item.text, item.answer, item.kind) for item in scene.questions]
     return [_Item(scene.image, *values) for values in asked]

@@ -1,43 +1,22 @@
 """What is special of one drawn world, for all that works on any of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-from captum_dexar.worlds.words import Question
-from PIL import Image
-
-
-class DrawnObject(Protocol):
-    """One object of a scene; its attributes have the names of :class:`World`."""
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]: ...
-
-
-class DrawnScene(Protocol):
-    """A scene with its ground truth."""
-
-    @property
-    def image(self) -> Image.Image: ...
-
-    @property
-    def objects(self) -> Sequence[DrawnObject]: ...
-
-    @property
-    def caption(self) -> str: ...
-
-    @property
-    def questions(self) -> Sequence[Question]: ...
+from captum_dexar.worlds.scene import (
+    DrawnObject,
+    FIRST_TRAINING_SEED,
+    MAX_OBJECTS,
+    Scene,
+)
 
 
 class SceneMaker(Protocol):
     """Draws the scene of a seed, with a number of objects or a random one."""
 
-    def __call__(self, seed: int, *, num_objects: int | None = None) -> Any: ...
+    def __call__(self, seed: int, *, num_objects: int | None = None) -> Scene: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +25,7 @@ class World:
 
     Args:
         name (str): its name
-        make_scene (callable): draws a :class:`DrawnScene` of 1 to ``max_objects``
+        make_scene (callable): draws a :class:`Scene` of 1 to ``max_objects``
             objects from a seed
         vocabulary (Mapping): the ids of its words, see
             :func:`captum_dexar.worlds.processing.vocabulary_of`
@@ -70,8 +49,8 @@ class World:
     caption_prompt: str
     question_kinds: Mapping[str, float]
     hard_kinds: Mapping[str, float]
-    max_objects: int = 3
-    first_training_seed: int = 1_000_000
+    max_objects: int = MAX_OBJECTS
+    first_training_seed: int = FIRST_TRAINING_SEED
 
     def words_for(self, item: DrawnObject) -> tuple[str, ...]:
         """The words for one object's attributes, in the order of ``attributes``."""

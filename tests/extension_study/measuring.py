@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from captum_dexar.shapes.world import WORLD as SHAPES
 from captum_dexar.worlds.accuracy import measure_accuracy
 from captum_dexar.worlds.world import World
 from tests.extension_study.methods import one_pass_methods, slow_methods
+from tests.extension_study.models import StudiedModel
 from tests.extension_study.protocol import BothProtocols, EQUATION_6
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -51,72 +52,62 @@ WORLDS = {
 
 
 def measure(
-    name: str,
+    model: StudiedModel,
     model_folder: Path,
-    world: str,
     folder: Path,
     *,
     first_seed: int,
     num_scenes: int,
     num_slow: int,
     accuracy_scenes: int,
-    trained_by: str,
 ) -> dict[str, Any]:
-    """Measures one model; started again, it goes on where it was.
+    """Measures all methods on one model; started again, it goes on where it was.
 
     Args:
-        name (str): the model's name in tables
-        model_folder (pathlib.Path): the model
-        world (str): the name of its world
+        model (StudiedModel): the model
+        model_folder (pathlib.Path): its folder
         folder (pathlib.Path): where measurements are kept
         first_seed (int): the first scene
         num_scenes (int): scenes of the methods of one pass
         num_slow (int): scenes of Integrated Gradients and occlusion, the first of them
         accuracy_scenes (int): scenes of the accuracy
-        trained_by (str): the command that trained it
 
     Returns:
         dict, as JSON takes it
     """
-    studied = WORLDS[world]
-    model = LlavaForConditionalGeneration.from_pretrained(model_folder).eval()
+    studied = WORLDS[model.world]
+    vlm = LlavaForConditionalGeneration.from_pretrained(model_folder).eval()
     processor = AutoProcessor.from_pretrained(model_folder, backend="pil")
     parts = {
-        "one-pass": (num_scenes, one_pass_methods(model, processor)),
-        "slow": (num_slow, slow_methods(model)),
+        "one-pass": (num_scenes, one_pass_methods(vlm, processor)),
+        "slow": (num_slow, slow_methods(vlm)),
     }
-    kept: dict[str, Any] = {
-        "name": name,
-        "world": world,
-        "trained by": trained_by,
-        "methods": {},
-    }
-    for part, (count, methods) in parts.items():
+    kept: dict[str, Any] = {**asdict(model), "scenes": [first_seed, num_scenes]}
+    methods: dict[str, Any] = {}
+    for part, (count, given) in parts.items():
         if not count:
             continue
         dataset = studied.dataset(
             range(first_seed, first_seed + count),
             processor,
-            model,
+            vlm,
             kinds=(*studied.dataset.word_kinds, OBJECTS),
         )
-        job = Job(dataset, methods, BothProtocols(dataset), model, processor, first_seed)
+        job = Job(dataset, given, BothProtocols(dataset), vlm, processor, first_seed)
         run(job, folder / part, progress=True)
         described = read_run(folder / part)
-        kept["model"] = described["model"]
-        kept["versions"] = described["versions"]
-        kept["scenes"] = [first_seed, first_seed + num_scenes]
+        kept |= {name: described[name] for name in ("model", "versions")}
         seeds = [str(seed) for seed in dataset.seeds]
-        kept["methods"] |= condensed(read_lines(folder / part), seeds, studied.kinds)
+        methods |= condensed(read_lines(folder / part), seeds, studied.kinds)
     answers = measure_accuracy(
         studied.world,
-        model,
+        vlm,
         processor,
         range(first_seed, first_seed + accuracy_scenes),
         show_progress=True,
     )
-    kept["accuracy"] = {kind: [one.right, one.asked] for kind, one in answers.items()}
-    return kept
+    accuracy = {kind: [one.right, one.asked] for kind, one in answers.items()}
+    return {**kept, "accuracy": accuracy, "methods": methods}
 
 
 def condensed(
@@ -210,19 +201,18 @@ def _rounded(number: float | None) -> float | None:
 
 
 def save(kept: dict[str, Any], path: Path) -> None:
-    """Writes what is kept, a line for each method and measure."""
-    methods = kept.pop("methods")
-    text = json.dumps(kept, indent=1)[:-2] + ',\n "methods": {\n'
-    text += ",\n".join(
+    """Writes what is kept, with a line for each measure of a method."""
+    methods = ",\n".join(
         f"  {json.dumps(name)}: {{\n"
         + ",\n".join(
             f"   {json.dumps(key)}: {_lines_of(value)}" for key, value in one.items()
         )
         + "\n  }"
-        for name, one in methods.items()
+        for name, one in kept["methods"].items()
     )
-    path.write_text(text + "\n }\n}\n")
-    kept["methods"] = methods
+    about = {key: value for key, value in kept.items() if key != "methods"}
+    text = json.dumps(about, indent=1).removesuffix("\n}")
+    path.write_text(f'{text},\n "methods": {{\n{methods}\n }}\n}}\n')
 
 
 def _lines_of(value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from captum_dexar.evaluation.dataset import EvaluationDataset, Example, read_regions
+from captum_dexar.evaluation.dataset import EvaluationDataset, Example
 from captum_dexar.evaluation.protocols import EffectsProtocol, LocalizationProtocol
 from captum_dexar.evaluation.protocols.base import EvaluationProtocol, Line, Methods
 from tests.extension_study.methods import CandidateMethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from captum_dexar.comparison.methods import METHODS
 from captum_dexar.evaluation.statistics import Column, holm, sign_flip_p
-from tests.extension_study.candidates import CANDIDATES, FIRST_CHOICE
+from tests.extension_study.candidates import CANDIDATES
 from tests.extension_study.methods import BASELINES, SLOW
+from tests.extension_study.models import MODELS
 from tests.extension_study.protocol import EQUATION_6
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,7 +42,7 @@ class Model:
     @property
     def saw_masks(self) -> bool:
         """Whether it was trained with the masks of objects."""
-        return "--recipe words" not in self.kept["trained by"]
+        return MODELS[self.name].saw_masks
 
     def scenes(self, method: str, measure: str) -> np.ndarray[Any, Any]:
         """The mean of each scene, NaN where there is none."""
@@ -122,7 +123,7 @@ def models_table() -> str:
         rows.append(
             (
                 model.name,
-                f"`{model.kept['trained by']}`",
+                f"`{MODELS[model.name].command}`",
                 *(f"{shares[f'caption of {n}']:.3f}" for n in (1, 2, 3)),
                 model.kept["model"]["fingerprint"][:12],
             )

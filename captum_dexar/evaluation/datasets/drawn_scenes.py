@@ -3,44 +3,18 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from captum_dexar.evaluation.dataset import EvaluationDataset, Example, Region
 from captum_dexar.inputs.image_prompt import ImagePromptInput
-from captum_dexar.worlds.words import CaptionWord
+from captum_dexar.worlds.scene import Scene
 from PIL import Image
 from torch import nn, Tensor
 
 PROMPT = "Describe the image."
 OBJECTS = "objects"
-
-
-class Masked(Protocol):
-    """An object with an exact mask."""
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]: ...
-
-
-class DrawnScene(Protocol):
-    """What the dataset needs of a scene."""
-
-    @property
-    def image(self) -> Image.Image: ...
-
-    @property
-    def objects(self) -> Sequence[Masked]: ...
-
-    @property
-    def caption(self) -> str: ...
-
-    @property
-    def caption_words(self) -> Sequence[CaptionWord]: ...
-
-    def image_without(self, *left_out: int) -> Image.Image: ...
 
 
 class DrawnScenesDataset(EvaluationDataset):
@@ -93,7 +67,7 @@ class DrawnScenesDataset(EvaluationDataset):
             )
 
     @abstractmethod
-    def scene(self, seed: int) -> DrawnScene:
+    def scene(self, seed: int) -> Scene:
         """The scene of a seed."""
 
     def __len__(self) -> int:
@@ -136,9 +110,7 @@ class DrawnScenesDataset(EvaluationDataset):
         }
 
 
-def _regions(
-    scene: DrawnScene, encoding: Any, kinds: Sequence[str]
-) -> Iterator[Region]:
+def _regions(scene: Scene, encoding: Any, kinds: Sequence[str]) -> Iterator[Region]:
     masks = torch.from_numpy(np.stack([item.mask for item in scene.objects]))
     start = 0
     for word in scene.caption_words:
