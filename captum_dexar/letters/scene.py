@@ -200,5 +200,6 @@ def _are_apart(centers: FloatArray, half: FloatArray) -> BoolArray:
     """
     first, second = np.triu_indices(len(half), 1)
     gap = np.abs(centers[:, first] - centers[:, second])
-    apart: BoolArray = (gap >= half[first] + half[second] + GAP).any(axis=2).all(axis=1)
-    return apart
+    is_apart = (gap >= half[first] + half[second] + GAP).any(axis=2)
+    every: BoolArray = np.logical_and.reduce(is_apart, axis=1)
+    return every

@@ -71,5 +71,5 @@ def is_clearly_arranged(
     gap = np.abs(centers[:, first] - centers[:, second])
     # Two objects are told apart by their relation, three by their order.
     clear = gap[..., 0] if count > 2 else np.abs(gap[..., 0] - gap[..., 1])
-    is_clear: npt.NDArray[np.bool_] = (clear >= ORDER_MARGIN).all(axis=1)
-    return is_clear
+    every: npt.NDArray[np.bool_] = np.logical_and.reduce(clear >= ORDER_MARGIN, axis=1)
+    return every

@@ -83,7 +83,7 @@ class Remembered(DecoderLayerAttribution):
         self._key: tuple[Any, ...] = ()
         self._explained: StepAttributions | None = None
 
-    def get_name(self) -> str:  # type: ignore[override]
+    def get_name(self) -> str:
         """The method's name."""
         return str(self.inner.get_name())
 

@@ -49,7 +49,7 @@ class BothProtocols(EvaluationProtocol):
         seed: int,
     ) -> Iterator[Line]:
         """See :meth:`EvaluationProtocol.measure`."""
-        ids = {"sample": sample, "image": image, "seed": seed}
+        ids: dict[str, Any] = {"sample": sample, "image": image, "seed": seed}
         places = self.localization.measure(methods, example, processor, **ids)
         effects = self.effects.measure(methods, example, processor, **ids)
         # In turns, so that a method can give the same explanation twice.

@@ -33,7 +33,7 @@ def test_powers_are_the_packages(power: float, candidate: Candidate) -> None:
     steps, readings, method = _explained()
     expected = method.attribute_steps(steps, attention_power=power)
     scores = scored(candidate, readings)
-    largest = expected.token_attr.max()
+    largest = float(expected.token_attr.max())
     torch.testing.assert_close(
         scores.maps[None].float(), expected.token_attr, atol=1e-5 * largest, rtol=1e-4
     )
