@@ -65,10 +65,11 @@ class OnlineWithProgress:
         self, tokens: Tensor, target_logits: Any, first_step: int
     ) -> StepAttributions:
         """See :class:`OnlineAttribution`."""
-        explained = self.online.explain(tokens, target_logits, first_step)
         num_steps = first_step + tokens.shape[1]
         if self._bar is None:
+            # Before the work, of which it tells the speed.
             self._bar = tqdm(total=num_steps, desc="explaining", unit="token")
+        explained = self.online.explain(tokens, target_logits, first_step)
         # The length of the answer is not known in advance.
         self._bar.total = num_steps
         self._bar.update(tokens.shape[1])

@@ -138,16 +138,52 @@ def _accuracy(model: Model) -> dict[str, tuple[int, int]]:
 
 
 def headline_table() -> str:
-    """Every method on every model, over all measured words."""
+    """Every method, over all measured words: mean of the seeds of a recipe."""
+    rows = []
+    for name, group in _groups().items():
+        for method in group[0].kept["methods"]:
+            cells = [_mean_of([one.mean(method, m) for one in group]) for m in MEASURES]
+            cells += [
+                _mean_of([one.auroc(method, weights) for one in group])
+                for weights in (_SHARE, EQUATION_6)
+            ]
+            rows.append((name, method, *cells))
+    heads = ("models", "method", *MEASURES, "AUROC", "AUROC, equation (6)")
+    return _table(heads, rows)
+
+
+def seeds_table() -> str:
+    """Every method and model, over all measured words."""
     rows = []
     for model in models():
         for method in model.kept["methods"]:
-            cells = [f"{model.mean(method, one):.3f}" for one in MEASURES]
-            weights = [model.auroc(method, one) for one in (_SHARE, EQUATION_6)]
-            shown = ["" if one is None else f"{one:.3f}" for one in weights]
-            rows.append((model.name, method, *cells, *shown))
+            cells = [_mean_of([model.mean(method, one)]) for one in MEASURES]
+            cells += [
+                _mean_of([model.auroc(method, one)]) for one in (_SHARE, EQUATION_6)
+            ]
+            rows.append((model.name, method, *cells))
     heads = ("model", "method", *MEASURES, "AUROC", "AUROC, equation (6)")
     return _table(heads, rows)
+
+
+def _groups() -> dict[str, list[Model]]:
+    """The seeds of each recipe."""
+    found: dict[str, list[Model]] = {}
+    for model in models():
+        words = "with masks" if model.saw_masks else "without masks"
+        found.setdefault(f"{model.world}, {words}", []).append(model)
+    return found
+
+
+def _mean_of(numbers: Sequence[float | None]) -> str:
+    """The mean, and the smallest and largest of several."""
+    known = [one for one in numbers if one is not None]
+    if not known:
+        return ""
+    mean = f"{np.mean(known):.3f}"
+    if len(known) == 1:
+        return mean
+    return f"{mean} ({min(known):.3f} to {max(known):.3f})"
 
 
 def verdict_table() -> str:
@@ -228,6 +264,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "headline": headline_table,
     "verdict": verdict_table,
     "masks": masks_table,
+    "seeds": seeds_table,
+    "kinds": kinds_table,
 }
 
 
@@ -238,7 +276,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _is_confirmed(candidate: str, compared: Sequence[Comparison]) -> bool:
-    return all(one.is_won for one in compared if one.candidate == candidate)
