@@ -107,7 +107,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--accuracy",
         action="store_true",
-        help="first print how often the bundled model is exactly right on the scenes",
+        help="first print how often the model is exactly right about the drawn scenes; "
+        "the bundled model, or one that was trained on them",
     )
     parser.add_argument(
         "--own-answer",
@@ -225,7 +226,7 @@ def _check_ray(options: argparse.Namespace) -> None:
             if getattr(options, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} needs --ray.")
     elif options.accuracy:
-        raise InputError("--accuracy asks the bundled model here; leave --ray out.")
+        raise InputError("--accuracy asks the model here; leave --ray out.")
 
 
 def _check_dataset(options: argparse.Namespace) -> None:
@@ -249,8 +250,10 @@ def _check_dataset(options: argparse.Namespace) -> None:
             "--own-answer is for coco, whose captions are explained otherwise; drawn "
             "scenes have true captions, and other datasets no answers."
         )
-    if options.accuracy and (options.dataset != SHAPES or options.model is not None):
-        raise InputError("--accuracy asks the bundled model about the bundled scenes.")
+    if options.accuracy and not is_drawn:
+        raise InputError(
+            f"--accuracy asks about drawn scenes; {options.dataset} has photographs."
+        )
 
 
 def _check_protocol(options: argparse.Namespace) -> None:
@@ -311,9 +314,17 @@ def _methods(names: list[str], model: nn.Module) -> Mapping[str, tuple[Any, Any]
 
 
 def _print_accuracy(model: Any, processor: Any, dataset: Any) -> None:
-    from captum_dexar.shapes import measure_accuracy
+    from captum_dexar.worlds.accuracy import measure_accuracy
 
-    accuracy = measure_accuracy(model, processor, dataset.seeds, show_progress=True)
+    world = dataset.world
+    if processor.tokenizer.get_vocab() != dict(world.vocabulary):
+        raise InputError(
+            f"--accuracy asks in the words of the drawn {world.name}; this model was "
+            "not trained on them."
+        )
+    accuracy = measure_accuracy(
+        world, model, processor, dataset.seeds, show_progress=True
+    )
     say("\n| answers | exactly right | asked | share |\n|---|---|---|---|")
     for kind, value in accuracy.items():
         say(f"| {kind} | {value.right} | {value.asked} | {value.share:.3f} |")

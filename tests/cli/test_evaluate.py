@@ -141,19 +141,27 @@ def test_a_model_and_a_dataset_on_disk(
 
 
 def test_letters_are_drawn_for_the_model_that_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     letters_model().save_pretrained(tmp_path / "model")
     build_processor().save_pretrained(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     on = ["--dataset", "letters", "--model", "model", "--limit", "2", "--seed", "5"]
-    assert main(["evaluate", *on, "--methods", "attention-last"]) == 0
+    assert main(["evaluate", *on, "--methods", "attention-last", "--accuracy"]) == 0
+    # It was never trained.
+    assert "| spelling | 0 |" in capsys.readouterr().out
     out = tmp_path / "captum-dexar-evaluation" / "letters-localization"
     lines = [json.loads(line) for line in (out / "results.jsonl").open()]
     assert {line["sample"] for line in lines} == {"5", "6"}
     assert [line["error"] for line in lines] == [None] * len(lines)
     kinds = {kind for line in lines for kind in line["values"]}
     assert kinds >= {*LettersDataset.word_kinds, "whole answer: objects"}
+    on = ["--dataset", "shapes", "--model", "model", "--limit", "1", "--out", "other"]
+    assert main(["evaluate", *on, "--accuracy"]) == 2
+    assert "this model was not trained on them" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "results.jsonl").exists()
 
 
 def test_nothing_measured_exits_with_1(
@@ -182,11 +190,10 @@ def test_what_is_wrong_is_one_line(
         (["--root", here], "--root is for datasets on disk; shapes are drawn"),
         (["--dataset", "letters"], "--dataset letters needs --model"),
         (["--dataset", "letters", "--root", here], "letters are drawn"),
-        (["--dataset", "letters", "--model", here, "--accuracy"], "--accuracy asks"),
         (["--dataset", "voc"], "--dataset voc needs --root"),
         (["--dataset", "voc", "--root", here + "/no"], "there is no folder"),
         (["--dataset", "voc", "--root", here], "--dataset voc: "),
-        (["--accuracy", "--model", here], "--accuracy asks the bundled model"),
+        ([*voc, "--accuracy"], "--accuracy asks about drawn scenes; voc has photo"),
         (["--depths", "3"], "--depths needs --protocol sanity"),
         (["--insertion"], "--insertion needs --protocol perturbation"),
         (["--protocol", "sanity", "--fill", "blur"], "--fill needs --protocol pert"),

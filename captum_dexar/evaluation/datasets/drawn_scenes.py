@@ -1,7 +1,6 @@
 """Drawn scenes as a dataset, whatever they show."""
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from captum_dexar.evaluation.dataset import EvaluationDataset, Example, Region
 from captum_dexar.inputs.image_prompt import ImagePromptInput
 from captum_dexar.worlds.scene import Scene
+from captum_dexar.worlds.world import World
 from PIL import Image
 from torch import nn, Tensor
 
@@ -25,7 +25,7 @@ class DrawnScenesDataset(EvaluationDataset):
     Each filler word is a region without a mask. Words of kinds that are not chosen are
     left out. Any fast tokenizer works, even if it splits words.
 
-    Subclasses define ``name``, ``word_kinds``, ``default_kinds`` and ``scene``.
+    Subclasses define ``name``, ``world``, ``word_kinds`` and ``default_kinds``.
 
     Args:
         seeds (iterable of int): seeds of the scenes
@@ -35,6 +35,7 @@ class DrawnScenesDataset(EvaluationDataset):
             ``"objects"``. Default: None, ``default_kinds``
 
     Attributes:
+        world (World): what draws the scenes
         word_kinds (tuple of str): the kinds of words that refer to objects
         default_kinds (tuple of str): those that are measured by default
 
@@ -42,6 +43,7 @@ class DrawnScenesDataset(EvaluationDataset):
         ValueError: there is no such kind, or a seed is given twice.
     """
 
+    world: World
     word_kinds: tuple[str, ...] = ()
     default_kinds: tuple[str, ...] = ()
 
@@ -66,9 +68,9 @@ class DrawnScenesDataset(EvaluationDataset):
                 f"The kinds are {', '.join(known)}."
             )
 
-    @abstractmethod
     def scene(self, seed: int) -> Scene:
         """The scene of a seed."""
+        return self.world.make_scene(seed)
 
     def __len__(self) -> int:
         return len(self.seeds)

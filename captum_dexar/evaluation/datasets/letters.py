@@ -1,7 +1,7 @@
 """Letters and digits over photographs as a dataset."""
 
 from captum_dexar.evaluation.datasets.drawn_scenes import DrawnScenesDataset
-from captum_dexar.letters import make_scene, Scene
+from captum_dexar.letters.world import WORLD
 
 
 class LettersDataset(DrawnScenesDataset):
@@ -41,9 +41,6 @@ class LettersDataset(DrawnScenesDataset):
     """
 
     name = "letters"
+    world = WORLD
     word_kinds = ("colour", "character", "size", "count", "relation")
     default_kinds = ("colour", "character")
-
-    def scene(self, seed: int) -> Scene:
-        """The scene of a seed."""
-        return make_scene(seed)

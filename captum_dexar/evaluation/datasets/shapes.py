@@ -1,7 +1,7 @@
 """The synthetic scenes as a dataset."""
 
 from captum_dexar.evaluation.datasets.drawn_scenes import DrawnScenesDataset
-from captum_dexar.shapes import make_scene, Scene
+from captum_dexar.shapes.world import WORLD
 
 
 class ShapesDataset(DrawnScenesDataset):
@@ -39,9 +39,6 @@ class ShapesDataset(DrawnScenesDataset):
     """
 
     name = "shapes"
+    world = WORLD
     word_kinds = ("colour", "shape", "size", "relation")
     default_kinds = ("colour", "shape")
-
-    def scene(self, seed: int) -> Scene:
-        """The scene of a seed."""
-        return make_scene(seed)

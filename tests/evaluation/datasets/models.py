@@ -35,4 +35,6 @@ def letters_model() -> LlavaForConditionalGeneration:
     config.text_config.vocab_size = len(VOCABULARY)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LlavaForConditionalGeneration(config).eval()
+        model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.max_new_tokens = 8
+    return model
