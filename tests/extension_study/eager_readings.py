@@ -17,6 +17,8 @@ from torch import Tensor
 
 # What the chat template of the drawn worlds writes around question and image.
 TEMPLATE = "USER: ASSISTANT:"
+# Tokens of which the model says that they are the most likely instead.
+NUM_RIVALS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,10 @@ class Readings:
             may not attend; of the same shape
         contrasted (Tensor): of the reading minus that of the token which the layer
             holds for the most likely of all others
+        against (Tensor): of the reading minus those of the tokens that the model itself
+            holds for the most likely of all others, ``(rivals, layers, ...)``
+        final (Tensor): of the model's own logit minus that of its runner-up, through
+            all layers above
         probabilities (Tensor): the lens' probability of the token, ``(layers, steps)``
         is_image (Tensor): ``(keys,)`` bool
         is_template (Tensor): the first token and those of the template, ``(keys,)``
@@ -39,6 +45,8 @@ class Readings:
     attention: Tensor
     gradients: Tensor
     contrasted: Tensor
+    against: Tensor
+    final: Tensor
     probabilities: Tensor
     is_image: Tensor
     is_template: Tensor
@@ -70,22 +78,27 @@ def eager_readings(steps: DecodingSteps, template_ids: list[int]) -> Readings:
     num_keys, count = output.logits.shape[1], len(targets)
     positions = torch.arange(num_keys - count, num_keys)
     is_allowed = torch.arange(num_keys) <= positions[:, None]
-    attention, gradients, contrasted, probabilities = [], [], [], []
+
+    def of_answer(tensor: Tensor) -> Tensor:
+        """``(steps, heads, keys)`` of the explained positions."""
+        return tensor[0, :, positions].double().transpose(0, 1)
+
+    last = output.logits[0, positions]
+    rivals = _others(last, targets).topk(NUM_RIVALS, 1).indices.T
+    attention, gradients, contrasted, against, probabilities = [], [], [], [], []
     for probability, state in zip(output.attentions, states):
         logits = _lens(decoder, state[0, positions])
-        others = logits.detach().scatter(1, targets[:, None], -torch.inf).argmax(1)
-        reading = logits.gather(1, targets[:, None]).sum()
-        runner_up = logits.gather(1, others[:, None]).sum()
-        (whole,) = torch.autograd.grad(reading, probability, retain_graph=True)
-        (other,) = torch.autograd.grad(runner_up, probability, retain_graph=True)
-        # (heads, steps, keys) of the explained positions, steps first.
-        of_answer = [
-            tensor[0, :, positions].detach().double().transpose(0, 1)
-            for tensor in (probability, whole, whole - other)
-        ]
-        attention.append(of_answer[0])
-        gradients.append(of_answer[1] * is_allowed[:, None])
-        contrasted.append(of_answer[2] * is_allowed[:, None])
+
+        def gradient(ids: Tensor) -> Tensor:
+            reading = logits.gather(1, ids[:, None]).sum()
+            (found,) = torch.autograd.grad(reading, probability, retain_graph=True)
+            return of_answer(found) * is_allowed[:, None]
+
+        whole = gradient(targets)
+        attention.append(of_answer(probability.detach()))
+        gradients.append(whole)
+        contrasted.append(whole - gradient(_others(logits, targets).argmax(1)))
+        against.append(whole - torch.stack([gradient(ids) for ids in rivals]))
         known = logits.detach().double().softmax(1).gather(1, targets[:, None])
         probabilities.append(known[:, 0])
     ids = inputs["input_ids"][0]
@@ -99,11 +112,33 @@ def eager_readings(steps: DecodingSteps, template_ids: list[int]) -> Readings:
         torch.stack(attention),
         torch.stack(gradients),
         torch.stack(contrasted),
+        torch.stack(against, 1),
+        _final_gradients(output, targets, rivals[0], positions) * is_allowed[:, None],
         torch.stack(probabilities),
         is_image,
         is_template,
         log_probs.gather(1, targets[:, None])[:, 0],
     )
+
+
+def _final_gradients(
+    output: Any, targets: Tensor, runners_up: Tensor, positions: Tensor
+) -> Tensor:
+    """One backward pass through all layers for each step."""
+    found = []
+    for place, target, runner_up in zip(positions, targets, runners_up):
+        logits = output.logits[0, place]
+        difference = logits[target] - logits[runner_up]
+        gradients = torch.autograd.grad(
+            difference, output.attentions, retain_graph=True
+        )
+        found.append(torch.stack([one[0, :, place].double() for one in gradients]))
+    return torch.stack(found, 1)
+
+
+def _others(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits of all tokens but the targets."""
+    return logits.detach().scatter(1, targets[:, None], -torch.inf)
 
 
 class LastReadings:

@@ -1,10 +1,11 @@
 """The candidates, against the package and against cases worked out by hand."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from captum_dexar import ImagePromptInput, LayerDexAR
+from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import read_prompt
 from captum_dexar.shapes import load_vlm, make_scene
@@ -12,15 +13,20 @@ from tests.extension_study.candidates import Candidate, CANDIDATES, PAPER, score
 from tests.extension_study.eager_readings import eager_readings, Readings, TEMPLATE
 
 
+def _input() -> ImagePromptInput:
+    model, processor = load_vlm()
+    image = make_scene(20_003, num_objects=2).image
+    return ImagePromptInput(image, "Describe the image.", processor, model)
+
+
 @cache
 def _explained() -> tuple[DecodingSteps, Readings, LayerDexAR]:
     model, processor = load_vlm()
     scene = make_scene(20_003, num_objects=2)
-    inp = ImagePromptInput(scene.image, "Describe the image.", processor, model)
     ids = processor.tokenizer(
         scene.caption, add_special_tokens=False, return_tensors="pt"
     )["input_ids"]
-    steps = DecodingSteps(read_prompt(inp, model, processor), ids)
+    steps = DecodingSteps(read_prompt(_input(), model, processor), ids)
     template_ids = processor.tokenizer(TEMPLATE, add_special_tokens=False)["input_ids"]
     return steps, eager_readings(steps, template_ids), LayerDexAR(model)
 
@@ -44,6 +50,39 @@ def test_powers_are_the_packages(power: float, candidate: Candidate) -> None:
     torch.testing.assert_close(
         readings.log_probs[None].float(), expected.token_log_probs
     )
+
+
+def test_rivals_are_contrasts_with_what_the_model_would_say_next() -> None:
+    steps, readings, method = _explained()
+    model: Any = steps.prompt.model
+    *_, inputs = steps.prefixes()
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, -steps.num_steps :]
+    chosen = steps.target_ids[0][:, None]
+    rivals = logits.scatter(1, chosen, -torch.inf).topk(2, 1).indices
+    for rank in range(2):
+        against = VLMAttribution(method, load_vlm()[1]).attribute(
+            _input(),
+            steps.target_ids[0],
+            contrast=rivals[:, rank],
+            attention_power=0.75,
+        )
+        alone = Candidate("", lambda one: [one.attention**0.75 * one.against[rank]])
+        torch.testing.assert_close(
+            scored(alone, readings).maps.float(),
+            against.token_attr,
+            atol=1e-5 * float(against.token_attr.max()),
+            rtol=1e-4,
+        )
+
+
+def test_the_last_layers_reading_is_the_models() -> None:
+    """Above the last layer there is nothing to go through."""
+    _, readings, _ = _explained()
+    torch.testing.assert_close(
+        readings.final[-1], readings.against[0, -1], atol=1e-4, rtol=1e-4
+    )
+    assert not torch.allclose(readings.final[0], readings.against[0, 0], atol=1e-2)
 
 
 def test_the_last_layer_holds_the_models_probability() -> None:
@@ -80,6 +119,8 @@ def _by_hand() -> Readings:
         attention=attention,
         gradients=gradients,
         contrasted=gradients.clone().mul(torch.tensor([1.0, 0.5, 1.0, 1.0])),
+        against=torch.stack([gradients, gradients.flip(-1), gradients, gradients]),
+        final=gradients.flip(-1),
         probabilities=torch.tensor([[0.5], [0.25]], dtype=torch.float64),
         is_image=torch.tensor([False, True, True, False]),
         is_template=torch.tensor([True, False, False, False]),
@@ -126,6 +167,13 @@ _Q = 0.25**0.75
         ),
         # The first image key has half the gradient: layer 1 head 0 has no excess.
         (8, [0.25 + 9, 0.0], 3 - 8 * _Q, 3.5 / (10 * _Q + 0.5 + 2 * _Q + 3)),
+        # As 2; and with the keys in reverse order, where head 1 of layer 0 has 5.
+        (
+            9,
+            [1 + 2 * _Q**2 + 36 + 25, 2 * _Q**2],
+            (6 - 8 * _Q + 5 - 8 * _Q) / 2,
+            ((7 + _Q) / (7 + 15 * _Q) + (5 + _Q) / (5 + 15 * _Q)) / 2,
+        ),
     ],
 )
 def test_by_hand(
