@@ -29,11 +29,11 @@ from captum_dexar.attention_gradients.interception import (
 from captum_dexar.attention_gradients.softmax_watch import watched_softmax
 from captum_dexar.model.decoder import Decoder
 from captum_dexar.model.layers import hidden_argument, modules_of_layers, with_hidden
-from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.logit_lens import contrasted_lenses
 from captum_dexar.model.precision import widened
 from captum_dexar.model.state import kept_state
 from captum_dexar.model.states import states_of
-from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.target_logits import rival_ids, TargetLogits
 from captum_dexar.model.thread_hooks import forward_hooks, forward_pre_hooks
 from torch import nn, Tensor
 
@@ -73,11 +73,12 @@ class AutogradReference:
             Default: None
         cross_attention (str, optional): name of the attention module inside a decoder
             layer that reads the image. Default: None, the self-attention does
-        contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
-            targets', ``(batch, steps)``; -1 for none. Default: None
+        contrast_ids (Tensor, optional): as in :class:`ClosedForm`, without rivals.
+            Default: None
         at_softmax (bool, optional): takes the probabilities where the softmax gives
             them, rather than from the outputs of attention modules. Default: False
         encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
+        rivals (int, optional): as in :class:`OnlineGradients`. Default: 0
     """
 
     model: nn.Module
@@ -90,6 +91,7 @@ class AutogradReference:
     contrast_ids: Tensor | None = None
     at_softmax: bool = False
     encoder_keys: int = 0
+    rivals: int = 0
 
     def __call__(
         self, decoder: Decoder, layers: list[int], consume: Consumer
@@ -98,7 +100,7 @@ class AutogradReference:
         guarded: dict[nn.Module, Forward] = {}
         for index in layers:
             guarded |= guarded_projections(decoder.layers[index])
-        steps: list[dict[int, list[_Gradient]]] = []
+        steps: list[list[dict[int, list[_Gradient]]]] = []
         target_logits: list[TargetLogits] = []
         # A graph is built from the first decoder layer on: see :func:`_recorded`.
         with (
@@ -112,41 +114,50 @@ class AutogradReference:
                 steps.append(gradients)
                 target_logits.append(of_step)
         for index in layers:
-            if index in steps[0]:
-                consume(self._layer_gradients(index, [step[index] for step in steps]))
+            for contrast, of_contrast in enumerate(zip(*steps)):
+                if index in of_contrast[0]:
+                    of_layer = [step[index] for step in of_contrast]
+                    consume(self._layer_gradients(index, of_layer, contrast))
         return TargetLogits.joined(target_logits)
 
     def _one_step(
         self, decoder: Decoder, layers: list[int], step: int, inputs: Mapping[str, Any]
-    ) -> tuple[dict[int, list[_Gradient]], TargetLogits]:
-        """Gradients of each layer's attention calls, and the target's logits."""
+    ) -> tuple[list[dict[int, list[_Gradient]]], TargetLogits]:
+        """Gradients of each layer's attention calls, contrast by contrast, and the
+        target's logits."""
         targets = self.target_ids[:, step : step + 1]
         grad_kwargs = {"retain_graph": True, **(self.grad_kwargs or {})}
         contrast = None
         if self.contrast_ids is not None:
-            contrast = self.contrast_ids[:, step : step + 1]
+            contrast = self.contrast_ids[..., step : step + 1]
         recorded = _recorded(decoder, layers, self.cross_attention, self.at_softmax)
         with recorded as (attention, hidden_states), torch.no_grad():
             logits = self.model(**{**inputs, "use_cache": False}).logits[:, -1]
         with torch.enable_grad():
             target_logits = TargetLogits.of(logits.detach()[:, None], targets)
-            lens = LogitLens(decoder, targets, contrast)
-            lens.check(hidden_states[len(decoder.layers) - 1].detach(), target_logits)
+            if self.rivals:
+                contrast = rival_ids(logits.detach()[:, None], targets, self.rivals)
+            lenses = contrasted_lenses(decoder, targets, contrast)
+            last_hidden = hidden_states[len(decoder.layers) - 1].detach()
+            lenses[0].check(last_hidden, target_logits)
             if not attention:
                 raise RuntimeError(
                     "None of the decoder layers returned attention probabilities under "
                     "eager attention; they can't be explained by autograd."
                 )
-            result = {}
-            for index, calls in attention.items():
-                reading = lens.read(hidden_states[index]).sum()
-                probabilities = [call.probabilities for call in calls]
-                gradients = gradients_of(reading, probabilities, index, **grad_kwargs)
-                result[index] = [
-                    self._gradient(call, gradient)
-                    for call, gradient in zip(calls, gradients)
-                ]
-        return result, target_logits
+            results = []
+            for lens in lenses:
+                result = {}
+                for index, calls in attention.items():
+                    reading = lens.read(hidden_states[index]).sum()
+                    found = [call.probabilities for call in calls]
+                    gradients = gradients_of(reading, found, index, **grad_kwargs)
+                    result[index] = [
+                        self._gradient(call, gradient)
+                        for call, gradient in zip(calls, gradients)
+                    ]
+                results.append(result)
+        return results, target_logits
 
     def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
         if self.attention_power:
@@ -164,7 +175,7 @@ class AutogradReference:
         return _Gradient(values, may_read, call.reads_image)
 
     def _layer_gradients(
-        self, layer: int, steps: list[list[_Gradient]]
+        self, layer: int, steps: list[list[_Gradient]], contrast: int
     ) -> LayerGradients:
         """The heads of all calls side by side, with separate columns for each call's
         keys."""
@@ -202,6 +213,7 @@ class AutogradReference:
             text_blocks=[gradient.masked_fill(is_image[:, None, None], 0.0)],
             num_image_keys=(allowed & is_image[:, None, None]).sum(-1),
             num_text_keys=(allowed & ~is_image[:, None, None]).sum(-1),
+            contrast=contrast,
         )
 
 

@@ -20,7 +20,7 @@ from captum_dexar.attention_gradients.gradients import Consumer
 from captum_dexar.attention_gradients.local_graphs import LocalGraph, LocalGraphs
 from captum_dexar.decoding.model_pass import ModelPass
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.logit_lens import LogitLens
+from captum_dexar.model.logit_lens import contrasted_lenses
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -39,7 +39,8 @@ class ClosedForm:
         grad_kwargs (Mapping, optional): further arguments of ``torch.autograd.grad``.
             Default: None
         contrast_ids (Tensor, optional): tokens whose readings are subtracted from the
-            targets', ``(batch, steps of the answer)``; -1 for none. Default: None
+            targets', each by itself, ``(contrasts, batch, steps of the answer)``; -1
+            for none. Default: None
         reuses_projections (bool, optional): see :class:`PostAttentionReplay`.
             Default: False
         replays (bool, optional): see :class:`LocalGraphs`. Default: True
@@ -65,10 +66,10 @@ class ClosedForm:
         positions, first = explained.query_positions, explained.first_step
         contrast_ids = self.contrast_ids
         if contrast_ids is not None:
-            contrast_ids = contrast_ids[:, first : first + len(positions)]
-        lens = LogitLens(decoder, explained.target_ids, contrast_ids)
+            contrast_ids = contrast_ids[..., first : first + len(positions)]
+        lenses = contrasted_lenses(decoder, explained.target_ids, contrast_ids)
         contraction = Contraction(
-            lens,
+            lenses,
             explained.image_keys,
             explained.cross_attention is not None,
             self.attention_power,
@@ -106,5 +107,5 @@ class ClosedForm:
             raise RuntimeError(
                 "The last decoder layer did not run in the forward pass."
             )
-        lens.check(graphs.last_hidden, target_logits)
+        lenses[0].check(graphs.last_hidden, target_logits)
         return target_logits

@@ -1,6 +1,6 @@
 """From a layer's local graph to the gradients of its attention probabilities."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,8 @@ class Contraction:
     """Differentiates a layer's reading and contracts the gradient with its values.
 
     Args:
-        lens (LogitLens): the reading of the explained tokens
+        lenses (sequence of LogitLens): the readings of the explained tokens, one for
+            each contrast
         image_keys (Tensor): positions of the image tokens, ``(batch, image keys)``
         reads_by_cross_attention (bool): whether they are keys of a cross-attention
         attention_power (float): gradients are multiplied by the attention probabilities
@@ -46,7 +47,7 @@ class Contraction:
         first_step (int): number of the first explained step in its answer
     """
 
-    lens: LogitLens
+    lenses: Sequence[LogitLens]
     image_keys: Tensor
     reads_by_cross_attention: bool
     attention_power: float
@@ -58,20 +59,39 @@ class Contraction:
     )
 
     def __call__(self, graph: LocalGraph, num_keys: int, consume: Consumer) -> None:
-        """Passes on the gradients of one layer, some of the steps at a time.
+        """Passes on the gradients of one layer, some of the steps at a time, and of
+        these those of one contrast after the other.
 
         Args:
             graph (LocalGraph): the layer's graph
             num_keys (int): keys of a self-attention, including those not held
             consume (Callable): takes the gradients
         """
-        scale = self.lens.scale if graph.hidden.dtype == torch.float16 else 1.0
+        *others, last = self.lenses
+        # One graph serves all readings.
+        of_contrasts = [self._gradients(graph, lens, is_last=False) for lens in others]
+        of_contrasts.append(self._gradients(graph, last, is_last=True))
+        num_steps = graph.hidden.shape[1]
+        batch, _, heads, _ = of_contrasts[0][0].shape
+        per_step = batch * heads * max(self.image_keys.shape[1], TEXT_BLOCK)
+        at_once = max(1, GRADIENTS_AT_ONCE // per_step)
+        with torch.no_grad():
+            for start in range(0, num_steps, at_once):
+                part = slice(start, min(start + at_once, num_steps))
+                for gradients in self._part(graph, of_contrasts, num_keys, part):
+                    consume(gradients)
+
+    def _gradients(
+        self, graph: LocalGraph, lens: LogitLens, *, is_last: bool
+    ) -> tuple[Tensor, ...]:
+        """Those of one reading with respect to what each attention call gave."""
+        scale = lens.scale if graph.hidden.dtype == torch.float16 else 1.0
         with torch.enable_grad():
-            reading = self.lens.read(graph.hidden, graph.steps).sum()
+            reading = lens.read(graph.hidden, graph.steps).sum()
             if scale != 1.0:
                 reading = reading * scale
         grad_kwargs = dict(self.grad_kwargs or {})
-        if graph.is_shared:
+        if graph.is_shared or not is_last:
             grad_kwargs["retain_graph"] = True
         gradients = gradients_of(reading, graph.outputs, graph.layer, **grad_kwargs)
         if graph.output_positions is not None:
@@ -81,30 +101,23 @@ class Contraction:
             )
         if scale != 1.0:
             gradients = tuple(widened(gradient) / scale for gradient in gradients)
-        num_steps = graph.hidden.shape[1]
-        batch, _, heads, _ = gradients[0].shape
-        per_step = batch * heads * max(self.image_keys.shape[1], TEXT_BLOCK)
-        at_once = max(1, GRADIENTS_AT_ONCE // per_step)
-        with torch.no_grad():
-            for start in range(0, num_steps, at_once):
-                part = slice(start, min(start + at_once, num_steps))
-                consume(self._part(graph, gradients, num_keys, part))
+        return gradients
 
     def _part(
         self,
         graph: LocalGraph,
-        gradients: tuple[Tensor, ...],
+        of_contrasts: list[tuple[Tensor, ...]],
         num_keys: int,
         part: slice,
-    ) -> LayerGradients:
-        """The gradients of some of a graph's steps."""
+    ) -> Iterator[LayerGradients]:
+        """The gradients of some of a graph's steps, contrast by contrast."""
         start, stop = (graph.steps.start + end for end in (part.start, part.stop))
         steps = slice(self.first_step + start, self.first_step + stop)
         positions = torch.arange(start, stop)
         if graph.query_positions is not None:
             positions = graph.query_positions[start:stop]
-        contracted = []
-        for call, gradient, output in zip(graph.calls, gradients, graph.outputs):
+        factors = []
+        for call, output in zip(graph.calls, graph.outputs):
             attention = None
             if self.attention_power or call.is_users_function:
                 if call.query.shape[2] == 0:
@@ -117,7 +130,9 @@ class Contraction:
                 check_probabilities(call, attention, output[:, part])
                 power = self.attention_power
                 attention = attention.pow(power) if power else None
-            contracted.append(
+            factors.append(attention)
+        for contrast, gradients in enumerate(of_contrasts):
+            contracted = [
                 contract(
                     graph.layer,
                     widened(gradient[:, part]),
@@ -125,9 +140,11 @@ class Contraction:
                     self._key_blocks(graph, call, num_keys, positions, start),
                     attention,
                     steps,
+                    contrast,
                 )
-            )
-        return joined_heads(contracted, self.image_keys.shape[1])
+                for call, gradient, attention in zip(graph.calls, gradients, factors)
+            ]
+            yield joined_heads(contracted, self.image_keys.shape[1])
 
     def _key_blocks(
         self,
@@ -179,6 +196,7 @@ def contract(
     keys: KeyBlocks,
     attention: Tensor | None,
     steps: slice,
+    contrast: int = 0,
 ) -> LayerGradients:
     """The inner products of values and output gradients, image and text keys apart.
 
@@ -193,6 +211,7 @@ def contract(
         attention (Tensor or None): factors of the gradients, ``(batch, heads, steps,
             keys)``
         steps (slice): which steps of the answer these are
+        contrast (int, optional): which contrast was subtracted. Default: 0
 
     Returns:
         LayerGradients
@@ -225,6 +244,7 @@ def contract(
         num_image_keys=keys.num_image_keys,
         num_text_keys=keys.num_text_keys,
         steps=steps,
+        contrast=contrast,
     )
 
 
@@ -278,4 +298,5 @@ def joined_heads(calls: list[LayerGradients], num_image_keys: int) -> LayerGradi
         num_image_keys=counts("num_image_keys"),
         num_text_keys=counts("num_text_keys"),
         steps=calls[0].steps,
+        contrast=calls[0].contrast,
     )

@@ -28,6 +28,8 @@ class LayerGradients:
         num_text_keys (Tensor): likewise for text keys
         steps (slice): which of the answer's steps these are; the steps of a long answer
             come in several parts
+        contrast (int): which contrast's reading was subtracted, where each token has
+            several
     """
 
     layer: int
@@ -36,13 +38,15 @@ class LayerGradients:
     num_image_keys: Tensor
     num_text_keys: Tensor
     steps: slice = field(default_factory=lambda: slice(None))
+    contrast: int = 0
 
 
 Consumer = Callable[[LayerGradients], None]
 
 
 class AttentionGradients(Protocol):
-    """An engine: runs the model and passes each layer's gradients to ``consume``.
+    """An engine: runs the model and passes each layer's gradients to ``consume``, those
+    of one contrast after the other.
 
     Returns the model's own logits of the targets.
     """

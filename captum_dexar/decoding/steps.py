@@ -66,6 +66,12 @@ class DecodingSteps:
         """The contrast token of each step, ``(1, num_steps)``, or None."""
         return self.prompt.contrast_ids(self.first_step, self.num_steps)
 
+    @property
+    def contrasts(self) -> Tensor | None:
+        """The same as the only one of each step, ``(1, 1, num_steps)``, or None."""
+        contrast_ids = self.contrast_ids
+        return None if contrast_ids is None else contrast_ids[None]
+
     def full_pass(self, encoder_outputs: Any = None) -> ModelPass:
         """Prompt and answer in one pass without a cache.
 

@@ -49,6 +49,9 @@ class AnswerScores:
         self._sum: Tensor | None = None
         self._best_image: Tensor | None = None
         self._best_text: Tensor | None = None
+        # Of each contrast: by how much the image exceeds the text, and both together.
+        self._excess: Tensor | None = None
+        self._both: Tensor | None = None
         self._maps: Tensor | None = None
         self._weights: Tensor | None = None
         self._seen: set[int] = set()
@@ -68,12 +71,14 @@ class AnswerScores:
         weights = scoring.head_weights(
             image, text, head_filter=self.options.head_filter
         )
-        layer_map = scoring.token_map(gradients.image, weights)
+        num_contrasts = self.options.num_contrasts
+        layer_map = scoring.token_map(gradients.image, weights) / num_contrasts
         if self._sum is None or self._best_image is None or self._best_text is None:
             self._sum = layer_map.new_zeros(self.shape)
             self._best_image = layer_map.new_zeros(self.shape[:2])
             self._best_text = layer_map.new_zeros(self.shape[:2])
         device, steps = self._sum.device, self._places(gradients.steps)
+        self._add_shares(gradients.contrast, steps, image.to(device), text.to(device))
         self._sum[:, steps] += layer_map.to(device)
         for best, scores in ((self._best_image, image), (self._best_text, text)):
             highest = scores.amax(-1).to(device)
@@ -81,10 +86,23 @@ class AnswerScores:
         layer = gradients.layer
         if self.keep_layers:
             self._maps = self._kept(self._maps, layer, steps, layer_map)
-            self._weights = self._kept(self._weights, layer, steps, weights)
+            of_contrast = weights / num_contrasts
+            self._weights = self._kept(self._weights, layer, steps, of_contrast)
         self._seen.add(layer)
-        if on_layer is not None:
+        if on_layer is not None and gradients.contrast == num_contrasts - 1:
             on_layer(layer_map.shape[1])
+
+    def _add_shares(
+        self, contrast: int, steps: slice, image: Tensor, text: Tensor
+    ) -> None:
+        """Adds a layer's head scores, ``(batch, steps, heads)``."""
+        if not self.options.rivals:
+            return
+        if self._excess is None or self._both is None:
+            shape = (self.options.num_contrasts, *self.shape[:2])
+            self._excess, self._both = image.new_zeros(shape), image.new_zeros(shape)
+        self._excess[contrast, :, steps] += (image - text).relu().sum(-1)
+        self._both[contrast, :, steps] += (image + text).sum(-1)
 
     def result(self, target_logits: TargetLogits) -> StepAttributions:
         """The attributions of all layers together."""
@@ -105,13 +123,19 @@ class AnswerScores:
 
         return StepAttributions(
             token_attr=self._sum.float(),
-            token_weights=scoring.token_weights(
-                self._best_image[..., None, None], self._best_text[..., None, None]
-            ).float(),
+            token_weights=self._token_weights().float(),
             head_weights=of_seen(self._weights),
             layer_attr=of_seen(self._maps),
             token_log_probs=target_logits.log_probs.float(),
             layer_indices=[self.layer_indices[place] for place in places],
+        )
+
+    def _token_weights(self) -> Tensor:
+        if self._excess is not None and self._both is not None:
+            return scoring.image_share(self._excess, self._both).mean(0)
+        assert self._best_image is not None and self._best_text is not None
+        return scoring.token_weights(
+            self._best_image[..., None, None], self._best_text[..., None, None]
         )
 
     def _places(self, steps: slice) -> slice:
@@ -134,5 +158,6 @@ class AnswerScores:
         elif kept.shape[3] < size:
             kept = nn.functional.pad(kept, (0, size - kept.shape[3]))
         place = self.layer_indices.index(layer)
-        kept[:, steps, place, :size] = values.to(kept.device, torch.float32)
+        # The contrasts of a layer come one after the other.
+        kept[:, steps, place, :size] += values.to(kept.device, torch.float32)
         return kept

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
+import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
 from captum_dexar.attention_gradients import (
@@ -14,20 +15,20 @@ from captum_dexar.attention_gradients import (
     RecordedGradients,
     users_change,
 )
-from captum_dexar.decoding import DecodingSteps
+from captum_dexar.decoding import DecodingSteps, ModelPass
 from captum_dexar.decoding.step_attributions import StepAttributions
 from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
-from captum_dexar.methods.options import DexAROptions
+from captum_dexar.methods.options import check_one_contrast, DexAROptions
 from captum_dexar.methods.positions_apart import check_positions_are_apart
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
 from captum_dexar.model.hook_effects import noted_effects
 from captum_dexar.model.memory import tokens_at_once
 from captum_dexar.model.state import check_model_state, is_offloaded
-from captum_dexar.model.target_logits import TargetLogits
+from captum_dexar.model.target_logits import rival_ids, TargetLogits
 from torch import nn, Tensor
 
 ENGINES = ("closed_form", "autograd")
@@ -53,8 +54,18 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     More details regarding DEX-AR can be found in the paper:
     https://arxiv.org/abs/2603.06302
     Following it, the model's final norm is applied exactly once, every key that is not
-    an image token counts as text, and all layers take part. ``attention_power`` is an
-    extension of this package, not in the paper, and off by default.
+    an image token counts as text, and all layers take part. ``attention_power`` and
+    ``rivals`` are extensions of this package, not in the paper, and off by default.
+
+    With ``rivals=k`` the question is why the model says this token *rather than* each
+    of the :math:`k` tokens :math:`u` that it would choose next. In (4) and (5)
+
+    .. math:: A_i^p \, \frac{\partial (o^{l,t} - o^{l,u})}{\partial A^l_i}, \quad p = 0.75
+
+    takes the place of the gradient, once for each :math:`u`; the map is the mean of
+    these maps, and a token's weight the mean of their :func:`image_share` instead of
+    (6). What it is good for, what it costs and where it fails is measured in the README
+    of :mod:`captum_dexar.evaluation`.
 
     Args:
         forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
@@ -127,7 +138,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         *,
         head_filter: bool = True,
         top_k: int = 1,
-        attention_power: float = 0.0,
+        attention_power: float | None = None,
+        rivals: int = 0,
         normalize: bool = True,
         sum_layers: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
@@ -151,7 +163,10 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             attention_power (float, optional): ``A ** attention_power * G`` takes the
                 place of ``G``. 0 is the paper's: which patches *would* raise the logit.
                 1 is the first-order contribution of what *was* attended to. Not in the
-                paper. Default: 0.0
+                paper. Default: None, 0; with ``rivals``, 0.75
+            rivals (int, optional): each token is contrasted with so many tokens that
+                the model itself would choose next, see above. Not in the paper.
+                Default: 0
             normalize (bool, optional): scales each map to [0, 1]; a constant map
                 becomes zero. False returns the attributions as they are, comparable
                 between examples and tokens. Default: True
@@ -171,7 +186,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         Raises:
             ValueError: no image or no image token; a target that is not in the
                 vocabulary, or not one for each example; image tokens that do not fill
-                the grid; a negative ``attention_power``.
+                the grid; a negative ``attention_power`` or ``rivals``.
             TypeError: a target that is not an integer, or inputs of another kind.
             RuntimeError: the model is in training mode, the call is inside
                 ``torch.inference_mode``, or the logit lens does not reproduce the
@@ -210,6 +225,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             head_filter=head_filter,
             top_k=top_k,
             attention_power=attention_power,
+            rivals=rivals,
             grad_kwargs=grad_kwargs,
         )
 
@@ -236,6 +252,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         options = DexAROptions(**arguments)
+        check_one_contrast(options, steps.prompt)
         if self.uses_autograd:
             engines = self._engines(steps, cache, options)
             return self._explained(steps, engines, options, on_layer)
@@ -250,7 +267,10 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             effect = next(iter(effects), None)
         if explained is None or effect is not None:
             engine = ClosedForm(
-                steps.full_pass(), replays=False, **self._shared(steps, options)
+                steps.full_pass(),
+                replays=False,
+                contrast_ids=self._contrasts(steps, options, [steps.full_pass()]),
+                **self._shared(options),
             )
             explained = self._explained(steps, [engine], options, on_layer)
         check_positions_are_apart(steps, explained, change or effect)
@@ -297,19 +317,18 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         return scores.result(target_logits)
 
     @staticmethod
-    def _shared(steps: DecodingSteps, options: DexAROptions) -> dict[str, Any]:
+    def _shared(options: DexAROptions) -> dict[str, Any]:
         """Arguments of every engine."""
         return {
-            "attention_power": options.attention_power,
+            "attention_power": options.power,
             "grad_kwargs": options.grad_kwargs,
-            "contrast_ids": steps.contrast_ids,
         }
 
     def _engines(
         self, steps: DecodingSteps, cache: Any, options: DexAROptions
     ) -> Iterator[AttentionGradients]:
         """One for each pass, to be run before the next."""
-        shared = self._shared(steps, options)
+        shared = self._shared(options)
         if self.uses_autograd:
             yield AutogradReference(
                 self.model,
@@ -319,19 +338,38 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 cross_attention=self.adapter.cross_attention_of(self.model.config),
                 at_softmax=self.adapter.probabilities_at_softmax(self.model.config),
                 encoder_keys=steps.prompt.encoder_keys,
+                contrast_ids=steps.contrasts,
+                rivals=options.rivals,
                 **shared,
             )
             return
         size = options.max_tokens_per_pass or tokens_at_once(
             self.model, self.layer[0], steps.target_ids
         )
+        contrasts = self._contrasts(steps, options, steps.passes(None, size))
         for explained_pass in steps.passes(cache, size):
             yield ClosedForm(
                 explained_pass,
                 size,
                 reuses_projections=self.adapter.reuses_projections,
+                contrast_ids=contrasts,
                 **shared,
             )
+
+    @staticmethod
+    def _contrasts(
+        steps: DecodingSteps, options: DexAROptions, passes: Iterable[ModelPass]
+    ) -> Tensor | None:
+        """What each token is contrasted with, ``(contrasts, batch, steps)``: the
+        user's contrast or its rivals, which are known from passes of their own."""
+        if not options.rivals:
+            return steps.contrasts
+        with torch.no_grad():
+            found = [
+                rival_ids(one.logits(), one.target_ids, options.rivals)
+                for one in passes
+            ]
+        return torch.cat(found, dim=-1)
 
     def online(self, prompt: Prompt, **arguments: Any) -> OnlineDexAR | None:
         """See :meth:`DecoderLayerAttribution.online`; fields of
@@ -340,6 +378,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             return None
         check_model_state(self.model)
         options = DexAROptions(**arguments)
+        check_one_contrast(options, prompt)
         decoder = find_decoder(self.model)
         is_streamed = options.max_tokens_per_pass == 1 and not is_offloaded(self.model)
         if any(map(users_change, decoder.layers)):
@@ -354,9 +393,10 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             prompt.length + prompt.encoder_keys,
             self.adapter.cross_attention_of(self.model.config),
             self.adapter.reuses_projections,
-            options.attention_power,
+            options.power,
             options.grad_kwargs,
             prompt.encoder_keys,
+            options.rivals,
         )
         return OnlineDexAR(prompt, gradients, self.layer_indices, options)
 

@@ -65,11 +65,12 @@ class OnlineDexAR:
         scores = AnswerScores(
             self.prompt.image_keys, steps, self.layer_indices, self.options
         )
+        contrast_ids = self.prompt.contrast_ids(first_step, num_steps)
         self.gradients.explain(
             tokens,
             target_logits,
             first_step,
             scores.add,
-            self.prompt.contrast_ids(first_step, num_steps),
+            None if contrast_ids is None else contrast_ids[None],
         )
         return scores.result(target_logits)

@@ -148,6 +148,32 @@ def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
     return (best_image - best_text).relu()
 
 
+def image_share(excess: Tensor, both: Tensor) -> Tensor:
+    r"""The share of head scores by which the image exceeds the text.
+
+    .. math::
+
+        \frac{\sum_{l,i} relu(S_{img} - S_{text})}
+        {\sum_{l,i} S_{img} + S_{text}}
+
+    The weight of a token among its rivals. Unlike equation (6), which compares the
+    largest scores of all layers, it does not depend on a token's scale.
+
+    Args:
+        excess (Tensor): the sum of the numerator, ``(...)``
+        both (Tensor): that of the denominator, ``(...)``
+
+    Returns:
+        *Tensor* of **weights**, ``(...)``, from 0 to 1; 0 where no key counts.
+
+    Example::
+
+        >>> image_share(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 0.0]))
+        tensor([0.2500, 0.0000])
+    """
+    return excess / both.masked_fill(both <= 0, 1.0)
+
+
 def sequence_attribution(
     token_attr: Tensor,
     weights: Tensor,

@@ -68,6 +68,8 @@ def verify(
     maps: list[Tensor] = []
     unfiltered: list[Tensor] = []
 
+    contrasts = options.num_contrasts
+
     def add(gradients: LayerGradients) -> None:
         image = scoring.head_scores(
             gradients.image, gradients.num_image_keys, top_k=options.top_k
@@ -76,7 +78,8 @@ def verify(
             gradients.text_blocks, gradients.num_text_keys, top_k=options.top_k
         )
         weights = scoring.head_weights(image, text, head_filter=options.head_filter)
-        maps.append(scoring.token_map(gradients.image, weights).cpu().double())
+        of_contrast = scoring.token_map(gradients.image, weights) / contrasts
+        maps.append(of_contrast.cpu().double())
         largest = torch.maximum(image.abs(), text.abs())
         unfiltered.append(scoring.token_map(gradients.image, largest).cpu().double())
 
@@ -86,12 +89,13 @@ def verify(
         steps.prefixes(),
         steps.target_ids,
         prompt.image_keys,
-        options.attention_power,
+        options.power,
         options.grad_kwargs,
         prompt.adapter.cross_attention_of(prompt.config),
-        steps.contrast_ids,
+        steps.contrasts,
         prompt.adapter.probabilities_at_softmax(prompt.config),
         prompt.encoder_keys,
+        options.rivals,
     )
     target_logits = reference(find_decoder(prompt.model), layers, add)
     expected = torch.stack(maps).sum(0)[0, 0]

@@ -9,7 +9,12 @@ from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder, forget_decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
-from captum_dexar.model.target_logits import is_forbidden, TargetLogits
+from captum_dexar.model.target_logits import (
+    is_forbidden,
+    POSITIONS_AT_ONCE,
+    rival_ids,
+    TargetLogits,
+)
 from torch import nn, Tensor
 
 
@@ -86,6 +91,29 @@ class LogitLens:
         # Rounding would leave a little of the gradients of equal readings.
         return difference.where(contrast_ids != target_ids, zero)
 
+    def rivals(self, last_hidden: Tensor, count: int) -> Tensor:
+        """The tokens that the model would choose next, see :func:`rival_ids`.
+
+        Args:
+            last_hidden (Tensor): last layer's output, ``(batch, steps, hidden size)``
+            count (int): how many
+
+        Returns:
+            *Tensor* ``(count, batch, steps)``
+        """
+        size = 1 if self._takes_one else POSITIONS_AT_ONCE
+        found = []
+        with torch.no_grad():
+            parts = zip(
+                last_hidden.split(size, dim=1), self.target_ids.split(size, dim=1)
+            )
+            for hidden, targets in parts:
+                logits = self.decoder.head(self._normed(hidden))
+                found.append(
+                    rival_ids(self.decoder.logit_transform(logits), targets, count)
+                )
+        return torch.cat(found, dim=-1)
+
     def check(self, last_hidden: Tensor, target_logits: TargetLogits) -> None:
         """Raises unless the lens on the last layer gives the model's own logits.
 
@@ -138,6 +166,21 @@ class LogitLens:
     def _normed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.final_norm
         return hidden if norm is None else norm(hidden)
+
+
+def contrasted_lenses(
+    decoder: Decoder, target_ids: Tensor, contrast_ids: Tensor | None
+) -> list[LogitLens]:
+    """A lens for each contrast, or the only one if there is none.
+
+    Args:
+        decoder (Decoder): the model's decoder
+        target_ids (Tensor): ``(batch, steps)``
+        contrast_ids (Tensor or None): ``(contrasts, batch, steps)``; -1 for none
+    """
+    if contrast_ids is None:
+        return [LogitLens(decoder, target_ids)]
+    return [LogitLens(decoder, target_ids, contrast) for contrast in contrast_ids]
 
 
 class _HeadRows:

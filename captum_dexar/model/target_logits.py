@@ -75,6 +75,34 @@ def is_forbidden(logits: Tensor) -> Tensor:
     return logits < torch.finfo(logits.dtype).min / 2
 
 
+def rival_ids(logits: Tensor, target_ids: Tensor, count: int) -> Tensor:
+    """The tokens that the model would choose next if it did not choose the targets.
+
+    Args:
+        logits (Tensor): ``(batch, steps, vocabulary)``
+        target_ids (Tensor): ``(batch, steps)``
+        count (int): how many
+
+    Returns:
+        *Tensor* ``(count, batch, steps)``, the most likely first
+
+    Raises:
+        ValueError: the vocabulary has no more than ``count`` tokens.
+    """
+    if not count < logits.shape[-1]:
+        raise ValueError(
+            f"rivals must be fewer than the {logits.shape[-1]} tokens of the "
+            f"vocabulary, got {count}."
+        )
+    index = target_ids.to(logits.device)[..., None]
+    others = logits.scatter(-1, index, -torch.inf)
+    best = others.topk(count, dim=-1)
+    # A token that the model never generates is no rival.
+    forbidden = is_forbidden(best.values)
+    ids = best.indices.where(~forbidden, best.indices[..., :1])
+    return ids.movedim(-1, 0)
+
+
 class GrowingLogits:
     """The model's logits of the tokens of an answer, as it grows.
 

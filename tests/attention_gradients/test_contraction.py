@@ -100,7 +100,7 @@ def contraction_of(power: float = 0.0, **settings: Any) -> Contraction:
 
     lens: Any = SimpleNamespace(scale=settings.get("scale", 1.0), read=read)
     return Contraction(
-        lens,
+        [lens],
         settings.get("image_keys", IMAGE_KEYS),
         settings.get("by_cross", False),
         power,
