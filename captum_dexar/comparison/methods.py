@@ -117,6 +117,7 @@ METHODS: dict[str, NamedMethod] = {
         _dexar(_last_half),
         _READ,
     ),
+    "dexar-rivals": NamedMethod("DEX-AR, rivals=4", _dexar(), {"rivals": 4}),
     "attention-gradient": NamedMethod(
         "Attention x gradient", _baseline("LayerAttentionGradient")
     ),
@@ -174,6 +175,7 @@ EVALUATED = (
     "dexar-read",
     "dexar-read-1",
     "dexar-read-last-half",
+    "dexar-rivals",
     "attention-gradient",
     "attention",
     "attention-last",

@@ -121,11 +121,12 @@ def test_explain_takes_an_answer_and_settings(
     folder: Path, image: Path, tmp_path: Path
 ) -> None:
     settings = ["--dtype", "bfloat16", "--attn", "eager", "--device", "cpu"]
-    chosen = ["--layers", "2,0", "--attention-power", "0.5", "--target", "a red"]
+    chosen = ["--layers", "2,0", "--rivals", "2", "--target", "a red"]
     out = tmp_path / "out"
     assert _explain(folder, image, *settings, *chosen, "--out", str(out)) == 0
     result = VLMAttributionResult.load(out / "result.dexar")
     assert result.layer_indices == [2, 0] and len(result.output_tokens) == 2
+    assert result.method == "Layer DEX-AR, rivals=2"
 
 
 def test_bad_input_is_one_line_and_exit_code_2(
