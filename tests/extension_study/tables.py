@@ -20,8 +20,8 @@ RESULTS = Path(__file__).parent / "results"
 MEASURES = ("pointing", "soft-IoU", "EPG", "Spearman", "overlap")
 AUROC_FLOOR = 0.95
 LEVEL = 0.05
-_BASELINE_TITLES = tuple(METHODS[name].title for name in (*BASELINES, *SLOW))
-_CANDIDATE_TITLES = tuple(one.name for one in CANDIDATES.values())
+BASELINE_TITLES = tuple(METHODS[name].title for name in (*BASELINES, *SLOW))
+CANDIDATE_TITLES = tuple(one.name for one in CANDIDATES.values())
 _SHARE = "token_weights"
 
 
@@ -95,9 +95,9 @@ def comparisons(model: Model) -> list[Comparison]:
     for measure in MEASURES:
         pairs = [
             (candidate, baseline)
-            for candidate in _CANDIDATE_TITLES
-            for baseline in _BASELINE_TITLES
-            if baseline in model.kept["methods"]
+            for candidate in CANDIDATE_TITLES
+            for baseline in BASELINE_TITLES
+            if {candidate, baseline} <= set(model.kept["methods"])
         ]
         columns = [_differences(model, *pair, measure) for pair in pairs]
         number = max(int(column.clusters.max()) + 1 for column in columns)
@@ -115,10 +115,10 @@ def _differences(model: Model, ours: str, theirs: str, measure: str) -> Column:
     return Column(difference[places], places.astype(np.int64))
 
 
-def models_table() -> str:
+def models_table(folder: Path = RESULTS) -> str:
     """What the models have learnt."""
     rows = []
-    for model in models():
+    for model in models(folder):
         shares = {k: right / asked for k, (right, asked) in _accuracy(model).items()}
         rows.append(
             (
@@ -137,14 +137,18 @@ def _accuracy(model: Model) -> dict[str, tuple[int, int]]:
     return accuracy
 
 
-def headline_table() -> str:
+def headline_table(folder: Path = RESULTS) -> str:
     """Every method, over all measured words: mean of the seeds of a recipe."""
     rows = []
-    for name, group in _groups().items():
-        for method in group[0].kept["methods"]:
-            cells = [_mean_of([one.mean(method, m) for one in group]) for m in MEASURES]
+    for name, group in _groups(folder).items():
+        for method in group[-1].kept["methods"]:
+            measured = [one for one in group if method in one.kept["methods"]]
+            cells = [
+                _mean_of([one.mean(method, measure) for one in measured])
+                for measure in MEASURES
+            ]
             cells += [
-                _mean_of([one.auroc(method, weights) for one in group])
+                _mean_of([one.auroc(method, weights) for one in measured])
                 for weights in (_SHARE, EQUATION_6)
             ]
             rows.append((name, method, *cells))
@@ -152,10 +156,10 @@ def headline_table() -> str:
     return _table(heads, rows)
 
 
-def seeds_table() -> str:
+def seeds_table(folder: Path = RESULTS) -> str:
     """Every method and model, over all measured words."""
     rows = []
-    for model in models():
+    for model in models(folder):
         for method in model.kept["methods"]:
             cells = [_mean_of([model.mean(method, one)]) for one in MEASURES]
             cells += [
@@ -166,10 +170,10 @@ def seeds_table() -> str:
     return _table(heads, rows)
 
 
-def _groups() -> dict[str, list[Model]]:
+def _groups(folder: Path) -> dict[str, list[Model]]:
     """The seeds of each recipe."""
     found: dict[str, list[Model]] = {}
-    for model in models():
+    for model in models(folder):
         words = "with masks" if model.saw_masks else "without masks"
         found.setdefault(f"{model.world}, {words}", []).append(model)
     return found
@@ -186,12 +190,14 @@ def _mean_of(numbers: Sequence[float | None]) -> str:
     return f"{mean} ({min(known):.3f} to {max(known):.3f})"
 
 
-def verdict_table() -> str:
+def verdict_table(folder: Path = RESULTS) -> str:
     """How many comparisons each candidate wins and loses on each model."""
     rows = []
-    for model in models():
+    for model in models(folder):
         compared = comparisons(model)
-        for candidate in _CANDIDATE_TITLES:
+        for candidate in CANDIDATE_TITLES:
+            if candidate not in model.kept["methods"]:
+                continue
             own = [one for one in compared if one.candidate == candidate]
             won = [one for one in own if one.is_won]
             lost = [one for one in own if one.difference < 0 and one.p < LEVEL]
@@ -226,10 +232,10 @@ def _named(compared: Sequence[Comparison]) -> str:
     return "; ".join(f"{name}: {', '.join(of)}" for name, of in by_baseline.items())
 
 
-def kinds_table() -> str:
+def kinds_table(folder: Path = RESULTS) -> str:
     """Every method and model by kind of word."""
     rows = []
-    for model in models():
+    for model in models(folder):
         for method, kept in model.kept["methods"].items():
             for kind, means in kept["means"].items():
                 cells = [
@@ -239,15 +245,18 @@ def kinds_table() -> str:
     return _table(("model", "method", "kind", *MEASURES), rows)
 
 
-def masks_table() -> str:
+def masks_table(folder: Path = RESULTS) -> str:
     """What a model that was trained with masks scores more than one without."""
     rows = []
-    shapes = [one for one in models() if one.world == "shapes"]
+    shapes = [one for one in models(folder) if one.world == "shapes"]
     without = [one for one in shapes if not one.saw_masks]
     with_masks = [one for one in shapes if one.saw_masks]
     if not without or not with_masks:
         return ""
+    everywhere = [set(one.kept["methods"]) for one in shapes]
     for method in without[0].kept["methods"]:
+        if not all(method in names for names in everywhere):
+            continue
         cells = []
         for measure in MEASURES:
             before, after = (
@@ -259,7 +268,8 @@ def masks_table() -> str:
     return _table(("method", *MEASURES), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+# Of the folder with the results, by default that of the kept ones.
+TABLES: dict[str, Callable[..., str]] = {
     "models": models_table,
     "headline": headline_table,
     "verdict": verdict_table,
@@ -267,6 +277,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "seeds": seeds_table,
     "kinds": kinds_table,
 }
+
+# The others are long.
+IN_README = ("models", "headline", "verdict", "masks")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
