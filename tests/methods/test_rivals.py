@@ -129,8 +129,9 @@ def test_a_changed_model_is_explained_without_replays() -> None:
     model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
     targets = random_targets(4, 3)
     expected = explained(model, inputs, targets, rivals=2)
-    layer: Any = model.get_decoder().layers[1]
-    hook = layer.mlp.register_forward_hook(lambda *called: called[-1] * 1.0)
+    root: Any = model
+    decoder = root.get_decoder()
+    hook = decoder.layers[1].mlp.register_forward_hook(lambda *called: called[-1] * 1.0)
     try:
         assert_same(explained(model, inputs, targets, rivals=2), expected)
     finally:
