@@ -1,5 +1,6 @@
 """The harness of endurance: its users do all that they can, and faults are seen."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tests.app.endurance.__main__ import problems, table
 from tests.app.endurance.expected import check_result, known_questions
 from tests.app.endurance.journal import Journal
 from tests.app.endurance.pictures import bad_files, File, pictures
+from tests.app.endurance.rest import Rest
 from tests.app.endurance.run import run, thirds
 from tests.app.endurance.server_process import Sample
 from tests.app.endurance.users import downloads, Gone, User, World
@@ -135,6 +137,7 @@ def test_growth_is_a_problem() -> None:
     measured = {
         "faults": [],
         "thirds": thirds(samples),
+        "thirds_of_rests": None,
         "model_changed": [],
         "ended": {"status": 0, "files": []},
         "log": "",
@@ -144,3 +147,28 @@ def test_growth_is_a_problem() -> None:
     measured["ended"] = {"status": 1, "files": []}
     measured["model_changed"] = ["hooks of x"]
     assert len(problems(measured)) == 4
+
+
+def test_all_rest_or_it_is_said() -> None:
+    rest = Rest()
+    rest.join()  # nobody rests: it returns at once
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        rest.join()
+        done.append(number)
+
+    users = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    with rest.of(3, 0.2) as everybody:
+        for user in users:
+            user.start()
+        assert not everybody
+    for user in users:
+        user.join(10)
+    assert sorted(done) == [0, 1]
+    late = threading.Timer(0.05, rest.join)
+    late.start()
+    with rest.of(1, 10) as everybody:
+        assert everybody and late.is_alive()
+    late.join(10)
+    assert not late.is_alive()

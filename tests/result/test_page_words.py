@@ -61,6 +61,26 @@ def test_dragging_combines(show: Open, result: Any) -> None:
     assert_shows(page, result)
 
 
+def test_a_fast_pointer_is_no_drag(show: Open, result: Any) -> None:
+    """On the next word in the moment after a click, the button is up already."""
+    page = show(result.to_html())
+    page.run(
+        "const [first, second] = [2, 3].map((index) =>"
+        ' document.querySelector(`[data-word="${index}"]`));'
+        "const tell = (element, kind, buttons, Kind = PointerEvent) =>"
+        " element.dispatchEvent(new Kind(kind,"
+        " {bubbles: true, pointerType: 'mouse', button: 0, buttons}));"
+        "tell(first, 'pointerdown', 1);"
+        "tell(first, 'pointerup', 0);"
+        "tell(first, 'click', 0, MouseEvent);"
+        "tell(second, 'pointerover', 0);"
+        "tell(document.getElementById('answer'), 'pointerleave', 0);"
+    )
+    page.leave()
+    assert_shows(page, result, 2)
+    assert page.complaints() == []
+
+
 def test_dragging_adds_to_what_is_kept_if_shift_is_held(
     show: Open, result: Any
 ) -> None:

@@ -631,12 +631,14 @@
     answer.addEventListener("pointerover", (event) => {
       if (event.pointerType !== "mouse") return;
       const word = wordOf(event.target);
-      if (dragged !== null && word !== null && (dragged.moved || word !== dragged.from)) {
+      // On a busy machine the pointer may be elsewhere before a click is forgotten.
+      const isPressed = dragged !== null && (event.buttons & 1) === 1;
+      if (isPressed && word !== null && (dragged.moved || word !== dragged.from)) {
         dragged.moved = true;
         state.hovered = null;
         const before = dragged.adding ? dragged.before : [];
         pin([...before, ...span(dragged.from, word)]);
-      } else if (dragged === null || !dragged.moved) {
+      } else if (!isPressed || !dragged.moved) {
         state.hovered = word;
         schedule();
       }

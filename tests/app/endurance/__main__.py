@@ -22,6 +22,7 @@ MOST_GROWTH = 1.03
 def table(measured: dict[str, Any]) -> str:
     """The figures in a few lines of Markdown."""
     rows = []
+    at_rest = measured["thirds_of_rests"] or {"resident": None}
     for name, unit in (
         ("resident", "MiB"),
         ("private", "MiB"),
@@ -38,6 +39,13 @@ def table(measured: dict[str, Any]) -> str:
             f"| {name} | {one['first']:.5g} | {one['last']:.5g} | {growth:.3f} "
             f"| {one['least_first']:.5g} | {one['least_last']:.5g} "
             f"| {one['max']:.5g} | {last:.5g} {unit} |"
+        )
+    if (resident := at_rest["resident"]) is not None:
+        rows.append(
+            f"| resident, at rest | {resident['first']:.5g} | {resident['last']:.5g} "
+            f"| {resident['last'] / resident['first']:.3f} "
+            f"| {resident['least_first']:.5g} | {resident['least_last']:.5g} "
+            f"| {resident['max']:.5g} | |"
         )
     lines = [
         f"{measured['minutes']:.1f} minutes, {measured['users']} users, "
@@ -69,7 +77,8 @@ def table(measured: dict[str, Any]) -> str:
 def problems(measured: dict[str, Any]) -> list[str]:
     """What should not be."""
     said = [f"{one['who']}, {one['what']}: {one['text']}" for one in measured["faults"]]
-    memory = measured["thirds"]["resident"]
+    # While they work, it depends on what they are just then working at.
+    memory = (measured["thirds_of_rests"] or measured["thirds"])["resident"]
     if memory["last"] > MOST_GROWTH * memory["first"]:
         said.append("the resident memory grows")
     if measured["model_changed"]:

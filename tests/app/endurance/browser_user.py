@@ -64,7 +64,9 @@ class BrowserUser(threading.Thread):
                 self.journal.did("browser: close in the middle")
             errors = page.errors()
             assert errors == [], errors
-        browser.get("about:blank")
+            browser.get("about:blank")
+            # A page that is left in the middle says so in a console that nobody sees.
+            page.errors()
 
     def _ask(self, page: AppPage) -> None:
         if self.rng.random() < 0.5:

@@ -22,6 +22,10 @@ from tests.app.page_visitor import PageVisitor
 # The part of the run in which pools and caches get their size.
 WARM_UP = 1 / 6
 _SECONDS_BETWEEN_SAMPLES = 5.0
+# Rests, and how long users take to come to one: they think, and wait for answers.
+_SECONDS_BETWEEN_RESTS = 240.0
+_SECONDS_TO_REST = 90.0
+_SECONDS_OF_REST = 6.0
 _SECONDS_TO_GO = 300
 _SECONDS_TO_CLEAN_UP = 20
 _MOST_SLOW = 2
@@ -56,6 +60,7 @@ def run(
     drawn = [File(f"scene-{one}", _png(one)) for one in _SCENES[:scenes]]
     about_scenes = list(enumerate(known_questions(drawn, 1, 0)))
     samples: list[Sample] = []
+    rests: list[Sample] = []
     over = threading.Event()
     with started_server(folder) as server:
         _warm_up(server)
@@ -72,7 +77,11 @@ def run(
             pace,
         )
         watching = threading.Thread(target=_watch, args=(server, samples, over))
+        resting = threading.Thread(
+            target=_rest, args=(server, world, users, rests, journal, over)
+        )
         watching.start()
+        resting.start()
         people: list[threading.Thread] = [
             User(f"user {index}", world, index) for index in range(users - with_browser)
         ]
@@ -88,6 +97,7 @@ def run(
         lasted = time.monotonic() - start
         over.set()
         watching.join()
+        resting.join()
         time.sleep(_SECONDS_TO_CLEAN_UP)
         if not server.is_running:
             raise RuntimeError(f"the server has ended:\n{_log(folder)}")
@@ -104,6 +114,7 @@ def run(
         "faults": journal.faults,
         "seconds": journal.latencies(),
         "thirds": thirds(samples),
+        "thirds_of_rests": thirds(rests) if rests else None,
         "before_users": asdict(at_first),
         "after_users": asdict(at_last),
         "model_changed": _changed(before["model"], after["model"]),
@@ -116,6 +127,7 @@ def run(
         "ended": ended,
         "log": _log(folder),
         "samples": [asdict(one) for one in samples],
+        "rests": [asdict(one) for one in rests],
     }
 
 
@@ -161,6 +173,25 @@ def _watch(server: ServerProcess, samples: list[Sample], over: threading.Event) 
         samples.append(server.sample())
         if over.wait(_SECONDS_BETWEEN_SAMPLES):
             return
+
+
+def _rest(
+    server: ServerProcess,
+    world: World,
+    users: int,
+    rests: list[Sample],
+    journal: Journal,
+    over: threading.Event,
+) -> None:
+    """Samples what the server holds while nobody does anything."""
+    while not over.wait(_SECONDS_BETWEEN_RESTS):
+        if world.until - time.monotonic() < _SECONDS_TO_REST:
+            return
+        with world.rest.of(users, _SECONDS_TO_REST) as everybody:
+            if not everybody:
+                journal.fault("all", "rest", "somebody does not come to rest")
+            elif not over.wait(_SECONDS_OF_REST):
+                rests.append(server.sample())
 
 
 def _log(folder: Path) -> str:

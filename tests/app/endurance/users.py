@@ -15,6 +15,7 @@ from PIL import Image
 from tests.app.endurance.expected import Asked, check_result, FAST, SLOW
 from tests.app.endurance.journal import Journal
 from tests.app.endurance.pictures import File, too_large
+from tests.app.endurance.rest import Rest
 from tests.app.page_visitor import PageVisitor
 
 _WAITING = "Your last question is still being answered."
@@ -37,6 +38,7 @@ class World:
         journal (Journal): of all of them
         until (float): when they go, in seconds of the monotonic clock
         pace (float): factor of the times that they think
+        rest (Rest): when all of them pause
         links (dict): an image and a download of each user, by their names
     """
 
@@ -47,6 +49,7 @@ class World:
     journal: Journal
     until: float
     pace: float = 1.0
+    rest: Rest = field(default_factory=Rest)
     links: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
@@ -54,9 +57,10 @@ class World:
         return time.monotonic() >= self.until
 
     def think(self, rng: random.Random) -> None:
-        """Waits as somebody who reads."""
+        """Waits as somebody who reads, and while all rest."""
         seconds = rng.uniform(*_SECONDS_TO_THINK) * self.pace
         time.sleep(max(0.0, min(seconds, self.until - time.monotonic())))
+        self.rest.join()
 
 
 class Gone(Exception):
