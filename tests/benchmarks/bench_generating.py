@@ -67,6 +67,27 @@ def bench_explained_generation_on_the_same_cache(
     )
 
 
+@pytest.mark.parametrize("name, value", [("attention_power", 0.5), ("rivals", 4)])
+def bench_generation_with_an_extension(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, name: str, value: float
+) -> None:
+    model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(sizes.short)
+    extension = {name: value}
+    pairs = timed_in_pairs(
+        benchmark,
+        Side(lambda _: method.attribute(inputs, gen_args=arguments, **extension)),
+        _plain(model, inputs, sizes.short),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        f"explained with {name}={value} over plain generation, {sizes.short} tokens",
+        pairs.ours_over_reference(),
+        note=pairs.note(),
+    )
+
+
 def bench_streamed_generation(benchmark: Any, ratios: RatioTable, sizes: Sizes) -> None:
     model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
     method = VLMAttribution(LayerDexAR(model))
