@@ -168,7 +168,8 @@ class VLMAttribution(Attribution):
                 ``verification`` tells the error. Only for :class:`LayerDexAR`.
                 Default: False
             **kwargs: arguments of the method: ``head_filter``, ``top_k``,
-                ``attention_power``, ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
+                ``attention_power``, ``rivals`` (instead of ``contrast``),
+                ``grad_kwargs`` of :meth:`LayerDexAR.attribute`,
                 ``keep_layers`` and ``max_tokens_per_pass`` of ``attribute_steps``.
                 Captum's methods take their own. Perturbation methods also take
                 ``patches``, rows and columns of coarser image parts. Pixel gradient

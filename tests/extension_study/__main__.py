@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.extension_study.measuring import measure, save
 from tests.extension_study.models import MODELS, StudiedModel
-from tests.extension_study.tables import RESULTS, TABLES
+from tests.extension_study.tables import README, RESULTS, TABLES, with_tables
 
 
 def main() -> None:
@@ -41,6 +41,9 @@ def main() -> None:
             command.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     tables = commands.add_parser("tables", help="prints tables of the kept results")
     tables.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
+    tables.add_argument(
+        "--write", action="store_true", help="puts those of the README there instead"
+    )
     tables.set_defaults(run=_print_tables)
     options = parser.parse_args()
     options.run(options)
@@ -77,8 +80,11 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _print_tables(options: argparse.Namespace) -> None:
+    if options.write:
+        README.write_text(with_tables(README.read_text(encoding="utf-8")))
+        return
     for name in options.tables or TABLES:
-        print(f"<!-- {name} -->\n{TABLES[name]()}\n<!-- /{name} -->\n")
+        print(f"{name}:\n\n{TABLES[name]()}\n")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,15 @@ from tests.extension_study.models import MODELS
 from tests.extension_study.protocol import EQUATION_6
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
 MEASURES = ("pointing", "soft-IoU", "EPG", "Spearman", "overlap")
 AUROC_FLOOR = 0.95
 LEVEL = 0.05
 BASELINE_TITLES = tuple(METHODS[name].title for name in (*BASELINES, *SLOW))
 CANDIDATE_TITLES = tuple(one.name for one in CANDIDATES.values())
 _SHARE = "token_weights"
+# Their map is of the objects' effects, and is no map of a word.
+_EFFECTS = "True effects"
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ class Model:
         values = self.kept["methods"][method]["scenes"][measure]
         return np.array([np.nan if one is None else one for one in values])
 
-    def mean(self, method: str, measure: str) -> float:
-        """The mean of the scenes' means."""
+    def mean(self, method: str, measure: str) -> float | None:
+        """The mean of the scenes' means; None where a method has no map to measure."""
+        if method.startswith(_EFFECTS) and measure in MEASURES[:3]:
+            return None
         return float(np.nanmean(self.scenes(method, measure)))
 
     def auroc(self, method: str, weights: str) -> float | None:
@@ -259,10 +264,18 @@ def masks_table(folder: Path = RESULTS) -> str:
             continue
         cells = []
         for measure in MEASURES:
-            before, after = (
-                np.mean([one.mean(method, measure) for one in group])
+            groups = [
+                [
+                    mean
+                    for one in group
+                    if (mean := one.mean(method, measure)) is not None
+                ]
                 for group in (without, with_masks)
-            )
+            ]
+            if not all(groups):
+                cells.append("")
+                continue
+            before, after = map(np.mean, groups)
             cells.append(f"{before:.3f} → {after:.3f} ({after - before:+.3f})")
         rows.append((method, *cells))
     return _table(("method", *MEASURES), rows)
@@ -280,6 +293,17 @@ TABLES: dict[str, Callable[..., str]] = {
 
 # The others are long.
 IN_README = ("models", "headline", "verdict", "masks")
+
+
+def with_tables(text: str, folder: Path = RESULTS) -> str:
+    """A text with its tables made anew."""
+    for name in IN_README:
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, stop, after = rest.partition(f"<!-- /{name} -->")
+        if not start or not stop:
+            raise ValueError(f"The text has no place for the table {name}.")
+        text = f"{before}{start}{TABLES[name](folder)}\n{stop}{after}"
+    return text
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
