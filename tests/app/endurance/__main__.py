@@ -77,8 +77,7 @@ def table(measured: dict[str, Any]) -> str:
 def problems(measured: dict[str, Any]) -> list[str]:
     """What should not be."""
     said = [f"{one['who']}, {one['what']}: {one['text']}" for one in measured["faults"]]
-    # While they work, it depends on what they are just then working at.
-    memory = (measured["thirds_of_rests"] or measured["thirds"])["resident"]
+    memory = measured["thirds"]["resident"]
     if memory["last"] > MOST_GROWTH * memory["first"]:
         said.append("the resident memory grows")
     if measured["model_changed"]:
