@@ -60,7 +60,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     With ``rivals=k`` the question is why the model says this token *rather than* each
     of the :math:`k` tokens :math:`u` that it would choose next. In (4) and (5)
 
-    .. math:: A_i^p \, \frac{\partial (o^{l,t} - o^{l,u})}{\partial A^l_i}, \quad p = 0.75
+    .. math:: A_i^p \, \frac{\partial (o^{l,t} - o^{l,u})}{\partial A^l_i}, \; p = 0.75
 
     takes the place of the gradient, once for each :math:`u`; the map is the mean of
     these maps, and a token's weight the mean of their :func:`image_share` instead of

@@ -74,7 +74,7 @@ def bench_generation_with_an_extension(
     model, inputs = llava(sizes.grid, sizes.layers[-1]), prompt(sizes.grid)
     method = VLMAttribution(LayerDexAR(model))
     arguments = generating(sizes.short)
-    extension = {name: value}
+    extension: dict[str, Any] = {name: value}
     pairs = timed_in_pairs(
         benchmark,
         Side(lambda _: method.attribute(inputs, gen_args=arguments, **extension)),

@@ -10,7 +10,7 @@ class Rest:
 
     How much memory a server holds while it works depends on what it is working at. At
     rest it holds what stays with it: open results, and what the allocator keeps, which
-    varies by a sixth from rest to rest. The verdict is by the samples of the whole time.
+    varies by a sixth from rest to rest. The verdict is by all samples.
     """
 
     def __init__(self) -> None:
