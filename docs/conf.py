@@ -30,6 +30,7 @@ include_patterns = [
     "docs/**",
     "tests/benchmarks/README.md",
     "tests/big_models/README.md",
+    "tests/extension_study/README.md",
     "tutorials/*.ipynb",
     "tutorials/README.md",
 ]
