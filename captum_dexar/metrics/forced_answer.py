@@ -65,7 +65,8 @@ class ForcedAnswer:
         self.model = model
         self.inp = inp
         self.target_ids = target_ids.detach().cpu()
-        self.images: list[Image.Image] = [one.convert("RGB") for one in images]
+        # Of whatever input, they are RGB.
+        self.images: list[Image.Image] = list(images)
         self._fillings = filling_pixels(self.images, fill)
         self._originals = [np.array(one) for one in self.images]
         self._batch_size = batch_size
