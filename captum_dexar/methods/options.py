@@ -7,7 +7,7 @@ from typing import Any
 
 from captum_dexar.inputs import Prompt
 
-# Found on scenes of one seed, confirmed on others: see the README of evaluation.
+# The first choice of the study in the README of evaluation.
 POWER_WITH_RIVALS = 0.75
 
 
