@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -130,14 +131,34 @@ def serve(app: Any, host: str, port: int, on_start: Callable[[str], object]) -> 
             access_log=False,
             timeout_graceful_shutdown=_SECONDS_TO_CLOSE,
         )
+        server = uvicorn.Server(config)
         on_start(f"http://{host}:{listening.getsockname()[1]}")
         # uvicorn closes the pages, then repeats the signal that ended it.
         with (
             suppress(KeyboardInterrupt),
             _interrupted_by(signal.SIGTERM),
             _little_to_look_at(),
+            _quiet_when(lambda: bool(server.should_exit)),
         ):
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
+
+
+@contextmanager
+def _quiet_when(is_ending: Callable[[], bool]) -> Iterator[None]:
+    """Within it uvicorn says nothing once it ends.
+
+    Pages that are open then are cut off, each of which it would tell as an error.
+    """
+
+    def is_told(_: logging.LogRecord) -> bool:
+        return not is_ending()
+
+    log = logging.getLogger("uvicorn.error")
+    log.addFilter(is_told)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_told)
 
 
 @contextmanager
