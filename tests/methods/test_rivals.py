@@ -1,5 +1,6 @@
 """Each token against what the model would have said instead."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -182,3 +183,21 @@ def test_what_is_no_number_of_rivals_is_refused(wrong: Any) -> None:
 def test_a_contrast_and_rivals_exclude_each_other(target: str | None) -> None:
     with pytest.raises(ValueError, match="contrast names .* give one of them"):
         _dexar().attribute(_input(5), target, contrast="a blue ring", rivals=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_float32(dtype: torch.dtype) -> None:
+    """Where it has the same rivals, whose order may be a matter of rounding."""
+    model, inputs, targets = tiny_vlm(seed=3), prompt_inputs(3), random_targets(4, 3)
+    expected = explained(model, inputs, targets, rivals=1)
+    halved: Any = copy.deepcopy(model).to(dtype)
+    half_inputs = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in inputs.items()
+    }
+    ours = explained(halved, half_inputs, targets, rivals=1)
+    assert ours.token_attr.isfinite().all()
+    assert relative_error(ours.token_attr, expected.token_attr) < 0.1
+    weights, reference = ours.token_weights, expected.token_weights
+    assert weights is not None and reference is not None
+    torch.testing.assert_close(weights, reference, atol=0.05, rtol=0.1)
