@@ -86,6 +86,26 @@ def test_streamed_as_at_once(case: FamilyCase, every: int) -> None:
     assert relative_error(streamed, whole.token_attr) <= 1e-4
 
 
+@pytest.mark.parametrize(
+    "extension", [{"attention_power": 0.5}, {"rivals": 3}], ids=str
+)
+def test_extensions_as_on_the_cpu(extension: dict[str, Any]) -> None:
+    """Generated and given; and the closed form as autograd."""
+    model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
+    targets = random_targets(4, 3)
+    expected = explained(model, inputs, targets, **extension)
+    model.cuda()
+    moved = on_the_device(inputs)
+    ours = explained(model, moved, targets.cuda(), **extension)
+    reference = explained(model, moved, targets.cuda(), engine="autograd", **extension)
+    assert relative_error(ours.token_attr.cpu(), expected.token_attr) <= OF_THE_DEVICE
+    assert_same(ours, reference, 1e-4)
+    method = VLMAttribution(LayerDexAR(model))
+    generated = method.attribute(inputs, gen_args=FEW, **extension)
+    same = method.attribute(inputs, target=generated.target_ids, **extension)
+    assert relative_error(generated.token_attr, same.token_attr) <= 1e-4
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_half_precision(dtype: torch.dtype, attention: str) -> None:

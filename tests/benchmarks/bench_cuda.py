@@ -63,6 +63,31 @@ def bench_cuda(
     )
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def bench_cuda_rivals(
+    benchmark: Any, ratios: RatioTable, sizes: Sizes, name: str
+) -> None:
+    what = f"explained with rivals=4 over plain generation, {name}"
+    reason = _reason_not_to("sdpa")
+    if reason is not None:
+        ratios.not_measured(what, reason)
+        pytest.skip(reason)
+    model, inputs = _on_the_device(name, "sdpa")
+    method = VLMAttribution(LayerDexAR(model))
+    arguments = generating(sizes.short)
+    pairs = timed_in_pairs(
+        benchmark,
+        _finished(lambda: method.attribute(inputs, gen_args=arguments, rivals=4)),
+        _finished(lambda: model.generate(**inputs, **arguments)),
+        sizes.pairs,
+    )
+    ratios.add_times(
+        what,
+        pairs.ours_over_reference(),
+        note=f"random weights, bfloat16; {pairs.note()}",
+    )
+
+
 @pytest.mark.parametrize("every", LIMITS_OF_STREAMS)
 @pytest.mark.parametrize("name", SHAPES)
 def bench_cuda_streams(
