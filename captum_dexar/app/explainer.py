@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn, Tensor
 
 # Keys of METHODS, the first one chosen at first.
-OFFERED = ("dexar", "dexar-read", "attention-gradient", "ig")
+OFFERED = ("dexar", "dexar-rivals", "attention-gradient", "ig")
 FAST = OFFERED[0]
 # Methods whose cost is said before they run: the argument that it is proportional to,
 # and the value of it with which a token is tried.

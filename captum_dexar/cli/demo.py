@@ -20,11 +20,10 @@ from captum_dexar.cli.reports import add_result, Outputs, report, save_figure, T
 if TYPE_CHECKING:
     from captum_dexar.cli.options import Commands
 
-# Between the paper's gradient (0) and gradient x attention (1).
-READ_POWER = 0.5
-READ_TITLE = (
-    f"Which patches were read, gradient x attention^{READ_POWER} (an extension of the "
-    "paper)"
+RIVALS = 4
+RIVALS_TITLE = (
+    f"Why each word rather than each of the {RIVALS} that the model would choose next "
+    "(an extension of the paper)"
 )
 
 
@@ -57,9 +56,11 @@ def run(options: argparse.Namespace) -> None:
     result = dexar.attribute(inp, progress=True)
     outputs = Outputs(options.out)
     add_result(result, outputs)
-    read = dexar.attribute(inp, result.target_ids, attention_power=READ_POWER)
-    outputs.add("read.dexar", read.save)
+    differences = dexar.attribute(inp, result.target_ids, rivals=RIVALS)
+    outputs.add("rivals.dexar", differences.save)
     say(f"\nThe scene:  {scene.caption}")
     report(result, outputs)
-    outputs.add("tokens_read.png", lambda path: save_figure(read.plot_tokens(), path))
-    outputs.finish({**TITLES, "tokens_read.png": READ_TITLE})
+    outputs.add(
+        "tokens_rivals.png", lambda path: save_figure(differences.plot_tokens(), path)
+    )
+    outputs.finish({**TITLES, "tokens_rivals.png": RIVALS_TITLE})

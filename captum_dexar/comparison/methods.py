@@ -161,7 +161,7 @@ METHODS: dict[str, NamedMethod] = {
 # The defaults of --methods. The evaluated ones need one forward pass per answer.
 COMPARED = (
     "dexar",
-    "dexar-read",
+    "dexar-rivals",
     "attention-gradient",
     "attention",
     "grad-cam",

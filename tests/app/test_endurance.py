@@ -85,7 +85,7 @@ def test_a_wrong_answer_is_seen(world: World) -> None:
         check_result(content, second, "dexar")
     # The same words with another picture's map.
     with pytest.raises(AssertionError):
-        changed = first.results["dexar-read"]
+        changed = first.results["dexar-rivals"]
         check_result(content, replace(first, results={"dexar": changed}), "dexar")
 
 

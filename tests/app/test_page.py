@@ -81,12 +81,12 @@ def test_a_question_about_a_scene(visitor: PageVisitor, tmp_path: Path) -> None:
     page = visitor.http.get(files["answer.html"])
     assert page.headers["content-disposition"] == 'attachment; filename="answer.html"'
     assert page.text.startswith("<!DOCTYPE html>") and 'data-word="2"' in page.text
-    visitor.values["Method"] = "dexar-read"
+    visitor.values["Method"] = "dexar-rivals"
     visitor.values["Side by side with"] = "attention-gradient"
     files = downloads(visitor.press("Explain the same answer"))
-    assert list(files)[2:] == ["dexar-read.dexar", "attention-gradient.dexar"]
-    other = result_at(visitor, files["dexar-read.dexar"], tmp_path / "file")
-    assert_same_result(other, batch_result(MODEL, "dexar-read", result.target_ids))
+    assert list(files)[2:] == ["dexar-rivals.dexar", "attention-gradient.dexar"]
+    other = result_at(visitor, files["dexar-rivals.dexar"], tmp_path / "file")
+    assert_same_result(other, batch_result(MODEL, "dexar-rivals", result.target_ids))
 
 
 def test_two_visitors_at_once(address: str, tmp_path: Path) -> None:

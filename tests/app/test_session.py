@@ -23,7 +23,7 @@ from tests.app.questions import (
 from tests.helpers.untouched import untouched
 
 MODEL = tiny_model()
-FAST = ("dexar", "dexar-read", "attention-gradient")
+FAST = ("dexar", "dexar-rivals", "attention-gradient")
 
 
 @pytest.mark.parametrize("method", FAST)
@@ -43,7 +43,7 @@ def test_the_same_answer_by_other_methods_side_by_side() -> None:
     session = session_of(MODEL)
     asked(session, ("dexar",))
     (first,) = results_of(session)
-    for methods in [("attention-gradient", "dexar"), ("dexar-read", "ig")]:
+    for methods in [("attention-gradient", "dexar"), ("dexar-rivals", "ig")]:
         session.explain_again(methods)
         states = list(session.run())
         assert states[-1].phase is Phase.DONE and session.shown == methods
@@ -67,7 +67,7 @@ def test_a_slow_method_waits_until_its_cost_is_known() -> None:
     asked(session, ("ig",))
     assert session.shown == ("dexar",)
     estimate = session.cost(("ig",))
-    assert estimate > 0 and session.cost(("dexar", "dexar-read")) == 0
+    assert estimate > 0 and session.cost(("dexar", "dexar-rivals")) == 0
     session.explain_again(("ig",))
     list(session.run())
     assert session.shown == ("ig",) and session.cost(("ig",)) == 0
@@ -106,7 +106,7 @@ def test_stop_ends_generating_between_tokens(method: str) -> None:
 def test_stop_ends_explaining_a_given_answer() -> None:
     session = session_of(MODEL)
     asked(session, ("dexar",), new_tokens=12)
-    session.explain_again(("attention-gradient", "dexar-read"))
+    session.explain_again(("attention-gradient", "dexar-rivals"))
     for state in (steps := session.run()):
         if state.result is not None:
             session.stop()

@@ -257,8 +257,8 @@ def test_demo_as_a_visitor_runs_it(tmp_path: Path) -> None:
     folder = tmp_path / "captum-dexar-demo"
     assert {path.name for path in folder.iterdir()} == {
         *OUTPUTS,
-        "read.dexar",
-        "tokens_read.png",
+        "rivals.dexar",
+        "tokens_rivals.png",
     }
     assert "The scene:" in done.stdout and "The model:" in done.stdout
     # A pipe is not coloured.

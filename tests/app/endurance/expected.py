@@ -17,7 +17,7 @@ from PIL import Image
 from tests.app.endurance.pictures import File
 from tests.app.questions import assert_same_result
 
-FAST = ("dexar", "dexar-read", "attention-gradient")
+FAST = ("dexar", "dexar-rivals", "attention-gradient")
 SLOW = "ig"
 PROMPTS = ("Describe the image.", "how many objects ?", "what colour is the star ?")
 LENGTHS = (3, 12, 25)
