@@ -151,7 +151,9 @@ class VLMAttribution(Attribution):
                 is then explained by the difference between its logit and that of the
                 contrast token at the same step: why this token rather than that one?
                 The attribution is zero where both agree; tokens beyond a shorter
-                contrast are explained without one. Default: None
+                contrast are explained without one. Maps and weights are those of the
+                paper for the difference; ``rivals`` lets the model name the other
+                tokens, and takes other weights. Default: None
             grid (tuple of int, optional), boxes (Tensor, optional): places of the image
                 tokens, for an unsupported family; as in :class:`ImagePromptInput`.
                 Default: None

@@ -8,7 +8,7 @@ do. Eager attention is on in the explaining thread only.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -102,6 +102,7 @@ class AutogradReference:
             guarded |= guarded_projections(decoder.layers[index])
         steps: list[list[dict[int, list[_Gradient]]]] = []
         target_logits: list[TargetLogits] = []
+        contrasts: list[Tensor | None] = []
         # A graph is built from the first decoder layer on: see :func:`_recorded`.
         with (
             eager_attention(self.model),
@@ -110,21 +111,27 @@ class AutogradReference:
             torch.no_grad(),
         ):
             for step, inputs in enumerate(self.prefixes):
-                gradients, of_step = self._one_step(decoder, layers, step, inputs)
+                gradients, of_step, ids = self._one_step(decoder, layers, step, inputs)
                 steps.append(gradients)
                 target_logits.append(of_step)
+                contrasts.append(ids)
+        known = [ids for ids in contrasts if ids is not None]
+        contrast_ids = torch.cat(known, dim=-1) if known else None
         for index in layers:
             for contrast, of_contrast in enumerate(zip(*steps)):
                 if index in of_contrast[0]:
                     of_layer = [step[index] for step in of_contrast]
-                    consume(self._layer_gradients(index, of_layer, contrast))
+                    found = self._layer_gradients(index, of_layer, contrast)
+                    if contrast_ids is not None:
+                        found = replace(found, contrast_ids=contrast_ids[contrast])
+                    consume(found)
         return TargetLogits.joined(target_logits)
 
     def _one_step(
         self, decoder: Decoder, layers: list[int], step: int, inputs: Mapping[str, Any]
-    ) -> tuple[list[dict[int, list[_Gradient]]], TargetLogits]:
-        """Gradients of each layer's attention calls, contrast by contrast, and the
-        target's logits."""
+    ) -> tuple[list[dict[int, list[_Gradient]]], TargetLogits, Tensor | None]:
+        """Gradients of each layer's attention calls, contrast by contrast, the target's
+        logits, and what it was contrasted with, ``(contrasts, batch, 1)``."""
         targets = self.target_ids[:, step : step + 1]
         grad_kwargs = {"retain_graph": True, **(self.grad_kwargs or {})}
         contrast = None
@@ -157,7 +164,7 @@ class AutogradReference:
                         for call, gradient in zip(calls, gradients)
                     ]
                 results.append(result)
-        return results, target_logits
+        return results, target_logits, contrast
 
     def _gradient(self, call: _Call, gradient: Tensor) -> _Gradient:
         if self.attention_power:

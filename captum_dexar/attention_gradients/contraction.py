@@ -1,7 +1,7 @@
 """From a layer's local graph to the gradients of its attention probabilities."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -144,7 +144,11 @@ class Contraction:
                 )
                 for call, gradient, attention in zip(graph.calls, gradients, factors)
             ]
-            yield joined_heads(contracted, self.image_keys.shape[1])
+            ids = self.lenses[contrast].contrast_ids
+            yield replace(
+                joined_heads(contracted, self.image_keys.shape[1]),
+                contrast_ids=None if ids is None else ids[:, start:stop],
+            )
 
     def _key_blocks(
         self,

@@ -30,6 +30,7 @@ class LayerGradients:
             come in several parts
         contrast (int): which contrast's reading was subtracted, where each token has
             several
+        contrast_ids (Tensor or None): the tokens of this contrast, ``(batch, steps)``
     """
 
     layer: int
@@ -39,6 +40,7 @@ class LayerGradients:
     num_text_keys: Tensor
     steps: slice = field(default_factory=lambda: slice(None))
     contrast: int = 0
+    contrast_ids: Tensor | None = None
 
 
 Consumer = Callable[[LayerGradients], None]

@@ -48,15 +48,15 @@ def add_to(commands: Commands) -> None:
         type=float,
         metavar="P",
         help="explain by gradient x attention^P: 0 as in the paper (the default); 0.5 "
-        "and 1 show which patches were read",
+        "and 1 show which patches were read (with --rivals, the default is 0.75)",
     )
     parser.add_argument(
         "--rivals",
         type=positive,
         metavar="N",
         help="explain why each token rather than each of the N that the model would "
-        "choose next, by gradient x attention^0.75; 4 finds what single words speak of "
-        "better than the paper's form",
+        "choose next, by gradient x attention^0.75; an extension of the paper, tried "
+        "with 4",
     )
     add_layers(parser)
     parser.add_argument(

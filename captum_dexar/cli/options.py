@@ -98,7 +98,8 @@ def add_methods(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
         metavar="NAMES",
         help="names separated by commas (default: %(default)s)",
     )
-    parser.epilog = f"methods: {', '.join(METHODS)}; groups: {', '.join(GROUPS)}"
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.epilog = f"methods: {titles}. groups: {', '.join(GROUPS)}"
 
 
 def add_out(parser: argparse.ArgumentParser, default: str) -> None:

@@ -185,7 +185,13 @@ def _write_tokens(result: VLMAttributionResult, path: Path) -> None:
         ]
         for position, token in enumerate(result.output_tokens)
     ]
-    write_csv(path, ["position", "id", "token", "weight", "log_prob"], rows)
+    heading = ["position", "id", "token", "weight", "log_prob"]
+    if result.rival_tokens is not None:
+        heading.append("rather_than")
+        rows = [
+            [*row, " | ".join(rivals)] for row, rivals in zip(rows, result.rival_tokens)
+        ]
+    write_csv(path, heading, rows)
 
 
 def write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:

@@ -162,8 +162,8 @@ class Comparison:
         the time relative to the first method's; ``agreement``, the correlation of the
         words' maps with the first method's, averaged over words; ``negative_share``,
         for signed methods, the share of the absolute attribution that is negative;
-        ``mean_weight``, the mean weight of the words, if the method has weights. None
-        for undefined numbers.
+        ``mean_weight``, the mean weight of the words, if the method has weights of
+        equation (6). None for undefined numbers.
         """
         return rows_of(self.results, self.seconds)
 

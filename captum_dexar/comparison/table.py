@@ -87,6 +87,9 @@ def _negative_share(result: VLMAttributionResult) -> float | None:
 
 
 def _mean_weight(result: VLMAttributionResult) -> float | None:
+    if result.rival_ids is not None:
+        # Shares, which can't be compared with the weights of equation (6).
+        return None
     weights = [word.weight for word in result.words() if word.weight is not None]
     return float(torch.tensor(weights).mean()) if weights else None
 

@@ -30,6 +30,8 @@ class StepAttributions:
             steps, layers, image tokens)``, if kept
         layer_indices (list of int or None): the explained decoder layers, i.e. the
             chosen ones that have attention; None if the method explains no layers
+        rival_ids (Tensor or None): the tokens that each target was contrasted with, if
+            it was with several, ``(batch, steps, rivals)``, int64
         convergence_delta (Tensor or None): ``(batch, steps)``, if requested
         layout (ImageLayout or None): places of the columns of ``token_attr``, if they
             are not those of the prompt's image tokens but, say, segments of a mask
@@ -41,6 +43,7 @@ class StepAttributions:
     head_weights: Tensor | None = None
     layer_attr: Tensor | None = None
     layer_indices: list[int] | None = None
+    rival_ids: Tensor | None = None
     convergence_delta: Tensor | None = None
     layout: ImageLayout | None = None
 

@@ -52,6 +52,7 @@ class AnswerScores:
         # Of each contrast: by how much the image exceeds the text, and both together.
         self._excess: Tensor | None = None
         self._both: Tensor | None = None
+        self._rivals: Tensor | None = None
         self._maps: Tensor | None = None
         self._weights: Tensor | None = None
         self._seen: set[int] = set()
@@ -79,6 +80,7 @@ class AnswerScores:
             self._best_text = layer_map.new_zeros(self.shape[:2])
         device, steps = self._sum.device, self._places(gradients.steps)
         self._add_shares(gradients.contrast, steps, image.to(device), text.to(device))
+        self._add_rivals(gradients, steps)
         self._sum[:, steps] += layer_map.to(device)
         for best, scores in ((self._best_image, image), (self._best_text, text)):
             highest = scores.amax(-1).to(device)
@@ -104,6 +106,16 @@ class AnswerScores:
         self._excess[contrast, :, steps] += (image - text).relu().sum(-1)
         self._both[contrast, :, steps] += (image + text).sum(-1)
 
+    def _add_rivals(self, gradients: LayerGradients, steps: slice) -> None:
+        """Notes what the steps were contrasted with, the same for every layer."""
+        if not self.options.rivals or gradients.contrast_ids is None:
+            return
+        if self._rivals is None:
+            shape = (*self.shape[:2], self.options.rivals)
+            self._rivals = gradients.contrast_ids.new_zeros(shape)
+        ids = gradients.contrast_ids.to(self._rivals.device)
+        self._rivals[:, steps, gradients.contrast] = ids
+
     def result(self, target_logits: TargetLogits) -> StepAttributions:
         """The attributions of all layers together."""
         assert self._sum is not None
@@ -128,6 +140,7 @@ class AnswerScores:
             layer_attr=of_seen(self._maps),
             token_log_probs=target_logits.log_probs.float(),
             layer_indices=[self.layer_indices[place] for place in places],
+            rival_ids=self._rivals,
         )
 
     def _token_weights(self) -> Tensor:

@@ -21,7 +21,7 @@ from captum_dexar.inputs import Prompt
 from captum_dexar.methods.answer_scores import AnswerScores
 from captum_dexar.methods.base import DecoderLayerAttribution
 from captum_dexar.methods.online_dexar import OnlineDexAR
-from captum_dexar.methods.options import check_one_contrast, DexAROptions
+from captum_dexar.methods.options import check_rivals, DexAROptions
 from captum_dexar.methods.positions_apart import check_positions_are_apart
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
@@ -58,14 +58,24 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     ``rivals`` are extensions of this package, not in the paper, and off by default.
 
     With ``rivals=k`` the question is why the model says this token *rather than* each
-    of the :math:`k` tokens :math:`u` that it would choose next. In (4) and (5)
+    of the :math:`k` tokens :math:`u` that it would choose next: those of the largest
+    logits of the model itself at this position, the same for every layer. In (4) and
+    (5)
 
     .. math:: A_i^p \, \frac{\partial (o^{l,t} - o^{l,u})}{\partial A^l_i}, \; p = 0.75
 
-    takes the place of the gradient, once for each :math:`u`; the map is the mean of
-    these maps, and a token's weight the mean of their :func:`image_share` instead of
-    (6). What it is good for, what it costs and where it fails is measured in the README
-    of :mod:`captum_dexar.evaluation`.
+    takes the place of the gradient, once for each :math:`u`, with :math:`A_i` held
+    constant; ``relu``, :math:`S_{img}` and :math:`S_{text}` are those of the product.
+    The token's attributions are the mean over :math:`u`, before any normalisation, and
+    its weight the mean of the share of head scores by which the image exceeds the text,
+
+    .. math::
+
+        \frac{\sum_{l,i} relu(S_{img} - S_{text})}{\sum_{l,i} S_{img} + S_{text}}
+
+    instead of (6): from 0 to 1 and rarely 0, not to be compared with weights without
+    rivals. What this is good for, what it costs and where it fails is measured in the
+    README of :mod:`captum_dexar.evaluation`.
 
     Args:
         forward_func (nn.Module): a Hugging Face vision-language model in eval mode, or
@@ -166,7 +176,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
                 paper. Default: None, 0; with ``rivals``, 0.75
             rivals (int, optional): each token is contrasted with so many tokens that
                 the model itself would choose next, see above. Not in the paper.
-                Default: 0
+                At least one fewer than the vocabulary's tokens. Default: 0
             normalize (bool, optional): scales each map to [0, 1]; a constant map
                 becomes zero. False returns the attributions as they are, comparable
                 between examples and tokens. Default: True
@@ -252,7 +262,7 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
         """
         check_model_state(self.model)
         options = DexAROptions(**arguments)
-        check_one_contrast(options, steps.prompt)
+        check_rivals(options, steps.prompt)
         if self.uses_autograd:
             engines = self._engines(steps, cache, options)
             return self._explained(steps, engines, options, on_layer)
@@ -374,11 +384,11 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
     def online(self, prompt: Prompt, **arguments: Any) -> OnlineDexAR | None:
         """See :meth:`DecoderLayerAttribution.online`; fields of
         :class:`DexAROptions`."""
+        options = DexAROptions(**arguments)
+        check_rivals(options, prompt)
         if self.uses_autograd:
             return None
         check_model_state(self.model)
-        options = DexAROptions(**arguments)
-        check_one_contrast(options, prompt)
         decoder = find_decoder(self.model)
         is_streamed = options.max_tokens_per_pass == 1 and not is_offloaded(self.model)
         if any(map(users_change, decoder.layers)):

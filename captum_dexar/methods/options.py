@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from captum_dexar.inputs import Prompt
+from captum_dexar.model.decoder import find_decoder
 
 # The first choice of the study in the README of evaluation.
 POWER_WITH_RIVALS = 0.75
@@ -81,10 +82,19 @@ class DexAROptions:
         ]
 
 
-def check_one_contrast(options: DexAROptions, prompt: Prompt) -> None:
-    """Raises ValueError for rivals beside a contrast of the user's."""
-    if options.rivals and prompt.contrast is not None:
+def check_rivals(options: DexAROptions, prompt: Prompt) -> None:
+    """Raises ValueError for rivals beside a contrast of the user's, or for more than
+    the vocabulary has."""
+    if not options.rivals:
+        return
+    if prompt.contrast is not None:
         raise ValueError(
             "contrast names the answer that each token is contrasted with, and rivals "
             "lets the model name some: give one of them."
+        )
+    size = getattr(find_decoder(prompt.model).head, "out_features", None)
+    if size is not None and not options.rivals < size:
+        raise ValueError(
+            f"rivals must be fewer than the {size} tokens of the vocabulary, got "
+            f"{options.rivals}."
         )

@@ -45,6 +45,8 @@ class AnswerMaps(LLMAttributionResult):
         head_weights: Tensor | None = None,
         layer_attr: Tensor | None = None,
         layer_indices: list[int] | None = None,
+        rival_ids: Tensor | None = None,
+        rival_tokens: list[list[str]] | None = None,
         special_tokens: Tensor | None = None,
         word_starts: Tensor | None = None,
         images: Sequence[Image.Image] = (),
@@ -78,6 +80,8 @@ class AnswerMaps(LLMAttributionResult):
         self.head_weights = head_weights
         self.layer_attr = layer_attr
         self.layer_indices = layer_indices
+        self.rival_ids = rival_ids
+        self.rival_tokens = rival_tokens
         self.special_tokens = special_tokens
         self.word_starts = word_starts
         self.images = list(images)

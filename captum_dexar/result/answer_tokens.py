@@ -72,6 +72,24 @@ class AnswerTokens:
             self.answer = text.added_since(len(earlier))
 
 
+def token_texts(ids: Tensor, processor: Any = None) -> list[str]:
+    """The text of each token by itself, stripped unless it is only white space.
+
+    Args:
+        ids (Tensor): vocabulary ids, ``(tokens,)``
+        processor (ProcessorMixin or tokenizer, optional): decodes the ids. Without it a
+            token's text is its id. Default: None
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer is None:
+        return [str(token) for token in ids.tolist()]
+    texts = [
+        tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        for token in ids.tolist()
+    ]
+    return [text.strip() or text for text in texts]
+
+
 class _Text:
     """The decoded text of prefixes of an answer."""
 

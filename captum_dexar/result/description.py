@@ -116,6 +116,7 @@ class Description(_Stored):
     # Earlier files lack them.
     answer: Text | None = None
     question: Text | None = None
+    rival_tokens: list[list[Text]] | None = None
 
 
 class StoredTensor(_Stored):

@@ -12,7 +12,7 @@ from captum_dexar.methods.resampler import spread_over_patches
 from captum_dexar.methods.scoring import sequence_attribution
 from captum_dexar.methods.verification import Verification
 from captum_dexar.model.finite import check_finite
-from captum_dexar.result.answer_tokens import AnswerTokens
+from captum_dexar.result.answer_tokens import AnswerTokens, token_texts
 from captum_dexar.result.result import VLMAttributionResult
 from PIL import Image
 from torch import Tensor
@@ -76,6 +76,10 @@ def answer_result(
     every_token = of_answer("token_attr")
     weights = of_answer("token_weights")
     layer_attr = of_answer("layer_attr")
+    rival_ids, rival_tokens = None, None
+    if explained.rival_ids is not None:
+        rival_ids = explained.rival_ids[example, : len(target_ids)].cpu().clone()
+        rival_tokens = [token_texts(ids, processor) for ids in rival_ids]
     if layer_attr is not None and layout.placeless.numel():
         layer_attr = layer_attr[..., layout.placed]
     assert every_token is not None
@@ -103,6 +107,8 @@ def answer_result(
         head_weights=of_answer("head_weights"),
         layer_attr=layer_attr,
         layer_indices=explained.layer_indices,
+        rival_ids=rival_ids,
+        rival_tokens=rival_tokens,
         layout=layout,
         images=images,
         inp=inp,

@@ -76,8 +76,8 @@ def word_legend(
         plain = ""
     else:
         text = (
-            "the stronger the tint of a word, the larger its weight: how much more the "
-            "image supports the word than the text before it does."
+            "the stronger the tint of a word, the larger its weight: "
+            f"{_weight(result)}."
         )
         plain = " Words without a tint are supported by the text at least as much."
     maps = strongest_of(len(drawn), num_words)
@@ -98,8 +98,7 @@ def sequence_legend(result: AnswerMaps, has_stripes: bool, is_zero: bool) -> Leg
         lines.append(
             (
                 "Weight",
-                "each word counts with its weight: how much more the image supports it "
-                "than the text before it does.",
+                f"each word counts with its weight: {_weight(result)}.",
             )
         )
     if is_zero:
@@ -154,14 +153,34 @@ def _colour(result: AnswerMaps, what: str) -> tuple[str, str]:
     if result.is_signed:
         where = f"red places raise the {what}, blue places lower it."
     else:
-        where = f"where: the brighter a place, the more it supports the {what}."
+        where = f"where: the brighter a place, the more it supports the {what}"
+        where += f"{_rather_than(result)}."
     if what == "word":
         where += " Each map is scaled to its own largest value."
     return "Colour", where
 
 
+def _rather_than(result: AnswerMaps) -> str:
+    """What words are contrasted with."""
+    if result.rival_ids is None:
+        return ""
+    count = result.rival_ids.shape[1]
+    others = "token" if count == 1 else f"{count} tokens"
+    return f" rather than the {others} that the model would choose next"
+
+
+def _weight(result: AnswerMaps) -> str:
+    """What the weight of a word says."""
+    if result.rival_ids is None:
+        return "how much more the image supports the word than the text before it does"
+    return (
+        "by how much the image exceeds the text before it in supporting the word"
+        f"{_rather_than(result)}, from 0 to 1"
+    )
+
+
 def _strength(result: AnswerMaps, drawn: Sequence[WordPanel], scale: str) -> Lines:
-    meaning = "how much more the image supports the word than the text before it does"
+    meaning = _weight(result)
     if scale == "word":
         own = "Maps are not faded: compare places within a map, but not maps."
         if result.token_weights is None:

@@ -24,6 +24,7 @@ _OPTIONAL = (
     "convergence_delta",
     "head_weights",
     "layer_attr",
+    "rival_ids",
 )
 
 
@@ -57,6 +58,7 @@ def joined(
     return VLMAttributionResult(
         **fields,
         output_tokens=[token for part in parts for token in part.output_tokens],
+        rival_tokens=_rival_tokens(parts),
         answer=separator.join(part.answer for part in parts),
         question=first.question,
         seq_attr=seq_attr.float(),
@@ -71,6 +73,15 @@ def joined(
 def _together(parts: Sequence[VLMAttributionResult], name: str) -> Tensor | None:
     tensors = [getattr(part, name) for part in parts]
     return None if any(one is None for one in tensors) else torch.cat(tensors)
+
+
+def _rival_tokens(parts: Sequence[VLMAttributionResult]) -> list[list[str]] | None:
+    texts: list[list[str]] = []
+    for part in parts:
+        if part.rival_tokens is None:
+            return None
+        texts += part.rival_tokens
+    return texts
 
 
 def _ids(part: VLMAttributionResult) -> str:

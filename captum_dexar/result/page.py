@@ -178,7 +178,22 @@ def _explanation(
             for index, varies in enumerate(spread)
         ],
         layers=_layers(result, words, columns),
+        rather_than=_rather_than(result, words),
     )
+
+
+def _rather_than(result: AnswerMaps, words: Sequence[Word]) -> list[str] | None:
+    """What each word was contrasted with; of several tokens, each by itself."""
+    if result.rival_tokens is None:
+        return None
+    texts = []
+    for word in words:
+        rivals = [", ".join(result.rival_tokens[token]) for token in word.tokens]
+        if len(rivals) > 1:
+            tokens = [result.output_tokens[token] for token in word.tokens]
+            rivals = [f"{token}: {them}" for token, them in zip(tokens, rivals)]
+        texts.append("; ".join(rivals))
+    return texts
 
 
 class _Columns:

@@ -51,7 +51,9 @@ class VLMAttributionResult(AnswerMaps):
         view_maps (list of Tensor): each view's own tokens, un-normalised, ``(T, rows,
             columns)`` of the view
         token_weights (Tensor or None): how much more the image supports each token than
-            the text does, ``(T,)``; equation (6). Zero: no visual support.
+            the text does, ``(T,)``; equation (6). Zero: no visual support. With
+            ``rivals`` another quantity: the share of the heads' scores by which the
+            image exceeds the text, from 0 to 1 and rarely 0
         token_log_probs (Tensor or None): the model's log-probabilities, ``(T,)``
         convergence_delta (Tensor or None): each step's delta, ``(T,)``, if requested
             with ``return_convergence_delta=True``
@@ -63,6 +65,10 @@ class VLMAttributionResult(AnswerMaps):
             w)``
         layer_indices (list of int or None): indices of these decoder layers; layers
             without attention are left out
+        rival_ids (Tensor or None): with ``rivals=k``, the tokens that each token was
+            contrasted with, the model's next choices, most likely first, ``(T, k)``,
+            int64
+        rival_tokens (list of list of str or None): the same as text
         layout (ImageLayout): views and boxes of the image tokens
         images (list of PIL.Image.Image): the original images; empty if not known
         image (PIL.Image.Image or None): the first image

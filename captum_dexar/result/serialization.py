@@ -44,12 +44,13 @@ TENSORS = (
     "convergence_delta",
     "head_weights",
     "layer_attr",
+    "rival_ids",
     "special_tokens",
     "word_starts",
 )
 PLAIN = ("output_tokens", "layer_indices", "method")
 # Texts that earlier files lack.
-LATER = ("answer", "question")
+LATER = ("answer", "question", "rival_tokens")
 # Of a safetensors file: eight bytes with the length of the header, and its limit.
 _PREFIX, _LONGEST_HEADER = 8, 10**8
 

@@ -98,7 +98,11 @@ def contraction_of(power: float = 0.0, **settings: Any) -> Contraction:
     def read(hidden: Tensor, steps: slice) -> Tensor:
         return (hidden.float() * settings.get("reading", READING)[:, steps]).sum(-1)
 
-    lens: Any = SimpleNamespace(scale=settings.get("scale", 1.0), read=read)
+    lens: Any = SimpleNamespace(
+        scale=settings.get("scale", 1.0),
+        read=read,
+        contrast_ids=settings.get("contrast_ids"),
+    )
     return Contraction(
         [lens],
         settings.get("image_keys", IMAGE_KEYS),
@@ -150,7 +154,11 @@ def test_every_position(
         monkeypatch.setattr(contraction_module, "GRADIENTS_AT_ONCE", limit)
     call = call_of()
     parts: list[LayerGradients] = []
-    contraction_of(power, first_step=20)(graph_of(call), KEYS, parts.append)
+    ids = torch.arange(BATCH * QUERIES).view(BATCH, QUERIES)
+    contraction = contraction_of(power, first_step=20, contrast_ids=ids)
+    contraction(graph_of(call), KEYS, parts.append)
+    said = [part.contrast_ids for part in parts if part.contrast_ids is not None]
+    assert torch.equal(torch.cat(said, dim=1), ids)
     size = at_once or QUERIES
     assert [part.steps for part in parts] == [
         slice(20 + start, 20 + min(start + size, QUERIES))
@@ -181,9 +189,11 @@ def test_some_positions_of_a_pass(power: float, function: Any) -> None:
     call = call_of(function)
     parts: list[LayerGradients] = []
     graph = graph_of(call, explained=[1, 3, 4], steps=slice(1, 3))
-    contraction_of(power, first_step=7)(graph, KEYS, parts.append)
+    ids = torch.arange(3 * BATCH).view(BATCH, 3)
+    contraction_of(power, first_step=7, contrast_ids=ids)(graph, KEYS, parts.append)
     (part,) = parts
     assert part.steps == slice(8, 10)
+    assert part.contrast_ids is not None and torch.equal(part.contrast_ids, ids[:, 1:])
     expected = expected_of(call, [1, 3, 4], power)[:, 1:]
     close(dense([part], IMAGE_KEYS, KEYS), expected)
     # The mask of query 3 leaves the last key out.

@@ -127,6 +127,9 @@ def test_explain_takes_an_answer_and_settings(
     result = VLMAttributionResult.load(out / "result.dexar")
     assert result.layer_indices == [2, 0] and len(result.output_tokens) == 2
     assert result.method == "Layer DEX-AR, rivals=2"
+    with (tmp_path / "out" / "tokens.csv").open() as file:
+        named = [row["rather_than"].split(" | ") for row in csv.DictReader(file)]
+    assert named == result.rival_tokens and len(named[0]) == 2
 
 
 def test_bad_input_is_one_line_and_exit_code_2(

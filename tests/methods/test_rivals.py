@@ -10,6 +10,7 @@ from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import read_prompt
 from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.target_logits import rival_ids
+from captum_dexar.result.joined import joined
 from captum_dexar.shapes import load_vlm, make_scene
 from tests.extension_study.candidates import Candidate, scored
 from tests.extension_study.eager_readings import eager_readings
@@ -120,6 +121,40 @@ def test_generated_given_streamed_and_listed_are_the_same() -> None:
     assert relative_error(total, generated.token_attr) <= 1e-5
 
 
+def test_a_result_says_what_they_were() -> None:
+    """However they were found: as a plain pass ranks the tokens."""
+    model, processor = load_vlm()
+    dexar = _dexar()
+    generated = dexar.attribute(_input(5), rivals=3)
+    inputs = dict(_input(5).to_model_input())
+    grown = torch.cat([inputs["input_ids"], generated.target_ids[None]], dim=1)
+    inputs |= {"input_ids": grown, "attention_mask": torch.ones_like(grown)}
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, -len(generated.target_ids) - 1 : -1]
+    expected = []
+    for row, target in zip(logits, generated.target_ids.tolist()):
+        ranked = row.argsort(descending=True).tolist()
+        expected.append([token for token in ranked if token != target][:3])
+    ids = generated.target_ids
+    others = [
+        generated,
+        dexar.attribute(_input(5), ids, rivals=3),
+        dexar.attribute(_input(5), ids, rivals=3, max_tokens_per_pass=2),
+        dexar.attribute([_input(6), _input(5)], rivals=3)[1],
+        joined(list(dexar.stream(_input(5), rivals=3))),
+        VLMAttribution(LayerDexAR(model, engine="autograd"), processor).attribute(
+            _input(5), ids, rivals=3
+        ),
+    ]
+    for result in others:
+        assert result.rival_ids is not None and result.rival_tokens is not None
+        assert result.rival_ids.tolist() == expected
+        for texts, row in zip(result.rival_tokens, expected):
+            assert texts == processor.tokenizer.batch_decode([[one] for one in row])
+    plain = dexar.attribute(_input(5), ids, contrast=ids.flip(0))
+    assert plain.rival_ids is None and plain.rival_tokens is None
+
+
 def test_they_are_verified_by_autograd() -> None:
     result = _dexar().attribute(_input(5), rivals=2, verify=True)
     assert result.verification is not None and result.verification.error < 1e-3
@@ -177,6 +212,17 @@ def test_the_power_depends_on_them() -> None:
 def test_what_is_no_number_of_rivals_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="rivals must be how many"):
         _dexar().attribute(_input(5), rivals=wrong)
+
+
+@pytest.mark.parametrize("engine", ["closed_form", "autograd"])
+def test_more_than_the_vocabulary_are_refused_before_generating(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_vlm()
+    dexar = VLMAttribution(LayerDexAR(model, engine=engine), processor)
+    monkeypatch.setattr(model, "generate", None)
+    with pytest.raises(ValueError, match="fewer than the [0-9]+ tokens .* got 900"):
+        dexar.attribute(_input(5), rivals=900)
 
 
 @pytest.mark.parametrize("target", [None, "the image shows a red circle ."])

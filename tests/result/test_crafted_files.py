@@ -178,6 +178,25 @@ CASES: dict[str, tuple[Callable[[Any, Any], object], str]] = {
         lambda tensors, plain: plain.pop("method"),
         "method: Field required",
     ),
+    "rivals without a text": (
+        lambda tensors, plain: tensors.update(rival_ids=torch.ones(5, 2).long()),
+        r"rival_tokens must be the texts of rival_ids, \[5, 2\], got None",
+    ),
+    "texts without rivals": (
+        lambda tensors, plain: plain.update(rival_tokens=[["a"]] * 5),
+        "rival_tokens must be the texts of rival_ids, None",
+    ),
+    "fewer texts than rivals": (
+        lambda tensors, plain: (
+            tensors.update(rival_ids=torch.ones(5, 2).long()),
+            plain.update(rival_tokens=[["a", "b"]] * 4 + [["a"]]),
+        ),
+        "rival_tokens must be the texts of rival_ids",
+    ),
+    "rivals of fewer tokens": (
+        lambda tensors, plain: tensors.update(rival_ids=torch.ones(4, 2).long()),
+        r"rival_ids must be of the shape \(5, any\)",
+    ),
     "yes as a number": (
         lambda tensors, plain: plain.update(layer_indices=[True, 1, 2]),
         "layer_indices.0: Input should be a valid integer, got True",

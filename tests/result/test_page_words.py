@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from captum_dexar.comparison import Comparison
 from tests.helpers.browser import Keys
 from tests.result.pages import assert_drawn, assert_shows, made, OPACITY, Open
 
@@ -169,6 +170,25 @@ def test_arrows_go_from_line_to_line(show: Open) -> None:
     assert page.run(focused) == 3
     page.press(Keys.ARROW_UP)
     assert page.run(focused) == 3
+
+
+def test_it_says_what_a_word_was_contrasted_with(show: Open) -> None:
+    rivals: dict[str, Any] = {
+        "rival_ids": torch.arange(8).view(4, 2),
+        "rival_tokens": [["the", "one"], ["blue", "<b>"], ["ring", "let"], ["!", "?"]],
+    }
+    one_word = torch.tensor([True, True, False, True])
+    page = show(made(word_starts=one_word, **rivals).to_html())
+    page.hover(0)
+    assert page.text("#numbers").endswith("%") and "the, one" in page.text("#numbers")
+    page.hover(1)
+    assert "violet: blue, <b>; circle: ring, let" in page.text("#numbers")
+    results = {"plain": made(), "against rivals": made(**rivals)}
+    compared = Comparison(results, {"plain": 1.0, "against rivals": 1.0})
+    page = show(compared.to_html())
+    page.hover(2)
+    first, second = page.browser.find_elements("css selector", ".verdict")
+    assert "rather than" not in first.text and "rather than ring, let" in second.text
 
 
 def test_words_without_evidence_are_said_so(show: Open) -> None:

@@ -195,6 +195,13 @@ def test_the_figure_says_how_to_read_it() -> None:
     assert "how much more the image supports the word than the text" in text
     text = words_of_figure(same_map_result([2.0, 1.0, 0.0]).plot_tokens()[0])
     assert weight_0 in text and evidence not in text
+    rivals: dict[str, Any] = {
+        "rival_ids": torch.ones(5, 2).long(),
+        "rival_tokens": [["b", "c"]] * 5,
+    }
+    text = words_of_figure(make_result(**rivals).plot_tokens()[0])
+    other = "rather than the 2 tokens that the model would choose next"
+    assert text.count(other) == 2 and "from 0 to 1" in text
     assert weight_0 not in words_of_figure(
         same_map_result([2.0, 1, 1]).plot_tokens()[0]
     )

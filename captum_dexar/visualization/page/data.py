@@ -121,6 +121,7 @@ class PageResult:
         weights (sequence of float or None): each word's weight, if the method has any
         has_evidence (sequence of bool): False for words that nothing visual supports
         layers (PageLayers or None): if they were kept
+        rather_than (sequence of str or None): what each word was contrasted with
     """
 
     name: str
@@ -131,6 +132,7 @@ class PageResult:
     weights: Sequence[float] | None
     has_evidence: Sequence[bool]
     layers: PageLayers | None
+    rather_than: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)

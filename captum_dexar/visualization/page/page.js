@@ -448,6 +448,9 @@
       } else if (weight === 0 && data.results.length > 1) {
         parts.push("no visual evidence");
       }
+      if (words.length === 1 && this.content.ratherThan && data.results.length > 1) {
+        parts.push(`rather than ${this.content.ratherThan[words[0]]}`);
+      }
       if (shares.length) parts.push(`regions: ${shares.map(percent).join(", ")} of the map`);
       verdict.textContent = parts.join(" \u00b7 ");
       verdict.hidden = data.results.length === 1 && !parts.length;
@@ -522,6 +525,9 @@
     if (results.length === 1) {
       const weight = results[0].weight(words);
       if (weight !== null) add("weight", `${digits(weight)} of at most ${digits(results[0].largest)}`);
+    }
+    if (results.length === 1 && words.length === 1 && results[0].content.ratherThan) {
+      add("rather than", results[0].content.ratherThan[words[0]]);
     }
     const known = words.length && words.every((word) => data.words[word].probability !== null);
     if (known) {

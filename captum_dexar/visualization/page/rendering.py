@@ -187,6 +187,11 @@ def _result_data(result: PageResult) -> dict[str, Any]:
         ),
         "evidence": [bool(one) for one in result.has_evidence],
         "layers": None if result.layers is None else encoding.layers(result.layers),
+        "ratherThan": (
+            None
+            if result.rather_than is None
+            else [visible(text) for text in result.rather_than]
+        ),
     }
 
 
