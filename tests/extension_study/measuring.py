@@ -82,7 +82,15 @@ def measure(
         "one-pass": (num_scenes, one_pass_methods(vlm, processor)),
         "slow": (num_slow, slow_methods(vlm)),
     }
-    kept: dict[str, Any] = {**asdict(model), "scenes": [first_seed, num_scenes]}
+    kept: dict[str, Any] = {
+        **asdict(model),
+        "commands": {
+            "train": model.command,
+            "measure": f"python -m tests.extension_study measure {model.name}",
+        },
+        "scenes": [first_seed, num_scenes],
+        "slow_scenes": [first_seed, num_slow],
+    }
     methods: dict[str, Any] = {}
     for part, (count, given) in parts.items():
         if not count:
