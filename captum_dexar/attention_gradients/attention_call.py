@@ -163,18 +163,32 @@ class AttentionCall:
             *Tensor* ``(batch, heads, positions, keys)``, float32 at least
         """
         query = self.query[:, :, query_positions.to(self.query.device)]
+        kwargs = {
+            name: self._rows(value, query_positions)
+            for name, value in self.kwargs.items()
+        }
         allowed = self.allowed_keys(query_positions)
         mask = None
         if allowed is not None:
             mask = torch.zeros_like(allowed, dtype=query.dtype)
             mask.masked_fill_(~allowed, torch.finfo(query.dtype).min)
         attention = self.eager_function(
-            self.module, query, self.key, self.value, mask, *self.args, **self.kwargs
+            self.module, query, self.key, self.value, mask, *self.args, **kwargs
         )[1]
         assert isinstance(attention, Tensor)
         attention = widened(attention.detach())
         # The softmax of a query without any allowed key is uniform.
         return attention if allowed is None else attention * allowed
+
+    def _rows(self, argument: Any, query_positions: Tensor) -> Any:
+        """An argument's rows of some queries, if it has a row for each: a bias of
+        positions, ``(..., queries, keys)``, or a sink, ``(..., queries, 1)``."""
+        num_queries, num_keys = self.query.shape[2], self.key.shape[2]
+        if not isinstance(argument, Tensor) or argument.dim() != 4:
+            return argument
+        if argument.shape[2] != num_queries or argument.shape[3] not in (1, num_keys):
+            return argument
+        return argument[:, :, query_positions.to(argument.device)]
 
 
 def encoder_first(call: AttentionCall, encoder_keys: int) -> AttentionCall:

@@ -78,7 +78,8 @@ class AutogradReference:
         at_softmax (bool, optional): takes the probabilities where the softmax gives
             them, rather than from the outputs of attention modules. Default: False
         encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
-        rivals (int, optional): as in :class:`OnlineGradients`. Default: 0
+        rivals (int, optional): how many of the model's own next choices each token is
+            contrasted with, each by itself. Default: 0
     """
 
     model: nn.Module
@@ -145,6 +146,8 @@ class AutogradReference:
             if self.rivals:
                 contrast = rival_ids(logits.detach()[:, None], targets, self.rivals)
             lenses = contrasted_lenses(decoder, targets, contrast)
+            if len(lenses) > 1:
+                grad_kwargs["retain_graph"] = True
             last_hidden = hidden_states[len(decoder.layers) - 1].detach()
             lenses[0].check(last_hidden, target_logits)
             if not attention:

@@ -16,7 +16,7 @@ from captum_dexar.attention_gradients.step_recorder import StepRecorder
 from captum_dexar.attention_gradients.user_changes import users_change
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder
-from captum_dexar.model.logit_lens import contrasted_lenses, LogitLens
+from captum_dexar.model.logit_lens import contrasted_lenses
 from captum_dexar.model.target_logits import TargetLogits
 from torch import Tensor
 
@@ -37,8 +37,6 @@ class OnlineGradients(ABC):
         attention_power (float, optional): as in :class:`ClosedForm`. Default: 0.0
         grad_kwargs (Mapping, optional): as in :class:`ClosedForm`. Default: None
         encoder_keys (int, optional): see :func:`encoder_first`. Default: 0
-        rivals (int, optional): how many of the model's own next choices each token is
-            contrasted with, each by itself. Default: 0
     """
 
     decoder: Decoder
@@ -50,7 +48,6 @@ class OnlineGradients(ABC):
     attention_power: float = 0.0
     grad_kwargs: Mapping[str, Any] | None = None
     encoder_keys: int = 0
-    rivals: int = 0
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[None]:
@@ -79,8 +76,7 @@ class OnlineGradients(ABC):
             target_logits (TargetLogits): their logits in these passes
             first_step (int): number of the first in the answer
             consume (Callable): takes the gradients of each layer
-            contrast_ids (Tensor, optional): as in :class:`ClosedForm`, without rivals.
-                Default: None
+            contrast_ids (Tensor, optional): as in :class:`ClosedForm`. Default: None
 
         Raises:
             Inconsistent: the passes are not what they should be, or a layer can't be
@@ -94,12 +90,10 @@ class OnlineGradients(ABC):
                 f"The last decoder layer ran for {passes} examples and passes, but "
                 f"the tokens are {tokens}."
             )
-        lens = LogitLens(self.decoder, target_ids)
-        lens.check(last_hidden, target_logits)
-        if self.rivals:
-            contrast_ids = lens.rivals(last_hidden, self.rivals)
+        lenses = contrasted_lenses(self.decoder, target_ids, contrast_ids)
+        lenses[0].check(last_hidden, target_logits)
         contraction = Contraction(
-            contrasted_lenses(self.decoder, target_ids, contrast_ids),
+            lenses,
             self.image_keys,
             self.cross_attention is not None,
             self.attention_power,

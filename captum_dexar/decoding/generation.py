@@ -127,7 +127,10 @@ class _WatchedGeneration:
         self.online = online if is_one_by_one and holds_every_key else None
         if is_one_by_one:
             self.watch = GenerationWatch(
-                prompt.model, self._on_token, self.settings.is_chunked
+                prompt.model,
+                self._on_token,
+                self.settings.is_chunked,
+                0 if self.online is None else self.online.num_rivals,
             )
             add_stopping_criterion(arguments, self.watch)
         elif self.settings.raw_logits_fit(prompt):

@@ -47,6 +47,7 @@ class OnlineWithProgress:
 
     def __init__(self, online: OnlineAttribution) -> None:
         self.online = online
+        self.num_rivals = online.num_rivals
         self.is_due = online.is_due
         self.stop = online.stop
         self._bar: Any = None

@@ -27,6 +27,7 @@ class GenerationWatch(StoppingCriteria):
         model (nn.Module): the model that generates
         on_token (Callable): called after every token
         is_chunked (bool, optional): whether the prompt is run in chunks. Default: False
+        num_rivals (int, optional): rivals of each token that are kept. Default: 0
 
     Attributes:
         target_logits (GrowingLogits): logits of the answer's tokens so far
@@ -35,12 +36,16 @@ class GenerationWatch(StoppingCriteria):
     """
 
     def __init__(
-        self, model: nn.Module, on_token: OnToken, is_chunked: bool = False
+        self,
+        model: nn.Module,
+        on_token: OnToken,
+        is_chunked: bool = False,
+        num_rivals: int = 0,
     ) -> None:
         self.model = model
         self.is_chunked = is_chunked
         self.on_token = on_token
-        self.target_logits = GrowingLogits()
+        self.target_logits = GrowingLogits(num_rivals)
         self.sequences: Tensor | None = None
         self.num_passes = 0
         self._logits: Tensor | None = None

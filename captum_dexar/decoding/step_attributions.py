@@ -81,6 +81,11 @@ class StepAttributions:
 class OnlineAttribution(Protocol):
     """A method that explains tokens while the model generates them."""
 
+    @property
+    def num_rivals(self) -> int:
+        """How many ``rival_ids`` of each token its target logits need."""
+        ...
+
     def watching(self) -> AbstractContextManager[None]:
         """Records the model's forward passes in this thread."""
         ...

@@ -298,7 +298,8 @@ def streamed(
             for explained in explaining.explain(watch.target_logits, answer):
                 results.put(explained)
 
-    watch = _StoppableWatch(model, put, settings.is_chunked)
+    num_rivals = 0 if online is None else online.num_rivals
+    watch = _StoppableWatch(model, put, settings.is_chunked, num_rivals)
     watch.stop = threading.Event()
     add_stopping_criterion(arguments, watch)
 

@@ -59,8 +59,8 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
 
     With ``rivals=k`` the question is why the model says this token *rather than* each
     of the :math:`k` tokens :math:`u` that it would choose next: those of the largest
-    logits of the model itself at this position, the same for every layer. In (4) and
-    (5)
+    logits of the model itself at this position, the same for every layer, whatever
+    penalties, filters or sampling make of them. In (4) and (5)
 
     .. math:: A_i^p \, \frac{\partial (o^{l,t} - o^{l,u})}{\partial A^l_i}, \; p = 0.75
 
@@ -406,7 +406,6 @@ class LayerDexAR(DecoderLayerAttribution, GradientAttribution):
             options.power,
             options.grad_kwargs,
             prompt.encoder_keys,
-            options.rivals,
         )
         return OnlineDexAR(prompt, gradients, self.layer_indices, options)
 

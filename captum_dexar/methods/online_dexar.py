@@ -37,6 +37,11 @@ class OnlineDexAR:
         self.max_bytes = recorded_bytes(prompt.model, prompt.image_keys.device)
         self._bytes_of_a_step = 0
 
+    @property
+    def num_rivals(self) -> int:
+        """See :class:`OnlineAttribution`."""
+        return self.options.rivals
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """See :class:`OnlineAttribution`."""
@@ -65,12 +70,15 @@ class OnlineDexAR:
         scores = AnswerScores(
             self.prompt.image_keys, steps, self.layer_indices, self.options
         )
-        contrast_ids = self.prompt.contrast_ids(first_step, num_steps)
+        contrasts = target_logits.rival_ids
+        if contrasts is None:
+            contrast = self.prompt.contrast_ids(first_step, num_steps)
+            contrasts = None if contrast is None else contrast[..., None]
         self.gradients.explain(
             tokens,
             target_logits,
             first_step,
             scores.add,
-            None if contrast_ids is None else contrast_ids[None],
+            None if contrasts is None else contrasts.movedim(-1, 0),
         )
         return scores.result(target_logits)

@@ -40,15 +40,15 @@ class DexAROptions:
     max_tokens_per_pass: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.power >= 0:
-            raise ValueError(
-                f"attention_power must not be negative, got {self.attention_power}."
-            )
         is_number = isinstance(self.rivals, Integral)
         if not is_number or isinstance(self.rivals, bool) or self.rivals < 0:
             raise ValueError(
                 "rivals must be how many of the model's next choices each token is "
                 f"contrasted with, 0 or more, got {self.rivals!r}."
+            )
+        if not self.power >= 0:
+            raise ValueError(
+                f"attention_power must not be negative, got {self.attention_power}."
             )
         if self.max_tokens_per_pass is not None and self.max_tokens_per_pass < 1:
             raise ValueError(

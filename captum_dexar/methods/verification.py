@@ -11,7 +11,8 @@ from captum_dexar.methods import scoring
 from captum_dexar.methods.options import DexAROptions
 from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import find_decoder
-from captum_dexar.model.precision import rounding_dtype
+from captum_dexar.model.precision import logit_tolerance, rounding_dtype, widened
+from captum_dexar.model.target_logits import rival_ids
 from torch import Tensor
 
 
@@ -67,7 +68,7 @@ def verify(
         layers = [layers[place]]
     maps: list[Tensor] = []
     unfiltered: list[Tensor] = []
-
+    dtype = rounding_dtype(prompt.model)
     contrasts = options.num_contrasts
 
     def add(gradients: LayerGradients) -> None:
@@ -84,6 +85,10 @@ def verify(
         unfiltered.append(scoring.token_map(gradients.image, largest).cpu().double())
 
     steps = DecodingSteps(prompt, answer_ids[None, : token + 1], first_step=token)
+    contrast_ids = steps.contrasts
+    if explained.rival_ids is not None:
+        contrast_ids = explained.rival_ids[example, token, :, None, None]
+        _check_rivals(steps, contrast_ids, dtype)
     reference = AutogradReference(
         prompt.model,
         steps.prefixes(),
@@ -92,16 +97,14 @@ def verify(
         options.power,
         options.grad_kwargs,
         prompt.adapter.cross_attention_of(prompt.config),
-        steps.contrasts,
+        contrast_ids,
         prompt.adapter.probabilities_at_softmax(prompt.config),
         prompt.encoder_keys,
-        options.rivals,
     )
     target_logits = reference(find_decoder(prompt.model), layers, add)
     expected = torch.stack(maps).sum(0)[0, 0]
     difference = float((given.cpu().double() - expected).abs().max())
     largest = float(expected.max())
-    dtype = rounding_dtype(prompt.model)
     check_log_probs(
         target_logits,
         explained.token_log_probs[example, token].view(1, 1),
@@ -126,3 +129,30 @@ def verify(
             'transformers. LayerDexAR(..., engine="autograd") is slow but independent.'
         )
     return verified
+
+
+def _check_rivals(steps: DecodingSteps, rivals: Tensor, dtype: torch.dtype) -> None:
+    """Raises Inconsistent unless they are the next choices in a pass of their own.
+
+    Args:
+        steps (DecodingSteps): one step
+        rivals (Tensor): those that were explained, ``(rivals, 1, 1)``; which of two
+            tokens of the same logit is meant may be a matter of rounding
+        dtype (torch.dtype): the model's, for rounding
+    """
+    with torch.no_grad():
+        logits = steps.full_pass().logits()
+    expected = rival_ids(logits, steps.target_ids, len(rivals))
+    values = widened(logits[0, 0])
+    theirs, ours = (
+        values[expected.flatten()],
+        values[rivals.flatten().to(values.device)],
+    )
+    allowed = logit_tolerance(dtype, float(values.max().abs()))
+    if not bool(((theirs - ours).abs() <= allowed).all()):
+        raise Inconsistent(
+            "Verification failed: the token was contrasted with "
+            f"{rivals.flatten().tolist()}, but in a pass of its own the next choices "
+            f"are {expected.flatten().tolist()}. Please report this, with the model's "
+            "type and the versions of torch and transformers."
+        )

@@ -9,12 +9,7 @@ from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.decoder import Decoder, forget_decoder
 from captum_dexar.model.precision import logit_tolerance, widened
 from captum_dexar.model.state import loaded_weights
-from captum_dexar.model.target_logits import (
-    is_forbidden,
-    POSITIONS_AT_ONCE,
-    rival_ids,
-    TargetLogits,
-)
+from captum_dexar.model.target_logits import is_forbidden, TargetLogits
 from torch import nn, Tensor
 
 
@@ -90,29 +85,6 @@ class LogitLens:
         difference = logits - against.where(contrast_ids >= 0, zero)
         # Rounding would leave a little of the gradients of equal readings.
         return difference.where(contrast_ids != target_ids, zero)
-
-    def rivals(self, last_hidden: Tensor, count: int) -> Tensor:
-        """The tokens that the model would choose next, see :func:`rival_ids`.
-
-        Args:
-            last_hidden (Tensor): last layer's output, ``(batch, steps, hidden size)``
-            count (int): how many
-
-        Returns:
-            *Tensor* ``(count, batch, steps)``
-        """
-        size = 1 if self._takes_one else POSITIONS_AT_ONCE
-        found = []
-        with torch.no_grad():
-            parts = zip(
-                last_hidden.split(size, dim=1), self.target_ids.split(size, dim=1)
-            )
-            for hidden, targets in parts:
-                logits = self.decoder.head(self._normed(hidden))
-                found.append(
-                    rival_ids(self.decoder.logit_transform(logits), targets, count)
-                )
-        return torch.cat(found, dim=-1)
 
     def check(self, last_hidden: Tensor, target_logits: TargetLogits) -> None:
         """Raises unless the lens on the last layer gives the model's own logits.

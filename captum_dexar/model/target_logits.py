@@ -21,19 +21,25 @@ class TargetLogits:
         logits (Tensor): ``(batch, steps)``, in the model's dtype
         log_probs (Tensor): log-probabilities, ``(batch, steps)``, float32 at least
         largest (Tensor): the largest absolute logit of the vocabulary, 0-d
+        rival_ids (Tensor or None): the tokens that the model would choose next, see
+            :func:`rival_ids`, ``(batch, steps, rivals)``, where they are asked for
     """
 
     logits: Tensor
     log_probs: Tensor
     largest: Tensor
+    rival_ids: Tensor | None = None
 
     @classmethod
-    def of(cls, logits: Tensor, target_ids: Tensor) -> "TargetLogits":
+    def of(
+        cls, logits: Tensor, target_ids: Tensor, num_rivals: int = 0
+    ) -> "TargetLogits":
         """Takes them from the logits of the whole vocabulary.
 
         Args:
             logits (Tensor): ``(batch, steps, vocabulary)``
             target_ids (Tensor): ``(batch, steps)``
+            num_rivals (int, optional): rivals of each target. Default: 0
         """
         index = target_ids.to(logits.device)[..., None]
         chosen = logits.gather(-1, index)[..., 0]
@@ -46,21 +52,31 @@ class TargetLogits:
             logits=chosen,
             log_probs=widened(chosen) - torch.cat(totals, dim=1),
             largest=best,
+            rival_ids=(
+                rival_ids(logits, target_ids, num_rivals).movedim(0, -1)
+                if num_rivals
+                else None
+            ),
         )
 
     @classmethod
     def joined(cls, parts: "list[TargetLogits]") -> "TargetLogits":
         """Puts the logits of successive steps together."""
+        rivals = [part.rival_ids for part in parts if part.rival_ids is not None]
         return cls(
             logits=torch.cat([part.logits for part in parts], dim=1),
             log_probs=torch.cat([part.log_probs for part in parts], dim=1),
             largest=torch.stack([part.largest for part in parts]).max(),
+            rival_ids=torch.cat(rivals, dim=1) if rivals else None,
         )
 
     def of_steps(self, steps: slice) -> "TargetLogits":
         """The logits of some of the steps."""
         return TargetLogits(
-            self.logits[:, steps], self.log_probs[:, steps], self.largest
+            self.logits[:, steps],
+            self.log_probs[:, steps],
+            self.largest,
+            None if self.rival_ids is None else self.rival_ids[:, steps],
         )
 
     def steps(self) -> "Iterator[TargetLogits]":
@@ -78,8 +94,11 @@ def is_forbidden(logits: Tensor) -> Tensor:
 def rival_ids(logits: Tensor, target_ids: Tensor, count: int) -> Tensor:
     """The tokens that the model would choose next if it did not choose the targets.
 
+    A token that the model never generates is no rival: where fewer are left, the best
+    one stands in the other places, and where none is left, the target itself.
+
     Args:
-        logits (Tensor): ``(batch, steps, vocabulary)``
+        logits (Tensor): the model's own, ``(batch, steps, vocabulary)``
         target_ids (Tensor): ``(batch, steps)``
         count (int): how many
 
@@ -97,10 +116,9 @@ def rival_ids(logits: Tensor, target_ids: Tensor, count: int) -> Tensor:
     index = target_ids.to(logits.device)[..., None]
     others = logits.scatter(-1, index, -torch.inf)
     best = others.topk(count, dim=-1)
-    # A token that the model never generates is no rival.
-    forbidden = is_forbidden(best.values)
-    ids = best.indices.where(~forbidden, best.indices[..., :1])
-    return ids.movedim(-1, 0)
+    may_be = ~is_forbidden(best.values)
+    instead = best.indices[..., :1].where(may_be[..., :1], index)
+    return best.indices.where(may_be, instead).movedim(-1, 0)
 
 
 class GrowingLogits:
@@ -108,13 +126,18 @@ class GrowingLogits:
 
     They are kept in one tensor: a small tensor per token, allocated between the large
     ones of each pass, would fragment the allocator's memory.
+
+    Args:
+        num_rivals (int, optional): rivals of each token. Default: 0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_rivals: int = 0) -> None:
+        self.num_rivals = num_rivals
         self.num_steps = 0
         self._logits: Tensor | None = None
         self._log_probs: Tensor | None = None
         self._largest: Tensor | None = None
+        self._rival_ids: Tensor | None = None
 
     def add(self, logits: Tensor, target_ids: Tensor) -> None:
         """Adds a step.
@@ -123,9 +146,11 @@ class GrowingLogits:
             logits (Tensor): ``(batch, 1, vocabulary)``
             target_ids (Tensor): its token, ``(batch, 1)``
         """
-        step = TargetLogits.of(logits, target_ids)
+        step = TargetLogits.of(logits, target_ids, self.num_rivals)
         self._logits = self._with(self._logits, step.logits)
         self._log_probs = self._with(self._log_probs, step.log_probs)
+        if step.rival_ids is not None:
+            self._rival_ids = self._with(self._rival_ids, step.rival_ids)
         if self._largest is None:
             self._largest = step.largest.clone()
         torch.maximum(self._largest, step.largest, out=self._largest)
@@ -137,12 +162,16 @@ class GrowingLogits:
         assert self._largest is not None
         steps = slice(step, self.num_steps)
         return TargetLogits(
-            self._logits[:, steps], self._log_probs[:, steps], self._largest
+            self._logits[:, steps],
+            self._log_probs[:, steps],
+            self._largest,
+            None if self._rival_ids is None else self._rival_ids[:, steps],
         )
 
     def _with(self, held: Tensor | None, new: Tensor) -> Tensor:
         if held is None or held.shape[1] == self.num_steps:
-            room = new.new_empty(new.shape[0], max(STEPS_AT_FIRST, 2 * self.num_steps))
+            num_steps = max(STEPS_AT_FIRST, 2 * self.num_steps)
+            room = new.new_empty(new.shape[0], num_steps, *new.shape[2:])
             if held is not None:
                 room[:, : self.num_steps] = held
             held = room

@@ -73,12 +73,12 @@ def check_tensors(tensors: Mapping[str, StoredTensor], said: Description) -> Non
         number = tensors["layer_attr"].shape[1]
         fits = len(said.layer_indices) == number
         expect(fits, "layer_indices", f"{number} layers", said.layer_indices)
-    rivals = said.rival_tokens
-    if rivals is not None or "rival_ids" in tensors:
-        shape = tensors["rival_ids"].shape if "rival_ids" in tensors else None
-        fits = shape is not None and rivals is not None
-        fits = fits and [len(texts) for texts in rivals] == shape[0] * shape[1:]
-        expect(fits, "rival_tokens", f"the texts of rival_ids, {shape}", rivals)
+    rivals = tensors.get("rival_ids")
+    shape = [] if rivals is None else rivals.shape
+    numbers = [len(texts) for texts in said.rival_tokens or ()]
+    fits = (rivals is None) == (said.rival_tokens is None)
+    fits = fits and numbers == (shape[0] * shape[1:] if shape else [])
+    expect(fits, "rival_tokens", f"the texts of rival_ids, {shape}", said.rival_tokens)
     names = [name for name in tensors if name.startswith("image")]
     expect(
         all(IMAGE.fullmatch(name) for name in names)

@@ -112,6 +112,32 @@ def test_arguments_by_position_reach_the_eager_function() -> None:
     torch.testing.assert_close(moved, expected.roll(2, dims=-1))
 
 
+def test_a_bias_and_a_sink_have_a_row_for_each_query() -> None:
+    """Two rows of three queries, of one, and of as many queries as there are heads."""
+
+    def biased(
+        module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any
+    ) -> tuple[None, Tensor]:
+        key = key.repeat_interleave(2, dim=1)
+        logits = 0.5 * query @ key.transpose(2, 3) + given["position_bias"]
+        if mask is not None:
+            logits = logits + mask
+        logits = torch.cat([logits, given["sinks"]], dim=-1)
+        return None, logits.softmax(-1)[..., :-1]
+
+    for num_queries, rows in ((3, [0, 2]), (1, [0]), (HEADS, [3])):
+        call = call_of(
+            torch.ones(1, 1, num_queries, KEYS, dtype=torch.bool),
+            position_bias=rand(1, HEADS, num_queries, KEYS, seed=5),
+            sinks=rand(BATCH, HEADS, num_queries, 1, seed=6),
+        )
+        call.query = rand(BATCH, HEADS, num_queries, SIZE)
+        call.eager_function = biased
+        whole = call.probabilities(torch.arange(num_queries))
+        found = call.probabilities(torch.tensor(rows))
+        torch.testing.assert_close(found, whole[:, :, rows])
+
+
 def test_a_module_that_attends_both_ways() -> None:
     both_ways = call_of(None, SDPA, module=attention_module(is_causal=False))
     causal_call = call_of(None, SDPA)

@@ -51,6 +51,7 @@ class TimedLive:
 
     def __init__(self, online: OnlineAttribution) -> None:
         self.online = online
+        self.num_rivals = online.num_rivals
         self.seconds = 0.0
 
     @contextmanager

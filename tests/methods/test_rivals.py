@@ -1,6 +1,7 @@
 """Each token against what the model would have said instead."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from captum_dexar import ImagePromptInput, LayerDexAR, VLMAttribution
 from captum_dexar.decoding import DecodingSteps
 from captum_dexar.inputs import read_prompt
 from captum_dexar.methods.options import DexAROptions
+from captum_dexar.methods.verification import verify
+from captum_dexar.model.consistency import Inconsistent
 from captum_dexar.model.target_logits import rival_ids
 from captum_dexar.result.joined import joined
 from captum_dexar.shapes import load_vlm, make_scene
@@ -55,6 +58,55 @@ def test_closed_form_equals_autograd(name: str) -> None:
     plain = explained(model, inputs, targets, attention_power=0.75)
     assert relative_error(ours.layer_attr, plain.layer_attr) > 0.01
     torch.testing.assert_close(ours.token_log_probs, plain.token_log_probs)
+
+
+# A model that forbids tokens after its head; attention with a bias of positions (as
+# many tokens as heads, which hides which axis is which), and with sinks.
+WITH_OWN_LOGITS = ("chameleon", "udop", "pix2struct", "inkling_mm_model", "inkling2")
+
+
+@pytest.mark.parametrize("name", WITH_OWN_LOGITS)
+def test_every_way_is_plain_autograd(name: str) -> None:
+    (case,) = [case for case in CASES if case.name == name]
+    model, inputs = case.model(5, case.implementations[0]), case.inputs(5, 4)
+    dexar = VLMAttribution(LayerDexAR(model))
+    gen_args = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": -1}
+    generated = dexar.attribute(inputs, gen_args=gen_args, rivals=3)
+    ids = generated.target_ids
+    given = dexar.attribute(inputs, ids, rivals=3)
+    streamed = joined(list(dexar.stream(inputs, gen_args=gen_args, rivals=3)))
+    autograd = VLMAttribution(LayerDexAR(model, engine="autograd"))
+    expected = autograd.attribute(inputs, ids, rivals=3)
+    assert expected.rival_ids is not None
+    for result in (generated, given, streamed):
+        assert result.rival_ids is not None
+        assert torch.equal(result.rival_ids, expected.rival_ids)
+        assert relative_error(result.token_attr, expected.token_attr) <= 1e-3
+        torch.testing.assert_close(
+            result.token_weights, expected.token_weights, atol=1e-4, rtol=1e-3
+        )
+
+
+def test_tokens_that_a_hook_forbids_are_no_rivals() -> None:
+    model, processor = load_vlm()
+    model = copy.deepcopy(model)
+    forbidden = range(10, 40)
+
+    def forbid(module: Any, args: Any, output: Any) -> Any:
+        output.logits = output.logits.clone()
+        output.logits[..., forbidden] = torch.finfo(output.logits.dtype).min
+        return output
+
+    model.register_forward_hook(forbid)
+    inp = ImagePromptInput(make_scene(5).image, "Describe the image.", processor)
+    dexar = VLMAttribution(LayerDexAR(model), processor)
+    few = {"max_new_tokens": 5, "do_sample": False}
+    generated = dexar.attribute(inp, gen_args=few, rivals=4)
+    given = dexar.attribute(inp, generated.target_ids, rivals=4)
+    assert generated.rival_ids is not None and given.rival_ids is not None
+    assert torch.equal(generated.rival_ids, given.rival_ids)
+    assert not set(generated.rival_ids.flatten().tolist()) & set(forbidden)
+    assert relative_error(generated.token_attr, given.token_attr) <= 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -161,6 +213,28 @@ def test_they_are_verified_by_autograd() -> None:
     assert "rivals=2" in result.method
 
 
+def test_verifying_finds_wrong_rivals() -> None:
+    model, processor = load_vlm()
+    prompt = read_prompt(_input(5), model, processor)
+    ids = _dexar().attribute(_input(5)).target_ids
+    options = DexAROptions(rivals=2)
+    explained_ = LayerDexAR(model).attribute_steps(
+        DecodingSteps(prompt, ids[None]), rivals=2
+    )
+    verify(prompt, ids, explained_, 0, options)
+    assert explained_.rival_ids is not None
+    swapped = replace(explained_, rival_ids=explained_.rival_ids.flip(-1))
+    with pytest.raises(Inconsistent, match="contrasted with .* next choices are"):
+        verify(prompt, ids, swapped, 0, options)
+
+
+def test_graphs_are_kept_for_every_rival() -> None:
+    settings: dict[str, Any] = {"rivals": 2, "grad_kwargs": {"retain_graph": False}}
+    model, inputs, targets = tiny_vlm(seed=3), prompt_inputs(3), random_targets(2, 3)
+    reference = explained(model, inputs, targets, engine="autograd", **settings)
+    assert_same(explained(model, inputs, targets, **settings), reference)
+
+
 def test_a_changed_model_is_explained_without_replays() -> None:
     model, inputs = tiny_vlm(seed=3), prompt_inputs(3)
     targets = random_targets(4, 3)
@@ -194,6 +268,9 @@ def test_rivals_are_the_next_choices() -> None:
     found = rival_ids(logits, torch.tensor([[2, 0]]), 3)
     # What is never generated is no rival: the best one stands there again.
     assert found.tolist() == [[[0, 2]], [[3, 2]], [[1, 2]]]
+    # There is nothing to contrast with.
+    alone = torch.tensor([[[lowest, 1.0, -torch.inf]]])
+    assert rival_ids(alone, torch.tensor([[1]]), 2).tolist() == [[[1]], [[1]]]
     with pytest.raises(ValueError, match="fewer than the 4 tokens .* got 4"):
         rival_ids(logits, torch.tensor([[2, 0]]), 4)
 

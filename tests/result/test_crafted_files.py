@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     ),
     "texts without rivals": (
         lambda tensors, plain: plain.update(rival_tokens=[["a"]] * 5),
-        "rival_tokens must be the texts of rival_ids, None",
+        r"rival_tokens must be the texts of rival_ids, \[\], got",
     ),
     "fewer texts than rivals": (
         lambda tensors, plain: (
