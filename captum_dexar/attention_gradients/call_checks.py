@@ -91,5 +91,5 @@ def check_probabilities(
         raise Inconsistent(
             f"Attention probabilities of decoder layer {call.layer}, computed by its "
             "eager implementation, do not give the output of the implementation that "
-            "ran."
+            'ran. Use attention_power=0, or LayerDexAR(..., engine="autograd").'
         )
