@@ -195,6 +195,8 @@ class AnswerMaps(LLMAttributionResult):
                 None if self.layer_attr is None else self.layer_attr[..., columns]
             ),
             layer_indices=self.layer_indices,
+            rival_ids=self.rival_ids,
+            rival_tokens=self.rival_tokens,
             special_tokens=self.special_tokens,
             word_starts=self.word_starts,
             images=images,

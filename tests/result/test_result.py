@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from captum_dexar import (
 )
 from captum_dexar.maps.layout import ImageLayout, View
 from captum_dexar.methods import scoring
+from captum_dexar.result.answer_maps import AnswerMaps
 from captum_dexar.shapes import load_vlm
 from PIL import Image
 from safetensors import safe_open
@@ -99,6 +101,29 @@ def test_images_are_counted_from_zero(image: int) -> None:
     for use in uses:
         with pytest.raises(IndexError, match="The prompt has 1 image, counted from 0"):
             use()
+
+
+def test_an_images_result_and_a_file_keep_what_is_not_of_places(tmp_path: Path) -> None:
+    rivals: dict[str, Any] = {
+        "rival_ids": torch.arange(10).view(5, 2),
+        "rival_tokens": [["b", "c"]] * 5,
+        "question": "what?",
+    }
+    result = make_result(**rivals)
+    result.save(tmp_path / "a.dexar")
+    of_places = {"token_attr", "placeless_attr", "layout", "inp", "seq_attr"}
+    for other in (
+        result.of_image(0),
+        VLMAttributionResult.load(tmp_path / "a.dexar"),
+    ):
+        for name in inspect.signature(AnswerMaps.__init__).parameters:
+            if name in {"self", "images", "layer_attr", *of_places}:
+                continue
+            kept, expected = getattr(other, name), getattr(result, name)
+            if isinstance(expected, torch.Tensor):
+                assert torch.equal(kept, expected), name
+            else:
+                assert kept == expected, name
 
 
 def test_pixel_map_lies_on_the_seen_part_of_the_image() -> None:
