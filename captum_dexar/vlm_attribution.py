@@ -278,7 +278,8 @@ class VLMAttribution(Attribution):
 
         Explaining tokens one by one reads the model's weights once more for each of
         them. With ``every=4`` that happens once for four tokens, whose results then
-        come together. They are the same.
+        come together. They are the same. On a GPU streaming takes several times as long
+        as generating, which :meth:`attribute` does not.
 
         The model generates in a thread of its own. Other threads may run the same
         model, take gradients of it, explain it and copy it at any time, and get what
