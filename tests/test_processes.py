@@ -1,11 +1,13 @@
 """Forked processes, copies for other processes, and asyncio."""
 
 import asyncio
+import faulthandler
 import os
 import pickle
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,14 +26,25 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="only where fork
 FEW = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Where several threads of PyTorch have worked, a fork of the process that works
+    with several waits for them forever, with this package or without."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def in_a_fork(check: Callable[[], bool]) -> bool:
     """Whether a check holds in a forked process, which ends after it."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            # The system ends a process that waits forever.
+            # The system ends a process that waits forever, which says where before.
             signal.alarm(60)
+            faulthandler.dump_traceback_later(50, file=sys.__stderr__)
             code = 0 if check() else 1
         finally:
             os._exit(code)
