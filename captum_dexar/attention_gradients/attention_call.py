@@ -163,10 +163,11 @@ class AttentionCall:
             *Tensor* ``(batch, heads, positions, keys)``, float32 at least
         """
         query = self.query[:, :, query_positions.to(self.query.device)]
-        kwargs = {
-            name: self._rows(value, query_positions)
-            for name, value in self.kwargs.items()
+        rows = {
+            name: value[:, :, query_positions.to(value.device)]
+            for name, value in self.arguments_by_query().items()
         }
+        kwargs = {**self.kwargs, **rows}
         allowed = self.allowed_keys(query_positions)
         mask = None
         if allowed is not None:
@@ -180,15 +181,18 @@ class AttentionCall:
         # The softmax of a query without any allowed key is uniform.
         return attention if allowed is None else attention * allowed
 
-    def _rows(self, argument: Any, query_positions: Tensor) -> Any:
-        """An argument's rows of some queries, if it has a row for each: a bias of
-        positions, ``(..., queries, keys)``, or a sink, ``(..., queries, 1)``."""
-        num_queries, num_keys = self.query.shape[2], self.key.shape[2]
-        if not isinstance(argument, Tensor) or argument.dim() != 4:
-            return argument
-        if argument.shape[2] != num_queries or argument.shape[3] not in (1, num_keys):
-            return argument
-        return argument[:, :, query_positions.to(argument.device)]
+    def arguments_by_query(self) -> dict[str, Tensor]:
+        """The arguments that have a row for each query: a bias of positions, ``(batch
+        or 1, heads, queries, keys)``, or a sink, ``(batch, heads, queries, 1)``."""
+        num_queries, num_keys = self.query.shape[2], self.value.shape[2]
+        return {
+            name: value
+            for name, value in self.kwargs.items()
+            if isinstance(value, Tensor)
+            and value.dim() == 4
+            and value.shape[2] == num_queries
+            and value.shape[3] in (1, num_keys)
+        }
 
 
 def encoder_first(call: AttentionCall, encoder_keys: int) -> AttentionCall:

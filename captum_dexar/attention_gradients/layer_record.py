@@ -140,6 +140,8 @@ class CallRecord:
         self.masked_by_kernel = False
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
+        # Those that have a row for each query, pass by pass.
+        self.by_query: dict[str, list[Tensor]] = {}
         self.device = torch.device("cpu")
 
     def add(
@@ -168,6 +170,8 @@ class CallRecord:
         if self.with_attention:
             self.queries.add(call.query)
             self.keys.add(call.key)
+            for name, value in call.arguments_by_query().items():
+                self.by_query.setdefault(name, []).append(value[:, :, -1:].clone())
 
     def joined(
         self, layer: int, masks: dict[Any, Tensor], prompt_length: int
@@ -191,6 +195,10 @@ class CallRecord:
         if key not in masks:
             masks[key] = self._joined_mask(self.masks, num_kept)[..., -value.shape[2] :]
         none = value[:, :, :0]
+        by_query = {
+            name: self._aligned(rows, num_kept)[..., -value.shape[2] :]
+            for name, rows in self.by_query.items()
+        }
         call = AttentionCall(
             layer,
             self.is_cross,
@@ -201,7 +209,7 @@ class CallRecord:
             value,
             masks[key],
             *self.args,
-            **self.kwargs,
+            **{**self.kwargs, **by_query},
         )
         call.encoder_keys = self.encoder_keys
         if any(mask is not None for mask in self.layer_masks):
@@ -218,12 +226,17 @@ class CallRecord:
             kept.reset()
         self.masks = []
         self.layer_masks = []
+        self.by_query = {}
 
     def _joined_mask(self, masks: list[tuple[Any, int, int]], num_kept: int) -> Tensor:
         """The keys that each position may attend to, ``(batch or 1, heads or 1,
         positions, keys)``; the first ones are those of every pass."""
-        rows = [self._mask_row(*mask) for mask in masks]
-        if self.is_cross:
+        return self._aligned([self._mask_row(*mask) for mask in masks], num_kept)
+
+    def _aligned(self, rows: list[Tensor], num_kept: int) -> Tensor:
+        """Rows of all passes, ``(..., 1, keys)``, under each other; zero for keys that
+        a pass did not have."""
+        if self.is_cross or all(row.shape[3] == 1 for row in rows):
             return torch.cat(rows, dim=2)
         last = len(rows) - 1
         num_keys = max(last - index + row.shape[3] for index, row in enumerate(rows))

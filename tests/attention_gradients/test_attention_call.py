@@ -16,6 +16,7 @@ from captum_dexar.attention_gradients.call_checks import (
     check_keys,
     check_probabilities,
 )
+from captum_dexar.attention_gradients.layer_record import CallRecord
 from captum_dexar.model.consistency import Inconsistent
 from torch import nn, Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -112,19 +113,41 @@ def test_arguments_by_position_reach_the_eager_function() -> None:
     torch.testing.assert_close(moved, expected.roll(2, dims=-1))
 
 
+def biased(
+    module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any
+) -> tuple[None, Tensor]:
+    key = key.repeat_interleave(2, dim=1)
+    logits = 0.5 * query @ key.transpose(2, 3) + given["position_bias"]
+    if mask is not None:
+        logits = logits + mask
+    logits = torch.cat([logits, given["sinks"]], dim=-1)
+    return None, logits.softmax(-1)[..., :-1]
+
+
+def test_biases_and_sinks_of_several_passes_are_their_own() -> None:
+    """As a cache grows by a key for each."""
+    keys, values = (rand(BATCH, HEADS // 2, KEYS, SIZE, seed=seed) for seed in (1, 2))
+    record, expected = None, []
+    for held in range(KEYS - 2, KEYS + 1):
+        call = call_of(
+            position_bias=2 * rand(1, HEADS, 1, held, seed=held),
+            sinks=rand(BATCH, HEADS, 1, 1, seed=10 + held),
+        )
+        call.query = rand(BATCH, HEADS, 1, SIZE, seed=held)
+        call.key, call.value = keys[:, :, :held], values[:, :, :held]
+        call.eager_function = biased
+        record = record or CallRecord(call, with_attention=True)
+        record.add(call, rand(BATCH, 1, HEADS, SIZE), None, None)
+        alone = call.probabilities(torch.tensor([0]))
+        expected.append(nn.functional.pad(alone, (0, KEYS - held)))
+    assert record is not None
+    joined = record.joined(4, {}, KEYS - 2)
+    found = joined.probabilities(torch.arange(3))
+    torch.testing.assert_close(found, torch.cat(expected, dim=2))
+
+
 def test_a_bias_and_a_sink_have_a_row_for_each_query() -> None:
     """Two rows of three queries, of one, and of as many queries as there are heads."""
-
-    def biased(
-        module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any
-    ) -> tuple[None, Tensor]:
-        key = key.repeat_interleave(2, dim=1)
-        logits = 0.5 * query @ key.transpose(2, 3) + given["position_bias"]
-        if mask is not None:
-            logits = logits + mask
-        logits = torch.cat([logits, given["sinks"]], dim=-1)
-        return None, logits.softmax(-1)[..., :-1]
-
     for num_queries, rows in ((3, [0, 2]), (1, [0]), (HEADS, [3])):
         call = call_of(
             torch.ones(1, 1, num_queries, KEYS, dtype=torch.bool),
